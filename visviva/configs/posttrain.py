@@ -1,0 +1,283 @@
+"""Post-train a video model: Newton's laws by reward backpropagation, or plain flow matching as the control.
+
+The settings of ``visviva posttrain``. Defaults follow the published route-A recipes where they exist (NewtonRewards,
+arXiv 2512.00425; PISA, arXiv 2503.09595; VADER, arXiv 2407.08737) and our own measurements where those are silent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from visviva.configs.schema import Recipe, Section
+
+
+class Model(Section):
+    """The video model to train."""
+
+    path: str = "tiny"
+    """A local folder in diffusers format, a hub id, or "tiny" (the model shipped in the package)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the frozen weights; trained weights are always float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; "auto" takes the accelerator if there is one. "cpu" also under torchrun (gloo)."""
+
+
+class Data(Section):
+    """What is trained on: clips with captions, or prompts alone."""
+
+    path: str = ""
+    """A folder of clips with metadata.jsonl (from 'visviva simulate'), a folder of videos with .txt captions beside them, or a
+    JSONL with video and caption."""
+    prompts: str = ""
+    """Instead of ``path``, for text-to-video models: a text file with one prompt per line, or a JSONL with "prompt"."""
+    where: dict[str, str | int | float] = Field(default_factory=dict)
+    """Only clips whose metadata has these values, for example {split: id, primitive: free_fall}."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first clips."""
+    frames: int = Field(default=17, ge=4)
+    """Frames per generated clip; the model's multiple plus one (4k+1 for Wan)."""
+    height: int = Field(default=64, ge=8)
+    """Height [px]; clips of another size are resized and cropped around the centre."""
+    width: int = Field(default=64, ge=8)
+    """Width [px]."""
+    fps: float | None = Field(default=None, gt=0)
+    """Resample clips to this rate [frames/s]; None keeps each clip's own."""
+    negative: str = ""
+    """Negative prompt of classifier-free guidance."""
+    cache: str = ""
+    """Folder of precomputed prompt embeddings and first-frame latents; empty: ``<output>/cache``. Reused only if the model,
+    the clips and the settings are the same."""
+    free_encoders: bool = True
+    """Drop the text encoder from memory once the cache is complete."""
+
+
+class Sampler(Section):
+    """How clips are generated while training."""
+
+    steps: int = Field(default=10, ge=1)
+    """Euler steps from noise to clip (PISA: 10)."""
+    guidance_scale: float = Field(default=1.0, ge=0)
+    """Classifier-free guidance; 1 is off."""
+    shift: float | None = Field(default=None, gt=0)
+    """Noise schedule shift; None takes the model's own."""
+
+
+class Law(Section):
+    """One weighted law of the reward."""
+
+    name: str
+    """Name of a law, for example constant_acceleration, mass_conservation, motion_floor, reference_flow."""
+    weight: float = Field(default=1.0, ge=0)
+    """Its weight in the loss; 0 logs it without training on it."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the law, see its docstring."""
+
+
+class Probe(Section):
+    """How generated frames are measured."""
+
+    flow: str = "lucas_kanade"
+    """Optical flow: lucas_kanade (differentiable; needed for training) or dis (OpenCV, evaluation only)."""
+    flow_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the flow probe."""
+    features: str = "auto"
+    """Appearance features: auto (the video VAE's where a law needs features), none, vae, or vjepa2:PATH."""
+
+
+class Window(Section):
+    """The stretch of the clip that is decoded and judged."""
+
+    start: int | Literal["random"] = 0
+    """First frame; "random" draws one start per update."""
+    frames: int | None = Field(default=None, ge=4)
+    """Number of frames; None takes all. Fewer frames spare memory: the decoder dominates it."""
+
+
+class Reward(Section):
+    """Reward backpropagation: gradients of the laws flow through frames, decoder and the last sampler steps."""
+
+    laws: list[Law] = Field(
+        default_factory=lambda: [Law(name="constant_acceleration"), Law(name="mass_conservation")], min_length=1
+    )
+    """The laws trained on. A law that a frozen clip satisfies must stand beside an anchor."""
+    grad_steps: int = Field(default=1, ge=1)
+    """K: the number of last sampler steps in the graph (DRaFT-K, arXiv 2309.17400). Memory grows with K."""
+    guidance_in_graph: bool = True
+    """Whether the unconditional branch of guidance carries gradient too (VADER and PISA: yes); no halves its memory."""
+    checkpointing: bool = True
+    """Recompute activations in the backward pass instead of keeping them."""
+    window: Window = Window()
+    """The decoded stretch."""
+    clamp: Literal["straight_through", "none", "hard"] = "straight_through"
+    """How decoded pixels are limited to [0, 1]; "hard" has no gradient outside."""
+    probe: Probe = Probe()
+    """How frames are measured."""
+    mask_source: Literal["track", "motion", "truth", "none"] = "track"
+    """Object masks of the generated clip: tracked from the clip's true first mask, segmented by motion, the true clip's
+    masks, or none."""
+    reference: Literal["truth", "base", "none"] = "truth"
+    """The paired clip that laws compare with: the data's clip (image-to-video only), or the frozen base model's clip from the
+    same noise and conditions."""
+    contact: bool = True
+    """Leave out frames around the true clip's contacts, where known."""
+    allow_trivial: bool = False
+    """Train on laws that doing nothing satisfies without an anchor. This collapses; for ablations only."""
+    sft_weight: float = Field(default=0.0, ge=0)
+    """Weight of a flow-matching loss on the true clips beside the reward (a stabiliser)."""
+
+
+class Sft(Section):
+    """Flow matching on the clips: the continued-fine-tuning control."""
+
+    mean: float = 0.0
+    """Mean of the logit-normal noise level."""
+    std: float = Field(default=1.0, gt=0)
+    """Its standard deviation."""
+    caption_dropout: float = Field(default=0.0, ge=0, le=1)
+    """Share of samples trained with the negative prompt instead of the caption (keeps guidance working)."""
+    checkpointing: bool = True
+    """Recompute activations in the backward pass."""
+
+
+class Lora(Section):
+    """Low-rank adapters (arXiv 2106.09685), saved as diffusers' ``load_lora_weights`` reads them."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank (VADER: 16)."""
+    alpha: float = Field(default=16.0, gt=0)
+    """Scale; the adapter is multiplied by alpha / rank."""
+    targets: list[str] | None = None
+    """Module names; None takes the backbone's attention projections."""
+
+
+class Optimizer(Section):
+    """The optimizer of ``torch.optim`` and its learning-rate schedule."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Which one."""
+    lr: float = Field(default=2e-4, gt=0)
+    """Peak learning rate (LoRA 2e-4 as VADER; full weights 1e-6 to 1e-5 as PISA)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Moment decays; the first is SGD's momentum."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay (adamw), or L2."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Denominator floor."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape after the warm-up; linear and cosine end at 0 at ``max_steps``."""
+    warmup: int = Field(default=0, ge=0)
+    """Updates of linear warm-up."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+
+
+class Ema(Section):
+    """A float32 moving average of the trained weights."""
+
+    decay: float = Field(default=0.99, ge=0, lt=1)
+    """Decay (PISA: 0.99); choose a half-life of 5-10 % of the run."""
+    schedule: Literal["ramp", "constant", "none"] = "ramp"
+    """diffusers' ramp (1+s)/(10+s) up to ``decay``, the constant, or no average at all."""
+
+
+class Validation(Section):
+    """Clips generated before the first update, every ``every`` updates and at the end, from fixed noise."""
+
+    every: int = Field(default=100, ge=0)
+    """Updates between validations; 0 never."""
+    path: str = ""
+    """Clips to validate on; empty: the first training clips."""
+    where: dict[str, str | int | float] = Field(default_factory=dict)
+    """Only clips whose metadata has these values."""
+    clips: int = Field(default=4, ge=1)
+    """How many."""
+    metrics: list[str] = Field(default_factory=lambda: ["constant_acceleration"])
+    """What is measured on them, apart from the training laws: names of laws (measured with OpenCV DIS, which no law trains
+    against) and, where there is ground truth, of trajectory metrics."""
+    ema: bool = True
+    """Generate with the averaged weights where there are any."""
+    video: bool = True
+    """Write the clips as mp4 under ``<output>/validation``."""
+
+
+class Monitor(Section):
+    """Stops a run whose clips freeze or whose object vanishes, compared with the frozen base from the same noise."""
+
+    every: int = Field(default=10, ge=0)
+    """Updates between checks; 0 never checks."""
+    motion: float = Field(default=0.3, ge=0, le=1)
+    """Smallest motion energy, as a fraction of the base's."""
+    area: float = Field(default=0.3, ge=0, le=1)
+    """Smallest object area, as a fraction of the base's."""
+    patience: int = Field(default=3, ge=1)
+    """Checks in a row below a threshold that end the run."""
+
+
+class PosttrainRecipe(Recipe):
+    """Post-train a video diffusion model so that its clips obey mechanics."""
+
+    verb: Literal["posttrain"] = "posttrain"
+    """Which verb this recipe is for."""
+    output: str = "runs/posttrain"
+    """Folder of the run: checkpoints, weights, metrics.jsonl, validation clips. A started run in it is continued."""
+    method: Literal["reward_backprop", "sft"] = "reward_backprop"
+    """The objective."""
+    max_steps: int = Field(default=300, ge=1)
+    """Updates in all."""
+    seed: int = Field(default=0, ge=0)
+    """Keys all noise and the order of the data."""
+    model: Model = Model()
+    """The video model."""
+    data: Data = Data()
+    """The clips."""
+    batch_size: int = Field(default=1, ge=1)
+    """Clips per process and micro-step."""
+    gradient_accumulation: int = Field(default=4, ge=1)
+    """Micro-steps per update. Effective batch = processes x batch_size x gradient_accumulation."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """Autocast of the denoiser; decoding and laws stay float32."""
+    sampler: Sampler = Sampler()
+    """Sampling while training and validating."""
+    reward: Reward = Reward()
+    """Settings of reward_backprop."""
+    sft: Sft = Sft()
+    """Settings of sft (and of reward.sft_weight)."""
+    weights: Literal["lora", "full"] = "lora"
+    """What is trained: low-rank adapters or all weights of the denoiser."""
+    lora: Lora = Lora()
+    """Settings of the adapters."""
+    optimizer: Optimizer = Optimizer()
+    """Optimizer and learning rate."""
+    ema: Ema = Ema()
+    """Moving average of the weights."""
+    validation: Validation = Validation()
+    """Validation clips."""
+    monitor: Monitor = Monitor()
+    """Collapse monitors."""
+    save_every: int = Field(default=50, ge=1)
+    """Updates between checkpoints."""
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints kept."""
+    trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
+    """Accelerate trackers (tensorboard, wandb, trackio, ...); metrics.jsonl is always written."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PosttrainRecipe:
+        if bool(self.data.path) == bool(self.data.prompts):
+            raise ValueError("give either data.path (clips) or data.prompts (text-to-video), not both and not neither")
+        if self.data.prompts and (self.method == "sft" or self.reward.sft_weight > 0):
+            raise ValueError("flow matching (method sft, reward.sft_weight) trains on clips; give data.path, not data.prompts")
+        if self.method == "reward_backprop" and self.reward.grad_steps > self.sampler.steps:
+            raise ValueError(
+                f"reward.grad_steps is {self.reward.grad_steps} but the sampler has only {self.sampler.steps} steps "
+                "(sampler.steps); lower the first or raise the second"
+            )
+        window = self.reward.window
+        if isinstance(window.start, int) and window.start + (window.frames or 4) > self.data.frames:
+            raise ValueError(
+                f"reward.window ends at frame {window.start + (window.frames or 4)} but clips have {self.data.frames} "
+                "(data.frames); shorten the window"
+            )
+        return self

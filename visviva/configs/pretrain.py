@@ -1,0 +1,92 @@
+"""Recipe of ``visviva pretrain``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from visviva.configs.schema import Recipe, Section
+
+
+class AutoencoderStage(Section):
+    """Training of the video autoencoder on whole clips."""
+
+    steps: int = Field(3000, ge=0)
+    """Updates; 0 keeps the random (or resumed) autoencoder."""
+    batch_size: int = Field(8, ge=1)
+    """Clips per update."""
+    frames: int = Field(9, ge=1)
+    """Consecutive frames taken from each clip (4k + 1)."""
+    lr: float = Field(2e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup: int = Field(50, ge=0)
+    """Updates of linear warm-up."""
+    decay: float = Field(0.3, ge=0, le=1)
+    """Share of the run over which the learning rate falls linearly to zero, at the end."""
+    kl_weight: float = Field(1e-6, ge=0)
+    """Weight of the Kullback-Leibler term, per latent element."""
+    motion_weight: float = Field(2.0, ge=0)
+    """Extra weight of pixels that differ from the clip's temporal median, where small objects live."""
+
+
+class DenoiserStage(Section):
+    """Training of the diffusion transformer and the text encoder on cached latents."""
+
+    steps: int = Field(6000, ge=0)
+    """Updates."""
+    batch_size: int = Field(32, ge=1)
+    """Clips per update."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW (embeddings, norms, text encoder)."""
+    muon_lr: float = Field(2e-3, gt=0)
+    """Peak learning rate of Muon (hidden matrices of the transformer), on AdamW's scale."""
+    warmup: int = Field(100, ge=0)
+    """Updates of linear warm-up."""
+    decay: float = Field(0.3, ge=0, le=1)
+    """Share of the run over which the learning rate falls linearly to zero, at the end."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay."""
+    shift: float = Field(3.0, gt=0)
+    """Time shift of the logit-normal noise levels; the sampler's default is 3 too."""
+    caption_dropout: float = Field(0.05, ge=0, le=1)
+    """Share of clips trained without a caption, so that classifier-free guidance works."""
+    motion_weight: float = Field(2.0, ge=0)
+    """Extra weight of latent positions that change over time."""
+    ema: float = Field(0.998, ge=0, lt=1)
+    """Decay of the averaged weights that are saved."""
+    mirror: bool = True
+    """Also train on mirrored clips, with left and right exchanged in the caption."""
+
+
+class PretrainRecipe(Recipe):
+    """Train the embedded default, a tiny image-to-video model of the real Wan classes, from scratch."""
+
+    verb: Literal["pretrain"] = "pretrain"
+    """Which verb this recipe is for."""
+    data: str = "runs/train"
+    """Folder of training clips written by 'visviva simulate'."""
+    validation: str = "runs/val"
+    """Folder of held-out clips for the curves."""
+    out: str = "runs/tiny-wan"
+    """Where the model, the curves and the checkpoints go."""
+    size: Literal["default", "test"] = "default"
+    """Architecture: the shipped one, or a minimal one for tests."""
+    limit: int | None = Field(None, ge=1)
+    """Use only so many training clips."""
+    autoencoder: AutoencoderStage = AutoencoderStage()
+    """First stage."""
+    denoiser: DenoiserStage = DenoiserStage()
+    """Second stage."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Autocast precision; weights and optimizer state stay in float32."""
+    device: str = "auto"
+    """auto, cpu, or cuda."""
+    seed: int = 0
+    """Seed of weights, data order and noise."""
+    save_every: int = Field(200, ge=1)
+    """Updates between checkpoints (a killed run continues from the last one)."""
+    validate_every: int = Field(200, ge=1)
+    """Updates between validations."""
+    stop_after: float | None = Field(None, gt=0)
+    """Stop cleanly after so many seconds, with a checkpoint; the same command continues."""

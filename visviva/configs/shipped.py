@@ -1,0 +1,105 @@
+"""``visviva configs``: list the recipes that ship with the package, copy one to edit, check one's own.
+
+Also finds the recipe class of a verb and the shipped accelerate configurations.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from visviva.configs.schema import RECIPES, Recipe, find, read_yaml, validate
+from visviva.errors import InputError, closest
+
+ACCELERATE = Path(__file__).parent / "accelerate"
+
+USAGE = """\
+usage: visviva configs list                  the shipped recipes, one line each
+       visviva configs copy NAME [PATH]      copy a shipped recipe here (or to PATH) to edit it
+       visviva configs check FILE            check a recipe against its verb without running it"""
+
+
+def verbs() -> list[str]:
+    """Return the names for which both ``visviva/configs/<verb>.py`` and ``visviva/pipelines/<verb>`` stand, sorted."""
+    pipelines = Path(__file__).parents[1] / "pipelines"
+    run = {p.stem for p in pipelines.iterdir() if p.suffix == ".py" or (p / "__main__.py").is_file()}
+    return sorted(run & {p.stem for p in Path(__file__).parent.glob("*.py")} - {"__init__"})
+
+
+def headline(verb: str) -> str:
+    """Return the first line of what ``visviva/configs/<verb>.py`` says of itself, without importing it."""
+    docstring = ast.get_docstring(ast.parse((Path(__file__).parent / f"{verb}.py").read_text()))
+    return (docstring or verb).splitlines()[0].rstrip(".")
+
+
+def recipe_class(verb: str) -> type[Recipe]:
+    """Return the recipe class of a verb, ``visviva.configs.<verb>.<Verb>Recipe``."""
+    if verb not in verbs():
+        raise InputError(f"no verb {verb!r}; the verbs with recipes are {', '.join(verbs())}{closest(verb, verbs())}")
+    return getattr(importlib.import_module(f"visviva.configs.{verb}"), f"{verb.capitalize()}Recipe")
+
+
+def command(argv: Sequence[str]) -> str:
+    """Run one ``visviva configs`` command line and return what it has to say."""
+    match list(argv):
+        case ["list"]:
+            return listing()
+        case ["copy", name]:
+            return f"copied to {copy(name)}"
+        case ["copy", name, path]:
+            return f"copied to {copy(name, path)}"
+        case ["check", file]:
+            return f"{file}: a valid recipe for 'visviva {check(file).verb}'"
+        case [] | ["-h"] | ["--help"]:
+            return USAGE
+        case [first, *_]:
+            hint = closest(first, ["list", "copy", "check"]) or f"; {first} takes other arguments: see 'visviva configs --help'"
+            raise InputError(f"'visviva configs {' '.join(argv)}' is not understood{hint}")
+    return USAGE
+
+
+def listing() -> str:
+    """Return one line per shipped recipe: its name and its first comment."""
+    recipes = sorted(RECIPES.glob("*.yaml"))
+    width = max((len(p.stem) for p in recipes), default=0)
+    lines = [f"{p.stem:<{width}}  {_first_comment(p)}" for p in recipes]
+    return "\n".join([*lines, "", "use one: visviva VERB --config NAME; edit one: visviva configs copy NAME"])
+
+
+def copy(name: str, path: str | Path | None = None) -> Path:
+    """Copy a shipped recipe to ``path`` (a file or a folder; default: this folder); never overwrites."""
+    source = find(name)
+    target = Path(path) if path is not None else Path(source.name)
+    target = target / source.name if target.is_dir() else target
+    if target.exists():
+        raise InputError(f"{str(target)!r} is already there and is not overwritten; give another path")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return target
+
+
+def check(file: str | Path) -> Recipe:
+    """Validate a recipe file against the class of the verb it names and return the recipe."""
+    content = read_yaml(find(file))
+    if not isinstance(content.get("verb"), str):
+        raise InputError(f"{file}: the key 'verb' is missing; a recipe names its verb first, for example 'verb: generate'")
+    return validate(recipe_class(content["verb"]), content, str(file))
+
+
+def accelerate_config(name: str) -> Path:
+    """Return the path of an accelerate configuration: a file, or a shipped one by name."""
+    shipped = sorted(p.stem for p in ACCELERATE.glob("*.yaml"))
+    if Path(name).is_file():
+        return Path(name)
+    if name in shipped:
+        return ACCELERATE / f"{name}.yaml"
+    known = f"({', '.join(shipped) or 'none'}){closest(name, shipped)}"
+    raise InputError(f"no accelerate config {name!r}: neither a file nor a shipped one {known}")
+
+
+def _first_comment(path: Path) -> str:
+    comments = (line.lstrip("# ").rstrip() for line in path.read_text().splitlines() if line.startswith("#"))
+    return next(comments, "")

@@ -1,0 +1,156 @@
+"""One clip: frames with their time base, and whatever ground truth is known of it.
+
+On disk a clip is an ordinary video file, and beside it a ``.npz`` with the same stem that holds the ground truth.
+Symbols: T frames, N objects, H and W pixels. Image y points down; the centre of the top left pixel is (0, 0).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visviva.data.video import read_video, write_video
+from visviva.errors import InputError
+
+FORMAT = 1
+STATES = ("position", "velocity", "quaternion", "angular_velocity")
+TRUTH = ("masks", "flow", "flow_valid", "depth", "trajectory", "visible", "metres_per_pixel", "contact")
+SMALL = ("masks", "trajectory", "visible", "metres_per_pixel", "contact")
+
+
+@dataclass
+class Clip:
+    """A clip and its ground truth; what is not known is None.
+
+    Attributes:
+        frames: (T, 3, H, W) float32 in [0, 1].
+        fps: frames per second.
+        caption: text that describes it.
+        timestamps: presentation times (T,) float64 [s], where they come from a file.
+        masks: visible pixels of each object (T, N, H, W), bool.
+        flow: optical flow from frame t to t+1 (T-1, 2, H, W) [px/frame].
+        flow_valid: where the flow's target is in the image and not hidden (T-1, H, W), bool.
+        depth: distance along the view axis (T, H, W) [m].
+        trajectory: projected centre of mass (T, N, 2) as (x, y) [px].
+        visible: whether any pixel of the object is seen (T, N), bool.
+        states: ``position`` (T, N, 3) [m], ``velocity`` [m/s], ``quaternion`` (T, N, 4) as (w, x, y, z),
+            ``angular_velocity`` [rad/s]; world frame, z up.
+        metres_per_pixel: size of a pixel at each object's depth (N,) [m].
+        contact: frames next to a contact or reversal (T,), bool; constant acceleration does not hold there.
+        contact_times: when those happen [s].
+        meta: primitive, split, scene, stated numbers.
+    """
+
+    frames: Tensor
+    fps: float
+    caption: str = ""
+    timestamps: Tensor | None = None
+    masks: Tensor | None = None
+    flow: Tensor | None = None
+    flow_valid: Tensor | None = None
+    depth: Tensor | None = None
+    trajectory: Tensor | None = None
+    visible: Tensor | None = None
+    states: dict[str, Tensor] = field(default_factory=dict)
+    metres_per_pixel: Tensor | None = None
+    contact: Tensor | None = None
+    contact_times: tuple[float, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path, max_frames: int | None = None) -> Clip:
+        """Read a video file, with the ground truth in the ``.npz`` beside it and the caption in the ``.txt``, if any."""
+        path = Path(path)
+        video = read_video(path, max_frames)
+        clip = cls(video.frames.float() / 255.0, video.fps, timestamps=video.timestamps)
+        text, arrays = path.with_suffix(".txt"), path.with_suffix(".npz")
+        if text.is_file():
+            clip.caption = text.read_text().strip()
+        if arrays.is_file():
+            clip.load_arrays(arrays)
+        return clip
+
+    def write(self, folder: str | Path, name: str, *, arrays: str = "all", crf: int = 12) -> dict[str, Any]:
+        """Write ``folder/name.mp4`` and, unless ``arrays`` is ``"none"``, ``folder/name.npz``; return the metadata row.
+
+        ``arrays`` is ``"all"``, ``"small"`` (masks, trajectory and states, without flow and depth) or ``"none"``.
+        """
+        folder = Path(folder)
+        if arrays not in ("all", "small", "none"):
+            raise InputError(f"arrays must be 'all', 'small' or 'none', given {arrays!r}")
+        row: dict[str, Any] = {"file_name": f"{name}.mp4"}
+        write_video(folder / f"{name}.mp4", self.frames, self.fps, crf)
+        if arrays != "none":
+            row["arrays"] = f"{name}.npz"
+            self.save_arrays(folder / f"{name}.npz", TRUTH if arrays == "all" else SMALL)
+        return row | {"caption": self.caption, "fps": self.fps} | self.meta
+
+    def save_arrays(self, path: str | Path, names: tuple[str, ...] = TRUTH) -> None:
+        """Write the named truths and the states to one ``.npz``; equal clips give equal bytes."""
+        known = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        content = {name: _pack(name, value.cpu().numpy()) for name, value in known.items()}
+        content |= {f"state_{name}": value.cpu().numpy() for name, value in self.states.items()}
+        about = {"format": FORMAT, "fps": self.fps, "caption": self.caption, "meta": self.meta}
+        about |= {"contact_times": list(self.contact_times), "width": int(self.frames.shape[-1])}
+        content["about"] = np.array(json.dumps(about))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **content)
+        _replace(Path(path), buffer.getvalue())
+
+    def load_arrays(self, path: str | Path) -> None:
+        """Fill the ground truth from a ``.npz`` that `save_arrays` wrote; it must have as many frames as the clip."""
+        path = Path(path)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                content = {name: stored[name] for name in stored.files}
+            about = json.loads(str(content.pop("about")))
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(f"{path}: not a readable ground-truth file ({error}); simulate or copy it again") from error
+        if about["format"] > FORMAT:
+            raise InputError(f"{path}: written by a newer version (format {about['format']}, known {FORMAT}); update visviva")
+        count = len(self.frames)
+        for name, value in content.items():
+            tensor = torch.from_numpy(_unpack(name, value, about["width"]))
+            if name.startswith("state_"):
+                self.states[name.removeprefix("state_")] = tensor[:count]
+            else:
+                setattr(self, name, tensor if name == "metres_per_pixel" else tensor[: count - name.startswith("flow")])
+        if self.masks is not None and self.masks.shape[-2:] != self.frames.shape[-2:]:
+            raise InputError(f"{path}: masks are {tuple(self.masks.shape[-2:])}, the video is {tuple(self.frames.shape[-2:])} pixels; they differ")
+        self.fps, self.caption, self.meta = about["fps"], about["caption"], about["meta"]
+        self.contact_times = tuple(about["contact_times"])
+
+    def known(self) -> list[str]:
+        """Names of the ground truths that this clip has."""
+        return [f.name for f in fields(self) if f.name in TRUTH and getattr(self, f.name) is not None]
+
+
+def _pack(name: str, value: np.ndarray) -> np.ndarray:
+    if name in ("masks", "flow_valid"):
+        return np.packbits(value, axis=-1)
+    return value.astype(np.float16) if name == "depth" else value
+
+
+def _unpack(name: str, value: np.ndarray, width: int) -> np.ndarray:
+    if name in ("masks", "flow_valid"):
+        return np.unpackbits(value, axis=-1, count=width).astype(bool)
+    return value.astype(np.float32) if name == "depth" else value
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another folder") from error

@@ -1,0 +1,23 @@
+"""Scenes: parameters in, simulated and rendered clips with exact ground truth out.
+
+The submodules that need Newton and Warp are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from visviva.data.scenes.primitives import PRIMITIVES, SPLITS, Scene, sample_scene
+
+if TYPE_CHECKING:
+    from visviva.data.scenes.simulation import simulate, stream
+
+__all__ = ["PRIMITIVES", "SPLITS", "Scene", "sample_scene", "simulate", "stream"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("simulate", "stream"):
+        from visviva.data.scenes import simulation
+
+        return getattr(simulation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,136 @@
+"""Video files: read with their true timestamps and rotation, write H.264 that browsers play.
+
+All video passes through PyAV. Errors are one sentence that names the file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visviva.errors import InputError
+
+
+@dataclass(frozen=True)
+class Video:
+    """Decoded frames uint8 (T, 3, H, W), upright; presentation times (T,) float64 [s], from 0; mean rate ``fps`` [1/s]."""
+
+    frames: Tensor
+    timestamps: Tensor
+    fps: float
+
+
+def read_video(path: str | Path, max_frames: int | None = None) -> Video:
+    """Read a video file.
+
+    Args:
+        path: any file FFmpeg decodes.
+        max_frames: stop after so many frames.
+
+    Raises:
+        InputError: the file is missing, is no video, is damaged, or holds fewer than two frames.
+
+    Example::
+
+        video = read_video("clip.mp4")
+        video.frames.shape, video.fps
+    """
+    import av
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no video file {str(path)!r}; check the path")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); record or copy it again")
+    try:
+        frames, times = _decode(path, max_frames)
+    except (av.error.FFmpegError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: cannot be decoded as a video ({_reason(error)}); re-encode it or leave it out") from error
+    if len(frames) < 2:
+        raise InputError(f"{path}: holds {len(frames)} frame(s), but motion needs at least two; give a longer clip")
+    if len({frame.shape for frame in frames}) > 1:
+        raise InputError(f"{path}: the frame size changes within the clip; re-encode it to one size")
+    stamps = np.asarray(times, np.float64)
+    if not (np.diff(stamps) > 0).all():
+        raise InputError(f"{path}: the timestamps do not increase; re-encode it with a constant frame rate")
+    stamps -= stamps[0]
+    stacked = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+    return Video(stacked, torch.from_numpy(stamps), float((len(stamps) - 1) / stamps[-1]))
+
+
+def _decode(path: Path, max_frames: int | None) -> tuple[list[np.ndarray], list[float]]:
+    import av
+
+    frames: list[np.ndarray] = []
+    times: list[float] = []
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise InputError(f"{path}: holds no video stream; give a video file")
+        stream = container.streams.video[0]
+        for frame in container.decode(stream):
+            turns = round((frame.rotation or 0) / 90) % 4
+            frames.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+            times.append(float(frame.time) if frame.time is not None else len(times) / float(stream.average_rate or 25))
+            if max_frames is not None and len(frames) == max_frames:
+                break
+    return frames, times
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")
+
+
+def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 12) -> None:
+    """Write frames (T, 3, H, W), uint8 or float in [0, 1], as H.264 yuv420p; equal input gives equal bytes.
+
+    The file appears complete or not at all. Height and width must be even (4:2:0 chroma).
+
+    Args:
+        path: where to write; ``.mp4`` is usual.
+        frames: the clip.
+        fps: frames per second.
+        crf: quality of x264, 0 (lossless) to 51; 12 is visually lossless.
+    """
+    path = Path(path)
+    pixels = _to_bytes(path, frames)
+    count, height, width = pixels.shape[:3]
+    if count < 1 or height % 2 or width % 2:
+        raise InputError(f"{path}: cannot encode {count} frames of {height}x{width}; height and width must be even, pad or resize")
+    part = path.with_name(f".{path.stem}.part{path.suffix or '.mp4'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _encode(part, pixels, fps, crf)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({_reason(error)}); free space or choose another folder") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _to_bytes(path: Path, frames: Tensor) -> np.ndarray:
+    if frames.ndim != 4 or frames.shape[1] != 3:
+        raise InputError(f"{path}: frames must have shape (T, 3, H, W), given {tuple(frames.shape)}")
+    if frames.dtype != torch.uint8:
+        if not torch.isfinite(frames).all():
+            raise InputError(f"{path}: frames hold NaN or infinity; the clip cannot be written")
+        frames = (frames.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+    return np.ascontiguousarray(frames.cpu().permute(0, 2, 3, 1).numpy())
+
+
+def _encode(path: Path, pixels: np.ndarray, fps: float, crf: int) -> None:
+    import av
+
+    options = {"crf": str(crf), "preset": "medium", "threads": "1"}
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
+        stream.codec_context.thread_count = 1
+        for image in pixels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))

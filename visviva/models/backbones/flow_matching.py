@@ -1,0 +1,125 @@
+"""Rectified flow: noise levels, Euler sampling with gradient through the last steps, and the training loss.
+
+Convention: sigma in [0, 1] with 1 = noise; x_sigma = sigma * noise + (1 - sigma) * clean; v = noise - clean; the clean sample
+predicted at sigma is x - sigma v. Sources: Liu et al., arXiv 2209.03003; the time shift is eq. 23 of Esser et al.,
+arXiv 2403.03206.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
+
+from visviva.errors import InputError
+from visviva.models.backbones.condition import Condition
+
+Guide = Callable[[Tensor, int, float], "Tensor | None"]
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Anything with a velocity field: the part of a backbone that sampling and training need."""
+
+    def velocity(self, latents: Tensor, sigma: Tensor, condition: Condition, guidance_scale: float = 1.0) -> Tensor:
+        """Return v = noise - clean, same shape as ``latents``."""
+        ...
+
+    def hold(self, latents: Tensor, condition: Condition) -> Tensor:
+        """Write the conditioning frame into the latents, where the family keeps it there."""
+        ...
+
+
+def sigmas(steps: int, shift: float = 1.0) -> Float[Tensor, "steps_plus_1"]:
+    """Return the ``steps + 1`` descending noise levels from 1 to 0.
+
+    sigma_i = s u_i / (1 + (s - 1) u_i) with u_i = 1 - i / steps and s = ``shift``; s > 1 spends more steps at high noise.
+
+    >>> sigmas(2, shift=3.0).tolist()
+    [1.0, 0.75, 0.0]
+    """
+    if steps < 1:
+        raise InputError(f"sampler steps = {steps}; at least 1 is needed")
+    u = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+    return (shift * u / (1 + (shift - 1) * u)).float()
+
+
+def sample(
+    denoiser: Denoiser,
+    condition: Condition,
+    noise: Float[Tensor, "B C F h w"],
+    *,
+    steps: int,
+    shift: float = 1.0,
+    guidance_scale: float = 1.0,
+    grad_steps: int = 0,
+    checkpoint: bool = True,
+    guide: Guide | None = None,
+) -> Float[Tensor, "B C F h w"]:
+    """Integrate the velocity from noise to clean latents by Euler steps; only the last ``grad_steps`` keep a graph.
+
+    Args:
+        denoiser: the backbone.
+        condition: encoded conditions of the batch.
+        noise: start, float32.
+        steps: number of Euler steps.
+        shift: time shift of the noise levels, see `sigmas`.
+        guidance_scale: classifier-free guidance; 1 means none.
+        grad_steps: K of DRaFT-K (Clark et al., arXiv 2309.17400); 0 builds no graph at all.
+        checkpoint: recompute each step in the backward pass instead of storing its activations.
+        guide: called as ``guide(clean, step, sigma)`` with the predicted clean latents; its value is subtracted from them.
+
+    Returns:
+        Clean latents, float32.
+    """
+    if not 0 <= grad_steps <= steps:
+        raise InputError(f"grad_steps = {grad_steps}; it must lie between 0 and the number of sampler steps ({steps})")
+    levels = sigmas(steps, shift).tolist()
+    x = denoiser.hold(noise.float(), condition)
+    for i in range(steps):
+        graph = i >= steps - grad_steps
+        with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
+            x = _euler_step(denoiser, condition, x, levels[i], levels[i + 1], guidance_scale, graph and checkpoint, guide, i)
+    return denoiser.hold(x, condition)
+
+
+def _euler_step(
+    denoiser: Denoiser,
+    condition: Condition,
+    x: Tensor,
+    sigma: float,
+    sigma_next: float,
+    guidance_scale: float,
+    checkpoint: bool,
+    guide: Guide | None,
+    step: int,
+) -> Tensor:
+    level = torch.full((len(x),), sigma, device=x.device)
+    if checkpoint:
+        v = recompute(denoiser.velocity, x, level, condition, guidance_scale, use_reentrant=False)
+    else:
+        v = denoiser.velocity(x, level, condition, guidance_scale)
+    if guide is not None:
+        correction = guide(x - sigma * v, step, sigma)
+        if correction is not None:
+            v = v + correction / sigma
+    return x + (sigma_next - sigma) * v
+
+
+def loss(
+    denoiser: Denoiser,
+    clean: Float[Tensor, "B C F h w"],
+    noise: Float[Tensor, "B C F h w"],
+    sigma: Float[Tensor, "B"],
+    condition: Condition,
+) -> Float[Tensor, "B"]:
+    """Flow-matching loss per clip: mean squared error of v against noise - clean, over what is not given as condition."""
+    s = sigma.view(-1, 1, 1, 1, 1)
+    x = denoiser.hold(s * noise + (1 - s) * clean, condition)
+    error = (denoiser.velocity(x, sigma, condition) - (noise - clean)).square()
+    given = condition.first_frame is not None
+    return error[:, :, 1:].mean(dim=(1, 2, 3, 4)) if given else error.mean(dim=(1, 2, 3, 4))

@@ -1,0 +1,51 @@
+"""Put saved low-rank adapters onto a backbone, and count that every one of them found its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from visviva.errors import InputError
+from visviva.models.backbones.wan import WanBackbone
+
+FILE = "pytorch_lora_weights.safetensors"
+"""The name diffusers gives to adapter files."""
+
+
+def load_lora(backbone: WanBackbone, path: str | Path) -> int:
+    """Load adapters in diffusers format (a .safetensors file, or the folder with it) and return how many tensors were matched.
+
+    Raises:
+        InputError: no such file, or an adapter whose layers this model does not have (a wrong checkpoint family).
+    """
+    file = lora_file(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as content:
+            given = len(list(content.keys()))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a safetensors file ({error})") from error
+    before = _adapter_tensors(backbone)
+    try:
+        backbone.pipeline.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"{file}: its adapters do not fit a {backbone.family} model ({str(error).splitlines()[0]})") from error
+    matched = _adapter_tensors(backbone) - before
+    if not given or matched != given:
+        raise InputError(
+            f"{file}: {matched} of its {given} adapter tensors fit this {backbone.family} model; it was trained on another one"
+        )
+    return matched
+
+
+def lora_file(path: str | Path) -> Path:
+    """Return the adapter file at ``path``: itself, or the one in that folder."""
+    path = Path(path)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise InputError(f"no adapters at {str(path)!r}; give a .safetensors file, or the folder that holds {FILE}")
+    return file
+
+
+def _adapter_tensors(backbone: WanBackbone) -> int:
+    return sum("lora_" in name for network in backbone.networks().values() for name, _ in network.named_parameters())

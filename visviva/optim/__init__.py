@@ -1,0 +1,1 @@
+"""The momentum core: averages of weights now, optimizers later (torch only)."""

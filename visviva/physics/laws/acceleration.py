@@ -1,0 +1,245 @@
+"""Constant acceleration: between contacts the velocity of a body under gravity and dry friction changes linearly in time.
+
+The residual is the squared second time difference of the measured velocity, ``|phi_{t+1} - 2 phi_t + phi_{t-1}|^2``
+[(px/frame)^2], which is zero for every constant acceleration (also for none, and for a wrong g: this law never teaches
+the value of g, and a frozen clip satisfies it). Four readings of "velocity":
+
+- ``object``: mean flow inside each object's mask (the flow of the body, Lagrangian). Zero for perfect physics.
+- ``material``: flow followed along itself, ``phi_{t+1}(x + phi_t(x)) - 2 phi_t(x) + phi_{t-1}(back-warped x)``, at pixels
+  inside moving regions. Needs no masks; a few 1e-3 for perfect physics at 2-5 px/frame.
+- ``eulerian``: at a fixed pixel, full frame: Proposition 1 of NewtonRewards (arXiv 2512.00425). Faithful to the paper and
+  *not* zero for perfect physics: pixels that the object covers and uncovers contribute, so that it grows steeply with
+  speed (2.7e-3 at 2 px/frame, 2.2e-2 at 3 px/frame for a disc of radius 12 in 128 x 128) and pushes motion to slow down.
+- ``centroid``: difference of mask centroids; the gradient goes into the masks, so it needs a differentiable mask source.
+
+Default ``auto``: ``object`` where masks were measured, ``material`` otherwise. This deviates from the paper on purpose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from visviva.errors import InputError
+from visviva.physics.kinematics import centroids, difference, displaced, erode, object_velocity, window_fit
+from visviva.physics.laws.law import Residual, finite, require, unknown, weighted_mean
+from visviva.physics.measurement import Measurement
+
+Form = Literal["auto", "object", "material", "eulerian", "centroid"]
+
+
+@dataclass(frozen=True)
+class ConstantAcceleration:
+    """Residual of constant acceleration, [(px/frame)^2] (dimensionless with ``normalise``).
+
+    For the forms with one velocity per object, each ``window`` of w consecutive velocities is fitted by a straight line
+    in time and the residual is ``6 / (w - 2)`` times the sum of squares left, averaged over windows and objects. For
+    w = 3 that is exactly the squared second difference; longer windows measure the same quantity with less noise and see
+    slow violations better. ``window=None`` takes each run between contacts as one window.
+
+    Attributes:
+        form: which velocity, see above.
+        window: velocities per line fit in the forms ``object`` and ``centroid``; the other forms use 3.
+        region: for ``eulerian``: mean over the whole ``frame`` (the paper) or inside the ``mask``.
+        erode: pixels taken off detached masks before averaging flow, where at least half of the object is left.
+        normalise: divide by (mean speed + speed_floor)^2, detached, so that slow clips are not favoured.
+        speed_floor: [px/frame].
+        subtract_noise: take off the value that measurement noise alone would give, 12 noise^2; below it counts as zero.
+        least_area: objects seen with fewer pixels than this in a frame are not measured there [px^2].
+
+    Raises:
+        InputError: unknown form, no flow (or masks) measured, fewer frames than a window needs.
+
+    Example::
+
+        law = ConstantAcceleration()
+        residual = law(Measurement(fps=torch.tensor([30.0]), flow=torch.zeros(1, 16, 2, 64, 64)))
+        residual.value  # tensor([0.])
+    """
+
+    form: Form = "auto"
+    window: int | None = 3
+    region: Literal["frame", "mask"] = "frame"
+    erode: int = 1
+    normalise: bool = False
+    speed_floor: float = 0.5
+    subtract_noise: bool = True
+    least_area: float = 4.0
+
+    name: ClassVar[str] = "constant_acceleration"
+    detects: ClassVar[tuple[str, ...]] = ("jitter", "dead_stop", "float", "teleport")
+    trivial: ClassVar[bool] = True
+    anchor: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse options that cannot be meant."""
+        if self.form not in get_args(Form):
+            raise InputError(f"{self.form!r} is not a form of constant acceleration; use one of {', '.join(get_args(Form))}")
+        if self.window is not None and self.window < 3:
+            raise InputError(f"window {self.window} is too short to show a change of acceleration; use 3 or more, or None")
+        if self.speed_floor <= 0:
+            raise InputError(f"speed_floor {self.speed_floor} must be positive [px/frame], or static clips divide by zero")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Measurement fields that must be there."""
+        if self.form == "centroid":
+            return frozenset({"masks"})
+        masked = self.form == "object" or (self.form == "eulerian" and self.region == "mask")
+        return frozenset({"flow", "masks"}) if masked else frozenset({"flow"})
+
+    def __call__(self, measurement: Measurement) -> Residual:
+        """Return the residual of each clip; differentiable with respect to the flow (``centroid``: the masks)."""
+        require(measurement, self.name, self.needs)
+        form = self.form
+        if form == "auto":
+            form = "object" if measurement.masks is not None else "material"
+        least = 3 if form in ("material", "eulerian") or self.window is None else self.window
+        if (measurement.frames or 0) <= least:
+            raise InputError(
+                f"the law {self.name!r} needs {least + 1} frames ({least} velocities), the clip has {measurement.frames}; "
+                "give longer clips or a shorter window"
+            )
+        if form in ("object", "centroid"):
+            return self._of_objects(measurement, form)
+        return self._of_pixels(measurement, form)
+
+    def _of_objects(self, measurement: Measurement, form: str) -> Residual:
+        masks, clean = finite(_given(measurement.masks))
+        if form == "object":
+            flow, clean_flow = finite(_given(measurement.flow))
+            velocity, area = object_velocity(flow, self._inner(masks[:, :-1]), measurement.confidence)
+            clean = clean & clean_flow
+        else:
+            centre, area = centroids(masks)
+            velocity, area = difference(centre), torch.minimum(area[:, 1:], area[:, :-1])
+        free = _free(measurement, velocity) & clean[:, None]
+        seen = (area.detach() >= self.least_area) & free[:, :, None]
+        per_sample, freedom = _runs(velocity, seen) if self.window is None else _windows(velocity, seen, self.window)
+        freedoms = freedom.sum((1, 2))
+        value = per_sample.sum((1, 2)) / freedoms.clamp(min=1)
+        overlap = 1 if self.window is None else self.window - 1
+        sigma = _sigma(value, measurement.noise, freedoms / overlap)
+        speed = weighted_mean(velocity.detach().norm(dim=-1), seen.to(velocity.dtype))
+        share = per_sample.detach() / freedom.clamp(min=1)
+        field = torch.einsum("btn,btnhw->bthw", share, masks[:, :-1].detach())
+        return self._finish(value, freedoms > 0, sigma, speed, measurement.noise, field)
+
+    def _of_pixels(self, measurement: Measurement, form: str) -> Residual:
+        flow, clean = finite(_given(measurement.flow))
+        free = _free(measurement, flow) & clean[:, None]
+        free = (free[:, 2:] & free[:, 1:-1] & free[:, :-2])[:, :, None, None]
+        if form == "eulerian":
+            squared = difference(flow, 2).square().sum(2)
+            weight = self._union(measurement)[:, 1:-1] if self.region == "mask" else torch.ones_like(squared)
+        else:
+            squared, weight = _material(flow, self._interior(measurement, flow), measurement.confidence)
+        weight = (weight * free).detach()
+        masked = measurement.masks is not None and not (form == "eulerian" and self.region == "frame")
+        valid = weight.flatten(1).sum(1) > 0 if masked else free.flatten(1).any(1)
+        value = weighted_mean(squared, weight)
+        speed = weighted_mean(flow[:, 1:-1].detach().norm(dim=2), weight)
+        return self._finish(value, valid, unknown(value), speed, measurement.noise, (squared * (weight > 0)).detach())
+
+    def _finish(
+        self, value: Tensor, valid: Tensor, sigma: Tensor, speed: Tensor, noise: Tensor | None, field: Tensor
+    ) -> Residual:
+        if self.subtract_noise and noise is not None:
+            value = torch.relu(value - 12 * noise.square())
+        if self.normalise:
+            scale = (speed + self.speed_floor).square()
+            value, sigma, field = value / scale, sigma / scale, field / scale[:, None, None, None]
+        return Residual(torch.where(valid, value, 0.0), valid, torch.where(valid, sigma, 0.0), field)
+
+    def _inner(self, masks: Tensor) -> Tensor:
+        inner = erode(masks.detach(), self.erode)
+        enough = inner.sum((-2, -1), keepdim=True) >= 0.5 * masks.detach().sum((-2, -1), keepdim=True)
+        return torch.where(enough, inner, masks.detach())
+
+    def _union(self, measurement: Measurement) -> Tensor:
+        masks, _ = finite(_given(measurement.masks))
+        return masks[:, :-1].detach().sum(2).clamp(max=1)
+
+    def _interior(self, measurement: Measurement, flow: Tensor) -> Tensor:
+        """Where flow is that of a body's inside: eroded masks, or the eroded moving region; shape (B, T-1, H, W)."""
+        region = self._union(measurement) if measurement.masks is not None else moving(flow)
+        return erode(region[:, :, None], 2 * self.erode)[:, :, 0]
+
+
+def moving(flow: Tensor, threshold: float = 0.25) -> Tensor:
+    """Return 1 where flow (B, T-1, 2, H, W) is faster than ``threshold`` and than half the frame's top speed [px/frame]."""
+    speed = flow.detach().norm(dim=2)
+    top = speed.amax((-2, -1), keepdim=True)
+    return (speed > torch.clamp(0.5 * top, min=threshold)).to(flow.dtype)
+
+
+def _given(quantity: Tensor | None) -> Tensor:
+    if quantity is None:
+        raise InputError("a quantity that the law needs was not measured")
+    return quantity
+
+
+def _free(measurement: Measurement, timed: Tensor) -> Tensor:
+    """Which flows join two frames outside contact, shape (B, T-1)."""
+    if measurement.contact is None:
+        return torch.ones(timed.shape[:2], dtype=torch.bool, device=timed.device)
+    contact = measurement.contact.to(timed.device)
+    return ~(contact[:, 1:] | contact[:, :-1])
+
+
+def _windows(velocity: Tensor, seen: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Six times the squares left by a line through every window and its degrees of freedom, at the window's centre.
+
+    velocity (B, T-1, N, 2), seen (B, T-1, N) -> two of shape (B, T-1, N); zero where the window is not all seen.
+    """
+    squared = window_fit(velocity.flatten(2), window, 1).squared.unflatten(2, velocity.shape[2:]).sum(-1)
+    whole = seen.unfold(1, window, 1).all(-1).to(velocity.dtype)
+    before = (window - 1) // 2
+    around = (0, 0, before, window - 1 - before)
+    pad = torch.nn.functional.pad
+    return pad(6 * squared * whole, around), pad((window - 2) * whole, around)
+
+
+def _runs(velocity: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_windows`, each uninterrupted run of seen samples being one window; its freedom is spread over its samples."""
+    time = torch.arange(velocity.shape[1], dtype=velocity.dtype, device=velocity.device)[:, None]
+    run = (~seen).cumsum(1)
+    squared, freedom = torch.zeros_like(velocity[..., 0]), torch.zeros_like(velocity[..., 0])
+    for number in range(int(run.max()) + 1):
+        inside = (seen & (run == number)).to(velocity.dtype)
+        count = inside.sum(1, keepdim=True)
+        long = (count >= 3).to(velocity.dtype) * inside
+        t = (time - (inside * time).sum(1, keepdim=True) / count.clamp(min=1)) * inside
+        mean = (velocity * inside[..., None]).sum(1, keepdim=True) / count.clamp(min=1)[..., None]
+        slope = (velocity * t[..., None]).sum(1, keepdim=True) / t.square().sum(1, keepdim=True).clamp(min=0.5)[..., None]
+        left = (velocity - mean - slope * t[..., None]).square().sum(-1)
+        squared = squared + 6 * left * long
+        freedom = freedom + long * (count - 2) / count.clamp(min=1)
+    return squared, freedom
+
+
+def _sigma(value: Tensor, noise: Tensor | None, freedom: Tensor) -> Tensor:
+    """Standard error of ``6 SSE / freedom`` (two coordinates) when each velocity has the standard error ``noise``."""
+    if noise is None:
+        return unknown(value)
+    variance = 24 * torch.relu(value.detach() - 12 * noise.square()) * noise.square() + 144 * noise**4
+    return (variance / freedom.clamp(min=1)).sqrt()
+
+
+def _material(flow: Tensor, interior: Tensor, confidence: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Squared second difference along the motion and its weight, both (B, T-3, H, W)."""
+    clips, steps = flow.shape[0], flow.shape[1] - 2
+    before, here, after = (flow[:, i : steps + i].flatten(0, 1) for i in range(3))
+    inside = interior[:, :, None].to(flow.dtype)
+    inside_before, inside_here, inside_after = (inside[:, i : steps + i].flatten(0, 1) for i in range(3))
+    back = -here
+    for _ in range(3):
+        back = -displaced(before, back)
+    squared = (displaced(after, here) - 2 * here - back).square().sum(1)
+    weight = inside_here * displaced(inside_after, here.detach()) * displaced(inside_before, back.detach())
+    if confidence is not None:
+        weight = weight * confidence[:, 1:-1].flatten(0, 1)
+    return squared.unflatten(0, (clips, steps)), weight[:, 0].detach().unflatten(0, (clips, steps))

@@ -1,0 +1,1 @@
+"""What runs: one module or folder per verb, each with ``run(recipe)``."""

@@ -1,0 +1,224 @@
+"""Generate clips in batches: prompts and first frames in; mp4 files, a manifest and metadata.jsonl out.
+
+The clips are shared out over the processes of ``accelerate launch`` (or ``--num-processes``). Every clip has its own noise from
+(recipe seed, id), so it is the same whatever the batch size, the number of processes and the order; only kernels that add in
+another order for another batch size can change a rounding. A killed run continues from its manifest: see
+`visviva.data.manifest`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from tqdm import tqdm
+
+from visviva.configs.generate import GenerateRecipe
+from visviva.data.fit import fit
+from visviva.data.manifest import Manifest, write_rows
+from visviva.data.prompts import Prompt, read_prompts
+from visviva.data.video import write_video
+from visviva.errors import InputError
+from visviva.models.backbones.lora import load_lora, lora_file
+from visviva.models.backbones.wan import WanBackbone
+from visviva.pipelines.posttrain.cache import fingerprint, weights_hash
+from visviva.pipelines.posttrain.plan import key
+
+HOMES = {  # (spatial ratio, latent channels) -> frames, height, width [px], fps: what the released models were trained on
+    (8, 16): (81, 480, 832, 16.0),  # Wan 2.1, Wan 2.2 A14B
+    (16, 48): (121, 704, 1280, 24.0),  # Wan 2.2 TI2V-5B
+    (8, 48): (17, 64, 64, 32.0),  # the embedded tiny model
+}
+WEEK = timedelta(days=7)
+"""How long a process that has finished waits for the others."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip to make: a prompt and the seed of its noise."""
+
+    id: str
+    prompt: Prompt
+    seed: int
+
+    @property
+    def condition(self) -> str:
+        """A hash of everything about the item that its clip depends on."""
+        source = self.prompt.source
+        file = None if source is None else [source.name, source.stat().st_size]
+        return fingerprint({"caption": self.prompt.caption, "source": file, "seed": self.seed})[:16]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of the clips to make: frames, height and width [px], and the frame rate where a row gives none [frames/s]."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def run(recipe: GenerateRecipe) -> Path:
+    """Generate every clip that is not there yet and return the output folder.
+
+    Example::
+
+        from visviva.configs.generate import GenerateRecipe
+        from visviva.pipelines import generate
+
+        generate.run(GenerateRecipe(prompts="prompts.jsonl", output="out", batch_size=8))
+    """
+    if not recipe.prompts:
+        raise InputError("nothing to generate: give a .jsonl or .csv of prompts, or a folder of clips")
+    state = PartialState(cpu=recipe.model.device == "cpu" or not torch.cuda.is_available(), timeout=WEEK)
+    items = plan(recipe)
+    output = Path(recipe.output)
+    (output / "clips").mkdir(parents=True, exist_ok=True)
+    backbone = load(recipe, state.device)
+    size = home(recipe, backbone)
+    with Manifest(output, request(recipe, backbone, size), shard=state.process_index) as manifest:
+        refuse_other_conditions(items, manifest)
+        todo = [item for item in items if item.id not in manifest.done]
+        state.wait_for_everyone()  # all have read the manifests before anyone adds to them
+        mine = todo[state.process_index :: state.num_processes]
+        with tqdm(total=len(mine), desc="clips", disable=not state.is_main_process) as bar:
+            for batch in batches(mine, recipe.batch_size):
+                for item, frames in zip(batch, make(recipe, backbone, size, batch), strict=True):
+                    manifest.add(write(recipe, output, item, frames, size, manifest))
+                bar.update(len(batch))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        rows = {row["id"]: row for row in Manifest.read(output)}
+        write_rows(output / "metadata.jsonl", [rows[item.id] for item in items])
+    state.wait_for_everyone()
+    return output
+
+
+def plan(recipe: GenerateRecipe) -> list[Item]:
+    """Return the clips that the recipe asks for, each with its seed: the row's own, else one from (recipe seed, id)."""
+    items = []
+    for prompt in read_prompts(recipe.prompts, recipe.where, recipe.limit):
+        for k in range(recipe.samples):
+            name = prompt.id if k == 0 else f"{prompt.id}-sample{k}"
+            fixed = prompt.seed is not None and k == 0
+            items.append(Item(name, prompt, prompt.seed if fixed else key(recipe.seed, "generate", prompt.seed or 0, name)))
+    names = [item.id for item in items]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise InputError(f"{recipe.prompts}: the id {twice!r} is also the name of a further sample of another row; rename it")
+    return items
+
+
+def load(recipe: GenerateRecipe, device: torch.device) -> WanBackbone:
+    """Load the model and its adapters, frozen."""
+    if recipe.lora:
+        lora_file(recipe.lora)  # before the slow part
+    backbone = WanBackbone.load(recipe.model.path, dtype=getattr(torch, recipe.model.dtype), device=device)
+    if recipe.lora:
+        load_lora(backbone, recipe.lora)
+    for network in backbone.networks().values():
+        network.requires_grad_(False).eval()
+    return backbone
+
+
+def home(recipe: GenerateRecipe, backbone: WanBackbone) -> Size:
+    """Return the size of the clips: the recipe's, and where it says nothing the one the model was trained on."""
+    shape = (backbone.spatial_ratio, int(backbone.vae.config.z_dim))
+    given = {"frames": recipe.frames, "height": recipe.height, "width": recipe.width, "fps": recipe.fps}
+    own = dict(zip(given, HOMES.get(shape, ()), strict=False))
+    merged: dict[str, Any] = {name: own.get(name) if value is None else value for name, value in given.items()}
+    unknown = [name for name, value in merged.items() if value is None]
+    if unknown:
+        raise InputError(f"{recipe.model.path}: the home size of this model is not known; give {', '.join(unknown)}")
+    size = Size(**merged)
+    backbone.latent_shape(1, size.frames, size.height, size.width)  # refuses what the model cannot make
+    return size
+
+
+def request(recipe: GenerateRecipe, backbone: WanBackbone, size: Size) -> dict[str, Any]:
+    """Return everything but the prompts that the clips depend on, for the manifest."""
+    guided = recipe.guidance.scale > 0
+    return {
+        "model": weights_hash([*backbone.networks().values(), backbone.vae, backbone.text_encoder, backbone.image_encoder])[:16],
+        "lora": hashlib.sha256(lora_file(recipe.lora).read_bytes()).hexdigest()[:16] if recipe.lora else None,
+        "dtype": recipe.model.dtype,
+        "size": [size.frames, size.height, size.width],
+        "negative": recipe.negative,
+        "sampler": recipe.sampler.model_dump(),
+        "guidance": recipe.guidance.model_dump() if guided else None,
+        "crf": recipe.crf,
+    }
+
+
+def refuse_other_conditions(items: list[Item], manifest: Manifest) -> None:
+    """Raise if a finished clip was made from another prompt, first frame or seed than its id stands for now."""
+    for item in items:
+        row = manifest.done.get(item.id)
+        if row is not None and row["condition"] != item.condition:
+            raise InputError(
+                f"the clip {item.id!r} in {str(manifest.folder)!r} was made from another prompt, first frame or seed "
+                f"({row['caption']!r}, seed {row['seed']}); choose another output folder or another id"
+            )
+
+
+def batches(items: list[Item], size: int) -> Iterator[list[Item]]:
+    """Yield batches of at most ``size`` items; items with and without a first frame do not share one."""
+    for framed in (True, False):
+        group = [item for item in items if (item.prompt.source is not None) == framed]
+        yield from (group[i : i + size] for i in range(0, len(group), size))
+
+
+@torch.no_grad()
+def make(recipe: GenerateRecipe, backbone: WanBackbone, size: Size, batch: list[Item]) -> Tensor:
+    """Generate one batch; frames (B, T, 3, H, W) in [0, 1] on the CPU."""
+    first = None
+    if batch[0].prompt.source is not None and (backbone.image_to_video or not Path(recipe.prompts).is_dir()):
+        first = torch.stack([fit(item.prompt.first_frame(), size.height, size.width) for item in batch]).to(backbone.device)
+    captions = [item.prompt.caption for item in batch]
+    condition = backbone.condition(captions, first, frames=size.frames, negative=recipe.negative)
+    noise = backbone.noise([item.seed for item in batch], size.frames, size.height, size.width)
+    sampler = recipe.sampler
+    latents = backbone.sample(
+        condition,
+        noise,
+        steps=sampler.steps,
+        shift=sampler.shift,
+        guidance_scale=sampler.guidance_scale,
+        guide=guide(recipe, backbone, size, batch, first is not None),
+    )
+    frames = backbone.decode(latents, clamp="hard").cpu()
+    for item, clip in zip(batch, frames, strict=True):
+        if not bool(torch.isfinite(clip).all()):
+            raise InputError(f"clip {item.id!r}: the model made frames that are not finite numbers; try --model.dtype float32")
+    return frames
+
+
+def write(recipe: GenerateRecipe, output: Path, item: Item, frames: Tensor, size: Size, manifest: Manifest) -> dict[str, Any]:
+    """Write one clip's file and return its line of metadata."""
+    prompt = item.prompt
+    fps = recipe.fps or prompt.fps or size.fps
+    stem = prompt.file_stem if item.id == prompt.id else f"{prompt.file_stem}{item.id.removeprefix(prompt.id)}"
+    name = f"clips/{stem}.mp4"
+    write_video(output / name, frames, fps, crf=recipe.crf)
+    return {
+        **prompt.columns,
+        "id": item.id,
+        "file_name": name,
+        "caption": prompt.caption,
+        "fps": fps,
+        "seed": item.seed,
+        "source": None if prompt.source is None else os.path.relpath(prompt.source, output),
+        "model": manifest.request["model"],
+        "lora": manifest.request["lora"],
+        "guided": recipe.guidance.scale > 0,
+        "condition": item.condition,
+    }

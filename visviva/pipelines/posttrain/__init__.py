@@ -1,0 +1,1 @@
+"""Post-training: ``accelerate launch -m visviva.pipelines.posttrain --config RECIPE`` (= ``visviva posttrain``)."""

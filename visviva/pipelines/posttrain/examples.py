@@ -1,0 +1,117 @@
+"""The training examples: clips with captions, brought to the size of the recipe, or prompts alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from visviva.configs.posttrain import Data
+from visviva.data.fit import fit
+from visviva.errors import InputError
+from visviva.pipelines.posttrain.cache import fingerprint
+
+if TYPE_CHECKING:
+    from visviva.data.clip import Clip
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example at the recipe's size; what the data do not have is None.
+
+    Attributes:
+        caption: the prompt.
+        fps: frame rate [frames/s].
+        first_frame: the conditioning frame, (3, H, W).
+        frames: the true clip, (T, 3, H, W).
+        masks: the true object masks, (T, N, H, W).
+        contact: frames around true contacts, (T,).
+    """
+
+    caption: str
+    fps: float
+    first_frame: Float[Tensor, "3 H W"] | None = None
+    frames: Float[Tensor, "T 3 H W"] | None = None
+    masks: Bool[Tensor, "T N H W"] | None = None
+    contact: Bool[Tensor, "T"] | None = None
+
+
+class Examples:
+    """The examples of ``data.path`` (clips) or ``data.prompts``, read when asked for.
+
+    Attributes:
+        paired: whether each example has a true clip.
+        fingerprint: changes with the data and with the settings that shape them.
+    """
+
+    def __init__(self, data: Data) -> None:
+        from visviva.data.dataset import ClipDataset
+        from visviva.data.prompts import read_prompts
+
+        self.data = data
+        self.paired = bool(data.path)
+        where = dict(data.where)
+        if self.paired:
+            self.clips = ClipDataset(data.path, limit=data.limit, where=where or None)
+            source: object = self.clips.fingerprint
+            count = len(self.clips)
+        else:
+            self.prompts = read_prompts(data.prompts, where, data.limit)
+            source = [[p.id, p.caption, str(p.source)] for p in self.prompts]
+            count = len(self.prompts)
+        if count == 0:
+            raise InputError(f"data: no clip under {data.path!r} matches where = {where}; nothing to train on")
+        self.count = count
+        shape = [data.frames, data.height, data.width, data.fps]
+        self.fingerprint = fingerprint({"source": source, "where": where, "limit": data.limit, "shape": shape})
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Example:
+        """Return one example at the recipe's size."""
+        if self.paired:
+            clip = self.clips[index]
+            name = str(self.clips.rows[index].get("file_name", index))
+            return _example(clip, name, self.data)
+        prompt = self.prompts[index]
+        fps = prompt.fps or self.data.fps
+        if fps is None:
+            raise InputError(f"{self.data.prompts}: {prompt.id!r} has no fps; set data.fps to the model's frame rate (Wan: 16)")
+        first = None if prompt.source is None else fit(prompt.first_frame(), self.data.height, self.data.width)
+        return Example(prompt.caption, fps, first)
+
+
+def _example(clip: Clip, name: str, data: Data) -> Example:
+    kept = _kept_frames(clip, name, data)
+    frames = clip.frames[kept]
+    if not bool(torch.isfinite(frames).all()):
+        raise InputError(f"clip {name}: its frames hold NaN or infinite values; remove it from the data")
+    masks = None if clip.masks is None else clip.masks[kept]
+    contact = None if clip.contact is None else clip.contact[kept]
+    fps = data.fps or float(clip.fps)
+    fitted = fit(frames, data.height, data.width)
+    if masks is not None and fitted.shape[-2:] != masks.shape[-2:]:
+        as_frames = masks.unsqueeze(2).expand(-1, -1, 3, -1, -1).float()
+        masks = fit(as_frames, data.height, data.width)[:, :, 0] > 0.5
+    return Example(clip.caption, fps, fitted[0], fitted, masks, contact)
+
+
+def _kept_frames(clip: Clip, name: str, data: Data) -> Tensor:
+    """Return which frames of the clip are used: the first ones, or those nearest to the recipe's frame times."""
+    have = len(clip.frames)
+    if data.fps is None or abs(data.fps - clip.fps) < 1e-6 * data.fps:
+        if have < data.frames:
+            raise InputError(f"clip {name}: {have} frames, but data.frames is {data.frames}; remove the clip or lower data.frames")
+        return torch.arange(data.frames)
+    given = clip.timestamps if clip.timestamps is not None else torch.arange(have, dtype=torch.float64) / clip.fps
+    wanted = given[0] + torch.arange(data.frames, dtype=torch.float64) / data.fps
+    if float(wanted[-1]) > float(given[-1]) + 0.5 / clip.fps:
+        raise InputError(
+            f"clip {name}: lasts {float(given[-1] - given[0]):.2f} s, but {data.frames} frames at {data.fps:g} per second need "
+            f"{(data.frames - 1) / data.fps:.2f} s; remove the clip, lower data.frames, or raise data.fps"
+        )
+    return (given[None].double() - wanted[:, None]).abs().argmin(1)

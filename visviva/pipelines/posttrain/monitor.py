@@ -1,0 +1,58 @@
+"""Sees a run collapse: clips that freeze or lose their object earn every smoothness reward.
+
+The measure is paired: the trained model's clip against the frozen base's clip from the same noise and conditions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from visviva.errors import InputError
+
+
+class Collapse(InputError):
+    """Training was stopped because the clips froze or their object vanished; checkpoints are kept. Exit status 3."""
+
+    exit_status = 3
+
+
+class Monitor:
+    """Counts checks in a row in which a quantity lies below a fraction of the base's.
+
+    Args:
+        least: smallest allowed ratio per quantity, for example ``{"motion_energy": 0.3}``.
+        patience: checks in a row below it that mean collapse.
+
+    Example::
+
+        monitor = Monitor({"motion_energy": 0.3}, patience=3)
+        monitor.check(10, {"motion_energy": 0.02}, {"motion_energy": 1.1})   # the third such call raises Collapse
+    """
+
+    def __init__(self, least: Mapping[str, float], patience: int) -> None:
+        self.least = dict(least)
+        self.patience = patience
+        self.low = dict.fromkeys(self.least, 0)
+
+    def check(self, update: int, now: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
+        """Return the ratio of each quantity to the base's and raise `Collapse` after ``patience`` low ones in a row.
+
+        A quantity that was not measured, or that the base itself lacks, is not judged.
+        """
+        ratios = {}
+        for name in self.least:
+            value, reference = now.get(name, math.nan), base.get(name, math.nan)
+            if not (math.isfinite(value) and math.isfinite(reference) and reference > 0):
+                continue
+            ratios[name] = value / reference
+            self.low[name] = self.low[name] + 1 if ratios[name] < self.least[name] else 0
+        for name, count in self.low.items():
+            if count >= self.patience:
+                raise Collapse(
+                    f"stopped at update {update}: the clips' {name.replace('_', ' ')} is {ratios.get(name, math.nan):.0%} of the "
+                    f"base model's in {count} checks in a row (monitor.patience, least {self.least[name]:.0%}); the reward is being "
+                    "won by doing nothing. Strengthen the anchor (mass_conservation, motion_floor), lower optimizer.lr, and "
+                    "start again from an earlier checkpoint or in a new output"
+                )
+        return ratios

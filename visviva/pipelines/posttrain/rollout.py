@@ -1,0 +1,68 @@
+"""Generate clips while training: sample, then decode the stretch that is judged, with gradient through the last steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from visviva.configs.posttrain import Sampler
+from visviva.errors import InputError
+from visviva.models.backbones.wan import WanBackbone
+from visviva.pipelines.posttrain.batch import Batch
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How a batch becomes frames.
+
+    Attributes:
+        backbone: the video model.
+        sampler: steps, guidance, shift.
+        recompute_steps: recompute each sampler step in the backward pass.
+        clamp: see `WanBackbone.decode`.
+        autocast: dtype of the denoiser's matrix products; None for float32. Euler steps and decoding are always float32.
+    """
+
+    backbone: WanBackbone
+    sampler: Sampler
+    recompute_steps: bool = True
+    clamp: str = "straight_through"
+    autocast: torch.dtype | None = None
+
+    def latents(self, batch: Batch, grad_steps: int = 0) -> Float[Tensor, "B C F h w"]:
+        """Return clean latents; the last ``grad_steps`` steps carry gradient to the weights."""
+        with precision(batch.noise.device, self.autocast):
+            return self.backbone.sample(
+                batch.condition,
+                batch.noise,
+                steps=self.sampler.steps,
+                shift=self.sampler.shift,
+                guidance_scale=self.sampler.guidance_scale,
+                grad_steps=grad_steps,
+                checkpoint=self.recompute_steps,
+            )
+
+    def decode(self, latents: Float[Tensor, "B C F h w"], end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
+        """Return the first ``end`` frames (None: all). The decoder is causal, so later latents are not decoded at all."""
+        if end is None:
+            return self.backbone.decode(latents, self.clamp)
+        needed = -(-(end - 1) // self.backbone.temporal_ratio) + 1
+        return self.backbone.decode(latents[:, :, :needed], self.clamp)[:, :end]
+
+    def frames(self, batch: Batch, grad_steps: int = 0, end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
+        """Sample and decode; raises an `InputError` if the model produces non-finite pixels."""
+        frames = self.decode(self.latents(batch, grad_steps), end)
+        if not bool(torch.isfinite(frames.detach()).all()):
+            raise InputError("the model generates NaN or infinite pixels; lower optimizer.lr, or use mixed_precision no")
+        return frames
+
+
+def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """Return the autocast context for the denoiser.
+
+    Its weight cache is off: a cast made in a step without gradient would be reused, detached, in the steps with gradient.
+    """
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False)

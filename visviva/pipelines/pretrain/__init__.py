@@ -1,0 +1,43 @@
+"""``visviva pretrain``: train the tiny Wan from scratch: the video autoencoder, then the transformer with its text encoder.
+
+Both stages resume exactly from their last complete checkpoint: everything random is keyed by (seed, stage, update).
+
+Example::
+
+    from visviva.configs.pretrain import PretrainRecipe
+    from visviva.pipelines.pretrain import run
+    model = run(PretrainRecipe(data="runs/train", validation="runs/val", out="runs/tiny-wan"))
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from visviva.configs.pretrain import PretrainRecipe
+from visviva.models.backbones.tiny import tiny_wan
+from visviva.pipelines.pretrain import autoencoder, denoiser
+from visviva.pipelines.pretrain.clips import load_clips
+
+
+def run(recipe: PretrainRecipe) -> Path:
+    """Train both stages and write the pipeline in diffusers format, bf16; return its folder (``<out>/model``)."""
+    out = Path(recipe.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(recipe.model_dump_json(indent=1))
+    device = _device(recipe.device)
+    deadline = time.monotonic() + recipe.stop_after if recipe.stop_after else float("inf")
+    backbone = tiny_wan(recipe.size, seed=recipe.seed)
+    backbone.pipeline.to(device)
+    train, held_out = load_clips(recipe.data, recipe.limit), load_clips(recipe.validation, 64)
+    finished = autoencoder.train(backbone, recipe, train, held_out, out, deadline)
+    if finished:
+        denoiser.train(backbone, recipe, train, held_out, out, deadline)
+    backbone.save(out / "model", dtype=torch.bfloat16)
+    return out / "model"
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
