@@ -14,9 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several test proc
 os.environ["HF_HUB_OFFLINE"] = "1"  # child processes too
 
 import pytest
+import typechecker  # noqa: F401 (named below)
 from jaxtyping import install_import_hook
 
-install_import_hook("visviva", "beartype.beartype")  # before the first import of the package
+install_import_hook("visviva", "typechecker.typed")  # before the first import of the package
 
 REPOSITORY = Path(__file__).parents[1]
 

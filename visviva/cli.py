@@ -1,7 +1,8 @@
 """The command line, ``visviva <verb>``: a typed recipe (``configs.<verb>``) handed to a pipeline (``pipelines.<verb>``).
 
 Exit status: 0 done, 1 a check found something wrong (`visviva doctor`), 2 an input that cannot be used (one sentence on
-stderr), 130 interrupted. Any other exception is a bug and keeps its traceback. Nothing heavy is imported before a verb runs.
+stderr; an error may bring its own status), 130 interrupted. Any other exception is a bug and keeps its traceback. Nothing
+heavy is imported before a verb runs.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ VERBS = {
 """The verbs in the order of a user's day; a further pair ``configs/<verb>.py`` + ``pipelines/<verb>`` appears by itself."""
 
 CONFIGS = "list the shipped recipes, copy one, check your own"
-LAUNCHED = ("pretrain", "posttrain", "generate")
+LAUNCHED = ("posttrain", "generate")
 """Verbs that run on several processes: ``--num-processes N`` or ``--accelerate-config FILE`` starts them with accelerate."""
 
 EXAMPLES = """\
 examples:
   visviva demo                                                     everything once, on the shipped model
-  visviva generate prompts.jsonl --model PATH_OR_ID --output out   clips from your own prompts and first frames
-  visviva posttrain --config MY_RECIPE.yaml --num-processes 4      the same as: accelerate launch -m visviva.pipelines.posttrain
+  visviva generate prompts.jsonl --output out                      clips from your own prompts and first frames
+  visviva posttrain --config MY_RECIPE.yaml --num-processes 4      also: accelerate launch -m visviva.pipelines.posttrain
 
 'visviva VERB --help' lists every setting of a verb; 'visviva configs list' shows the recipes to start from."""
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except InputError as error:
-        return _complain(str(error))
+        return _complain(str(error), int(getattr(error, "exit_status", 2)))
     except BrokenPipeError:  # the reader of our output (head, less) has gone: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -168,10 +169,10 @@ def _explain(error: OSError) -> str | None:
     return remedies.get(error.errno or 0)
 
 
-def _complain(sentence: str) -> int:
+def _complain(sentence: str, status: int = 2) -> int:
     rank = int(os.environ.get("RANK", "0"))
     print(f"visviva: {f'process {rank}: ' if rank else ''}{sentence}", file=sys.stderr)  # noqa: T201
-    return 2
+    return status
 
 
 def _say(text: str) -> int:

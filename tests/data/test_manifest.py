@@ -1,15 +1,13 @@
 """The manifest loses nothing and repeats nothing, whatever moment a run is killed at."""
 
-import errno
 import json
 import multiprocessing
-import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from visviva.data.manifest import FORMAT, Manifest, fingerprint, write_rows
+from visviva.data.manifest import FORMAT, Manifest
 from visviva.errors import InputError
 
 REQUEST = {"model": "0f3c", "steps": 8}
@@ -110,22 +108,3 @@ def test_two_runs_into_one_folder_are_refused(tmp_path):
         answer = answers.get(timeout=30)
         process.join()
     assert "another run is writing" in answer
-
-
-def test_fingerprint_sees_every_change():
-    content = {"steps": 8, "laws": {"a": 1.0}}
-    assert fingerprint(content) == fingerprint({"laws": {"a": 1.0}, "steps": 8})
-    assert fingerprint(content) != fingerprint({"steps": 8, "laws": {"a": 1.5}})
-
-
-def test_write_rows_keeps_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
-    path = write_rows(tmp_path / "metadata.jsonl", [{"id": "old"}])
-
-    def full(fd):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_rows(path, [{"id": "new"}])
-    assert path.read_text() == '{"id": "old"}\n'
-    assert [p.name for p in tmp_path.iterdir()] == ["metadata.jsonl"]

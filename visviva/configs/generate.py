@@ -27,8 +27,10 @@ class Guidance(Section):
     probe: Probe = Probe()
     """How the predicted frames are measured; the flow must be differentiable."""
     masks: Literal["motion", "track", "none"] = "motion"
-    """Object masks, taken once per guided step without gradient: segmented by motion, tracked from the data set's true first
-    mask, or none."""
+    """Object masks: segmented by motion, tracked from the true masks of the first frame (a folder of clips with arrays beside
+    them), or none."""
+    objects: int = Field(1, ge=1)
+    """Number of moving objects to segment (masks: motion)."""
 
 
 class GenerateRecipe(Recipe):
@@ -38,8 +40,8 @@ class GenerateRecipe(Recipe):
     """Which verb this recipe is for."""
     prompts: Positional[str] = ""
     """What to generate: a .jsonl or .csv table (columns prompt or caption; image or video for the first frame; optionally id,
-    seed, fps; others are passed on), or a folder of clips, whose captions and (for image-to-video models) first frames are
-    taken."""
+    seed, fps; others are passed on), a .txt with one prompt per line, or a folder of clips, whose captions and (for
+    image-to-video models) first frames are taken."""
     output: str = "runs/generate"
     """Folder of the result: clips/<id>.mp4 and metadata.jsonl. A run begun in it with the same settings is continued."""
     model: Model = Model()

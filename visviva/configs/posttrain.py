@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from visviva.configs.schema import Recipe, Section
+from visviva.errors import InputError
 
 
 class Model(Section):
@@ -31,7 +32,7 @@ class Data(Section):
     """A folder of clips with metadata.jsonl (from 'visviva simulate'), a folder of videos with .txt captions beside them, or a
     JSONL with video and caption."""
     prompts: str = ""
-    """Instead of ``path``, for text-to-video models: a text file with one prompt per line, or a JSONL with "prompt"."""
+    """Instead of ``path``: a .jsonl or .csv of prompts, with first frames for image-to-video (see 'visviva generate')."""
     where: dict[str, str | int | float] = Field(default_factory=dict)
     """Only clips whose metadata has these values, for example {split: id, primitive: free_fall}."""
     limit: int | None = Field(default=None, ge=1)
@@ -106,8 +107,9 @@ class Reward(Section):
     """K: the number of last sampler steps in the graph (DRaFT-K, arXiv 2309.17400). Memory grows with K."""
     guidance_in_graph: bool = True
     """Whether the unconditional branch of guidance carries gradient too (VADER and PISA: yes); no halves its memory."""
-    checkpointing: bool = True
-    """Recompute activations in the backward pass instead of keeping them."""
+    checkpointing: Literal["none", "blocks", "steps", "both"] = "blocks"
+    """What is recomputed in the backward pass instead of kept: transformer blocks (and decoded chunks), whole sampler steps,
+    or both (for K > 1 on large models)."""
     window: Window = Window()
     """The decoded stretch."""
     clamp: Literal["straight_through", "none", "hard"] = "straight_through"
@@ -138,7 +140,7 @@ class Sft(Section):
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of samples trained with the negative prompt instead of the caption (keeps guidance working)."""
     checkpointing: bool = True
-    """Recompute activations in the backward pass."""
+    """Recompute transformer blocks in the backward pass."""
 
 
 class Lora(Section):
@@ -146,10 +148,10 @@ class Lora(Section):
 
     rank: int = Field(default=16, ge=1)
     """Rank (VADER: 16)."""
-    alpha: float = Field(default=16.0, gt=0)
+    alpha: int = Field(default=16, ge=1)
     """Scale; the adapter is multiplied by alpha / rank."""
-    targets: list[str] | None = None
-    """Module names; None takes the backbone's attention projections."""
+    targets: str | None = None
+    """Regular expression of layer names; None takes the backbone's attention and feed-forward layers."""
 
 
 class Optimizer(Section):
@@ -263,21 +265,24 @@ class PosttrainRecipe(Recipe):
     trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
     """Accelerate trackers (tensorboard, wandb, trackio, ...); metrics.jsonl is always written."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> PosttrainRecipe:
+    def check(self) -> None:
+        """Raise an `InputError` for settings that contradict each other; `visviva.pipelines.posttrain.run` calls it.
+
+        (Not a validator: a recipe file may be completed on the command line.)
+        """
         if bool(self.data.path) == bool(self.data.prompts):
-            raise ValueError("give either data.path (clips) or data.prompts (text-to-video), not both and not neither")
+            given = "both are set" if self.data.path else "neither is set"
+            raise InputError(f"what to train on: give either data.path (clips) or data.prompts (a .jsonl or .csv); {given}")
         if self.data.prompts and (self.method == "sft" or self.reward.sft_weight > 0):
-            raise ValueError("flow matching (method sft, reward.sft_weight) trains on clips; give data.path, not data.prompts")
+            raise InputError("flow matching (method sft, reward.sft_weight) trains on clips; give data.path, not data.prompts")
         if self.method == "reward_backprop" and self.reward.grad_steps > self.sampler.steps:
-            raise ValueError(
-                f"reward.grad_steps is {self.reward.grad_steps} but the sampler has only {self.sampler.steps} steps "
+            raise InputError(
+                f"reward.grad_steps is {self.reward.grad_steps}, but the sampler has only {self.sampler.steps} steps "
                 "(sampler.steps); lower the first or raise the second"
             )
         window = self.reward.window
-        if isinstance(window.start, int) and window.start + (window.frames or 4) > self.data.frames:
-            raise ValueError(
-                f"reward.window ends at frame {window.start + (window.frames or 4)} but clips have {self.data.frames} "
-                "(data.frames); shorten the window"
+        end = (0 if window.start == "random" else window.start) + (window.frames or 4)
+        if self.method == "reward_backprop" and end > self.data.frames:
+            raise InputError(
+                f"reward.window needs {end} frames, but clips have {self.data.frames} (data.frames); shorten or move the window"
             )
-        return self

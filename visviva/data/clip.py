@@ -124,7 +124,8 @@ class Clip:
             else:
                 setattr(self, name, tensor if name == "metres_per_pixel" else tensor[: count - name.startswith("flow")])
         if self.masks is not None and self.masks.shape[-2:] != self.frames.shape[-2:]:
-            raise InputError(f"{path}: masks are {tuple(self.masks.shape[-2:])}, the video is {tuple(self.frames.shape[-2:])} pixels; they differ")
+            mask, frame = (tuple(x.shape[-2:]) for x in (self.masks, self.frames))
+            raise InputError(f"{path}: the masks are {mask} and the video is {frame} pixels; simulate or copy both again")
         self.fps, self.caption, self.meta = about["fps"], about["caption"], about["meta"]
         self.contact_times = tuple(about["contact_times"])
 

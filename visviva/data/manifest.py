@@ -8,11 +8,9 @@ further line is one finished item, appended and flushed to disk **after** the it
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,13 +24,14 @@ FORMAT = 1
 _REMEDY = "remove the file to make its items again, or choose another output folder"
 
 
-def fingerprint(content: Any) -> str:
-    """Return 16 hex digits that change when the content (anything JSON can hold) changes.
-
-    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+def output_folder(path: str | Path) -> Path:
+    """Make the folder that a run writes to, where it is not there yet, or say in one sentence why it cannot be."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the output folder {str(path)!r} cannot be made ({error.strerror}); choose another one") from error
+    return path
 
 
 class Manifest:
@@ -52,8 +51,7 @@ class Manifest:
     """
 
     def __init__(self, folder: str | Path, request: Mapping[str, Any], shard: int = 0) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = output_folder(folder)
         self.path = self.folder / f"manifest-{shard:05d}.jsonl"
         self.request = json.loads(json.dumps(request))
         self.done: dict[str, dict[str, Any]] = {}
@@ -150,25 +148,3 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     if not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
         raise InputError(f"{path} is damaged (an item without an 'id'); {_REMEDY}")
     return header, rows
-
-
-def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write a JSONL file at once: it is either the old one or complete, never half."""
-    path = Path(path)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-        try:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

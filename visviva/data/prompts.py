@@ -1,4 +1,6 @@
-"""What to generate: prompts and first frames, from a table (.jsonl, .csv) or from the captions and clips of a data set."""
+"""What to generate: prompts and first frames, from a table (.jsonl, .csv), a list of prompts (.txt, one per line), or the
+captions and clips of a data set.
+"""
 
 from __future__ import annotations
 
@@ -97,13 +99,17 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return (where it stands, row) for every row of the source."""
     if path.is_dir():
         dataset = ClipDataset(path)
-        rows = [{"caption": "", **row, "video": row["file_name"]} for row in dataset.rows]
-        return [(f"{path}: {row['file_name']}", {"id": Path(row["file_name"]).stem, **row}) for row in rows]
+        return [(f"{path}: {row['file_name']}", _of_clip(row)) for row in dataset.rows]
     if not path.is_file():
-        raise InputError(f"prompts {str(path)!r}: no such file or folder; give a .jsonl or .csv table, or a folder of clips")
-    if path.suffix.lower() not in (".jsonl", ".csv"):
-        raise InputError(f"{path}: not a kind of prompt table that is read here; give .jsonl or .csv, or a folder of clips")
-    rows = list(_jsonl(path) if path.suffix.lower() == ".jsonl" else _csv(path))
+        raise InputError(
+            f"prompts {str(path)!r}: no such file or folder; give a .jsonl, .csv or .txt file, or a folder of clips"
+        )
+    readers = {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}
+    if path.suffix.lower() not in readers:
+        raise InputError(
+            f"{path}: not a kind of prompt file that is read here; give .jsonl, .csv or .txt, or a folder of clips"
+        )
+    rows = list(readers[path.suffix.lower()](path))
     named = [
         {"id": f"{number:06d}", **{k: v for k, v in row.items() if v not in (None, "")}} for number, row in enumerate(rows)
     ]
@@ -120,7 +126,17 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
             raise InputError(f"{path}, line {number}: not valid JSON ({error})") from None
         if not isinstance(row, dict):
             raise InputError(f'{path}, line {number}: expected an object like {{"prompt": "..."}}, found {line[:40]!r}')
-        yield {"video": row["file_name"], **row} if "file_name" in row and "image" not in row else row
+        yield _of_clip(row) if "file_name" in row else row
+
+
+def _of_clip(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a data set's row into a row to generate from; the seed of its scene is not the seed of the noise."""
+    kept = {key: value for key, value in row.items() if key != "seed"}
+    return {"id": Path(row["file_name"]).stem, "caption": "", **kept, "video": row["file_name"]}
+
+
+def _txt(path: Path) -> Iterator[dict[str, Any]]:
+    return ({"prompt": line.strip()} for line in path.read_text().splitlines() if line.strip())
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:

@@ -73,6 +73,8 @@ def _decode(path: Path, max_frames: int | None) -> tuple[list[np.ndarray], list[
         if not container.streams.video:
             raise InputError(f"{path}: holds no video stream; give a video file")
         stream = container.streams.video[0]
+        if stream.width * stream.height < 256 * 256:
+            stream.codec_context.thread_count = 1  # handing tiny frames between threads costs more than decoding them
         for frame in container.decode(stream):
             turns = round((frame.rotation or 0) / 90) % 4
             frames.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
@@ -101,7 +103,9 @@ def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 12) -> 
     pixels = _to_bytes(path, frames)
     count, height, width = pixels.shape[:3]
     if count < 1 or height % 2 or width % 2:
-        raise InputError(f"{path}: cannot encode {count} frames of {height}x{width}; height and width must be even, pad or resize")
+        raise InputError(
+            f"{path}: cannot encode {count} frames of {height}x{width}; height and width must be even, pad or resize"
+        )
     part = path.with_name(f".{path.stem}.part{path.suffix or '.mp4'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

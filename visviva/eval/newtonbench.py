@@ -65,7 +65,8 @@ class ClipScore:
 
     Attributes:
         key: the clip's name; scene: its source scene (the unit that statistics resample).
-        primitive, split, caption: from the data set; empty where unknown. seed: training or sampling seed, if any.
+        primitive, split, caption: from the data set; empty where unknown.
+        seed: label of the training run the clip comes from (`visviva.eval.run.merged`); None for a single run.
         penalised, as_coded: the six metrics under the two conventions (module docstring).
         lost: share of frames in which the true object is visible and the predicted one is not, over objects.
         motion: length of the predicted path over the true one (0: frozen); printed beside the metrics a frozen clip could win.
@@ -93,15 +94,25 @@ class ClipScore:
     true_track: list[Any] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain dictionary; `from_json` reads it back."""
-        return finite(asdict(self))
+        """Return a plain dictionary (units and definitions are left to the head of metrics.json); `from_json` reads it back."""
+        content = asdict(self)
+        for group in ("penalised", "as_coded"):
+            content[group] = {m: {"value": s.value, "used": s.used, "asked": s.asked} for m, s in getattr(self, group).items()}
+        for name in ("track", "true_track"):
+            content[name] = [[None if p is None or p[0] is None else [round(x, 3) for x in p] for p in f] for f in content[name]]
+        return finite(content)
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> ClipScore:
         """Rebuild a clip's scores from `to_json`; a missing number comes back as NaN."""
         content = dict(row)
         for group in ("penalised", "as_coded"):
-            content[group] = {k: Score(**{**s, "value": _number(s["value"])}) for k, s in content[group].items()}
+            content[group] = {
+                m: _mean_score(m, [(_number(s["value"]), s["used"], s["asked"])], row["fps"], row["height"])
+                for m, s in row[group].items()
+            }
+        for name in ("track", "true_track"):
+            content[name] = [[[None, None] if p is None else p for p in frame] for frame in row[name]]
         for name in ("motion", "ratio"):
             content[name] = _number(content.get(name))
         return cls(**content)

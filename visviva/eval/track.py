@@ -4,7 +4,8 @@ Steps: (1) global camera motion (`visviva.eval.camera`); (2) background = tempor
 robust spread; (3) per frame, connected regions that differ from it; (4) regions are linked into the path that travels farthest with
 the smallest second differences (dynamic programming over pairs of detections, up to two missed frames bridged without inventing
 positions); (5) at full resolution each pixel's opacity ``alpha`` is solved from ``pixel = alpha * object + (1 - alpha) * background``
-and the position is its centroid. A motion-blurred object is thus placed at its mean position during the exposure.
+along the colour direction that tells the object from the backgrounds it crosses (Fisher's discriminant), and the position is its
+centroid. A motion-blurred object is thus placed at its mean position during the exposure.
 
 Frames are *cut, never interpolated*, where the object touches the image border or its visible area or width jumps (occlusion, a hand).
 What it does not do: several objects at once, an object that stays in one place for most of the clip (it becomes background), a
@@ -41,7 +42,9 @@ class Track:
         positions: centroid (x, y) [px], (T, 2); NaN in frames that were cut or where the object was not found.
         sigma: standard error of one coordinate from frame to frame [px]: robust, from third differences.
         times: [s], (T,).
-        area, width: opacity-weighted area [px^2] and width across the motion [px], (T,); NaN where not found.
+        area: opacity-weighted area [px^2], (T,); NaN where not found. Motion blur does not change it.
+        width: width across the longest axis [px], (T,), the mean of the widest chords at 25 % and at 50 % opacity (motion blur
+            lengthens an object, it does not widen it); softness: half the difference of the two [px], (T,).
         cut: frame -> why it was cut.
         camera: what the camera did.
         size: (width, height) of the frames [px].
@@ -53,6 +56,7 @@ class Track:
     times: NDArray[np.float64]
     area: NDArray[np.float64]
     width: NDArray[np.float64]
+    softness: NDArray[np.float64]
     camera: CameraMotion
     size: tuple[int, int]
     boxes: NDArray[np.float64]
@@ -138,7 +142,7 @@ def _detections(frames: NDArray[np.uint8], most: int = 10) -> list[list[_Blob]]:
         changed = cv2.morphologyEx(changed, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
         count, _, stats, centres = cv2.connectedComponentsWithStats(changed)
         order = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA])[:most]
-        least = max(6.0, 1e-5 * changed.size)
+        least = max(6.0, 1e-4 * changed.size)
         areas = stats[:, cv2.CC_STAT_AREA]
         found.append([_Blob(k, *centres[i], float(areas[i])) for i in order if least <= areas[i] < 0.25 * changed.size])
     return found
@@ -148,8 +152,11 @@ def _smoothest_path(found: list[list[_Blob]], shape: tuple[int, ...]) -> list[_B
     """Return the path that travels farthest with the smallest second differences, by dynamic programming over links.
 
     A link joins detections at most three frames apart. Two links that share a detection cost the squared change of velocity
-    over a gate of 20 % of the speed plus 1.5 px per frame; each link pays by how far it moved, so flicker in one place earns nothing.
+    over a gate of 20 % of the speed plus 40 % of the object's size plus 1.5 px, per frame; each link earns up to 1 by how far it
+    moved compared with a quarter of its size, so flicker in one place earns nothing, times its size over the clip's largest regions,
+    so that a long row of specks does not beat a ball.
     """
+    largest = math.sqrt(np.quantile([max((b.area for b in blobs), default=1.0) for blobs in found], 0.95))
     reach = 0.2 * math.hypot(*shape)
     links: dict[tuple[int, int], list[tuple[float, tuple[int, int] | None, tuple[int, int]]]] = {}
     best, last = 0.0, None
@@ -160,7 +167,7 @@ def _smoothest_path(found: list[list[_Blob]], shape: tuple[int, ...]) -> list[_B
                 for i, before in enumerate(found[k - gap] if k >= gap else []):
                     step = math.hypot(blob.x - before.x, blob.y - before.y)
                     if step < reach * gap and 1 / 3 < blob.area / before.area < 3:
-                        value, via = _extend(found, links, before, blob, (k - gap, i))
+                        value, via = _extend(found, links, before, blob, (k - gap, i), largest)
                         arriving.append((value, via, (k - gap, i)))
                         if value > best:
                             best, last = value, ((k, j), len(arriving) - 1)
@@ -168,19 +175,21 @@ def _smoothest_path(found: list[list[_Blob]], shape: tuple[int, ...]) -> list[_B
     return _trace(found, links, last)
 
 
-def _extend(found: list, links: dict, before: _Blob, blob: _Blob, node: tuple[int, int]) -> tuple[float, int | None]:
+def _extend(found: list, links: dict, before: _Blob, blob: _Blob, node: tuple[int, int], largest: float) -> tuple[float, int | None]:
     gap = blob.frame - before.frame
     vx, vy = (blob.x - before.x) / gap, (blob.y - before.y) / gap
     speed = math.hypot(vx, vy)
-    worth = min(1.0, speed / 1.0) - 0.5 * (gap - 1)
-    value, via = worth - 1.0, None
+    size = math.sqrt(blob.area)
+    share = min(1.0, size / largest)
+    worth = share * (speed**2 / (speed**2 + (0.25 * size) ** 2) - 0.5 * (gap - 1))
+    value, via = worth - share, None
     for n, (score, _, (f, i)) in enumerate(links.get(node, [])):
         earlier = found[f][i]
         h = before.frame - earlier.frame
         change = math.hypot(vx - (before.x - earlier.x) / h, vy - (before.y - earlier.y) / h)
-        cost = (change / (1.5 + 0.2 * speed)) ** 2 + math.log(blob.area / before.area) ** 2
-        if cost < 4 and score + worth - cost > value:
-            value, via = score + worth - cost, n
+        cost = (change / (1.5 + 0.2 * speed + 0.4 * size)) ** 2 + math.log(blob.area / before.area) ** 2
+        if cost < 1.5 and score + worth - share * cost > value:
+            value, via = score + worth - share * cost, n
     return value, via
 
 
@@ -201,10 +210,10 @@ def _refined(images: list[NDArray], times: NDArray, path: list[_Blob], scale: fl
     height, width = images[0].shape[:2]
     background = _background(images, camera)
     crops = {b.frame: _crop(images[b.frame], background, camera.transforms[b.frame], b, scale) for b in path}
-    colour = _object_colour(list(crops.values()))
+    colour = _Colour.of(list(crops.values()))
     count = len(images)
     positions, boxes = np.full((count, 2), np.nan), np.full((count, 4), np.nan)
-    area, across = np.full(count, np.nan), np.full(count, np.nan)
+    area, across, soft = np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan)
     cut: dict[int, str] = {}
     for blob in path:
         k = blob.frame
@@ -212,7 +221,7 @@ def _refined(images: list[NDArray], times: NDArray, path: list[_Blob], scale: fl
         if measured is None:
             cut[k] = "the object cannot be told from the background"
             continue
-        (x, y), area[k], across[k], boxes[k] = measured
+        (x, y), area[k], (across[k], soft[k]), boxes[k] = measured
         turn, shift = camera.transforms[k][:, :2], camera.transforms[k][:, 2]
         positions[k] = np.linalg.solve(turn, np.array([x, y]) - shift)
         x0, y0, w, h = boxes[k]
@@ -226,7 +235,7 @@ def _refined(images: list[NDArray], times: NDArray, path: list[_Blob], scale: fl
     positions[list(cut)] = np.nan
     if np.isfinite(positions[:, 0]).sum() < 5:
         raise Unmeasurable("the moving object is hidden, cut by the border or merged with something else in all but a few frames")
-    return Track(positions, _noise(positions), times, area, across, camera, (width, height), boxes, cut)
+    return Track(positions, _noise(positions), times, area, across, soft, camera, (width, height), boxes, cut)
 
 
 def _background(images: list[NDArray], camera: CameraMotion) -> NDArray[np.float32]:
@@ -259,22 +268,39 @@ def _crop(image: NDArray, background: NDArray, transform: NDArray, blob: _Blob, 
     return _Crop(image[y0:y1, x0:x1].astype(np.float32), behind, x0, y0)
 
 
-def _object_colour(crops: list[_Crop]) -> NDArray[np.float32]:
-    """Return the object's colour: the median, over the frames of highest contrast, of its most different pixels."""
-    colours, contrasts = [], []
-    for crop in crops:
-        change = np.linalg.norm(crop.image - crop.background, axis=-1)
-        core = change >= np.quantile(change, 0.95)
-        colours.append(crop.image[core].mean(0))
-        contrasts.append(float(change[core].mean()))
-    clear = np.array(contrasts) >= np.median(contrasts)
-    return np.median(np.array(colours)[clear], axis=0)
+@dataclass(frozen=True)
+class _Colour:
+    """The direction in colour space that best tells the object from the backgrounds along its path, and its value there."""
+
+    direction: NDArray[np.float64]
+    value: float
+    contrast: float
+
+    @classmethod
+    def of(cls, crops: list[_Crop]) -> _Colour:
+        cores, behind, contrasts = [], [], []
+        for crop in crops:
+            change = np.linalg.norm(crop.image - crop.background, axis=-1)
+            core = change >= np.quantile(change, 0.95)
+            cores.append(crop.image[core])
+            behind.append(crop.background.reshape(-1, 3)[:: max(1, change.size // 200)])
+            contrasts.append(float(change[core].mean()))
+        clear = [c for c, contrast in zip(cores, contrasts, strict=True) if contrast >= np.median(contrasts)]
+        inside, outside = np.concatenate(clear).astype(np.float64), np.concatenate(behind).astype(np.float64)
+        scatter = np.cov(inside.T) + np.cov(outside.T) + 4.0**2 * np.eye(3)
+        direction = np.linalg.solve(scatter, np.median(inside, axis=0) - outside.mean(0))
+        value = float(np.quantile([np.quantile(crop.image @ direction, 0.97) for crop in crops], 0.75))
+        return cls(direction, value, value - float(np.median(outside @ direction)))
+
+    def opacity(self, crop: _Crop) -> NDArray[np.float64]:
+        """Return alpha per pixel in [0, 1]."""
+        full = np.maximum(self.value - crop.background @ self.direction, 0.4 * self.contrast)
+        return np.clip((crop.image - crop.background) @ self.direction / full, 0, 1)
 
 
-def _opacity_moments(crop: _Crop, colour: NDArray) -> tuple[tuple[float, float], float, float, NDArray] | None:
-    """Return centroid [px of the raw frame], opacity area, width across the longest axis, and bounding box; None if invisible."""
-    change, full = crop.image - crop.background, colour - crop.background
-    alpha = np.clip((change * full).sum(-1) / np.maximum((full * full).sum(-1), 15.0**2), 0, 1)
+def _opacity_moments(crop: _Crop, colour: _Colour) -> tuple[tuple[float, float], float, tuple[float, float], NDArray] | None:
+    """Return centroid [px of the raw frame], opacity area, width and its softness, and bounding box; None if invisible."""
+    alpha = colour.opacity(crop)
     solid = (cv2.GaussianBlur(alpha, (0, 0), 1.0) > 0.15).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
     if count < 2:
@@ -288,11 +314,21 @@ def _opacity_moments(crop: _Crop, colour: NDArray) -> tuple[tuple[float, float],
         return None
     ys, xs = np.mgrid[: weight.shape[0], : weight.shape[1]]
     x, y = float((weight * xs).sum() / total), float((weight * ys).sum() / total)
-    spread = np.cov(np.stack([xs.ravel(), ys.ravel()]), aweights=weight.ravel(), ddof=0)
-    across = 4 * math.sqrt(max(float(np.linalg.eigvalsh(spread)[0]), 0.0))
     left, top, w, h = stats[label, :4]
     box = np.array([left + crop.x, top + crop.y, w, h], dtype=np.float64)
-    return (x + crop.x, y + crop.y), total, across, box
+    return (x + crop.x, y + crop.y), total, _width(weight), box
+
+
+def _width(weight: NDArray) -> tuple[float, float]:
+    """Return the widest chord across the longest axis, between 25 % and 50 % of the peak opacity, and half their difference [px]."""
+    ys, xs = np.nonzero(weight)
+    inside = weight[ys, xs]
+    points = np.stack([xs, ys]) - np.average(np.stack([xs, ys]), axis=1, weights=inside)[:, None]
+    along = np.linalg.eigh(np.cov(points, aweights=inside, ddof=0))[1][:, 1] @ points
+    bins = np.round(along - along.min()).astype(int)
+    peak = np.quantile(inside, 0.9)
+    wide, narrow = (float(np.quantile(np.bincount(bins[inside > f * peak]), 0.9)) for f in (0.25, 0.5))
+    return (wide + narrow) / 2, (wide - narrow) / 2
 
 
 def _noise(positions: NDArray) -> float:

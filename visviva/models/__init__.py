@@ -1,0 +1,1 @@
+"""Networks: probes that measure frames, video backbones, and physics guidance of their sampling."""

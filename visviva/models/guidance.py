@@ -21,10 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.physics import Verifier
+from visviva.physics import Verdict
 
 Decode = Callable[[Tensor], Tensor]
-Segment = Callable[[Tensor], "Tensor | None"]
+Segment = Callable[[Tensor], Tensor | None]
+Judge = Callable[..., Verdict]
 
 
 @dataclass
@@ -32,7 +33,7 @@ class PhysicsGuidance:
     """The ``guide`` of a backbone's ``sample``: called as ``guide(clean, step, sigma)``, returns what to subtract, or None.
 
     Attributes:
-        verifier: judges decoded frames; its probe must be differentiable.
+        verifier: a `visviva.physics.Verifier`, whose probe must be differentiable.
         decode: latents (B, C, F, h, w) to frames (B, T, 3, H, W) in [0, 1], differentiable.
         fps: frame rate of each clip [frames/s], shape (B,).
         steps: number of sampler steps in all.
@@ -40,7 +41,7 @@ class PhysicsGuidance:
         scale: length of a step in Polyak steps; 1 is a full one.
         inner: gradient steps within one sampler step.
         radius: longest move within one sampler step, as a fraction of |z|.
-        segment: frames to soft masks (B, T, N, H, W), called without gradient; None where the laws need no masks.
+        segment: frames to the objects' masks (B, T, N, H, W) in them; None where whole frames are judged.
         hold_first: leave the first latent frame (a given first frame) as it is.
         losses: the loss of each clip before every gradient step, shape (B,) each, in the order taken; filled while sampling.
 
@@ -50,7 +51,7 @@ class PhysicsGuidance:
         latents = backbone.sample(condition, noise, steps=10, guide=guide)
     """
 
-    verifier: Verifier
+    verifier: Judge
     decode: Decode
     fps: Tensor
     steps: int
@@ -67,26 +68,20 @@ class PhysicsGuidance:
         if step < self.steps - self.last:
             return None
         start = clean.detach().float()
-        masks = self._masks(start)
         z = start
         for _ in range(self.inner):
-            loss, gradient = self._descend(z, masks, step)
+            loss, gradient = self._descend(z, step)
             self.losses.append(loss)
             z = z - self.scale * polyak(loss, gradient)
         return within(start - z, self.radius * norm(start))
 
-    def _masks(self, clean: Tensor) -> Tensor | None:
-        if self.segment is None:
-            return None
-        with torch.no_grad():
-            return self.segment(self.decode(clean))
-
-    def _descend(self, clean: Tensor, masks: Tensor | None, step: int) -> tuple[Tensor, Tensor]:
+    def _descend(self, clean: Tensor, step: int) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            z = clean.requires_grad_(True)
-            loss = self.verifier(self.decode(z), self.fps, masks=masks).loss
+            z = clean.clone().requires_grad_(True)
+            frames = self.decode(z)
+            masks = None if self.segment is None else self.segment(frames)
+            loss = self.verifier(frames, self.fps, masks=masks).loss
             (gradient,) = torch.autograd.grad(loss.sum(), z)
-        clean.requires_grad_(False)
         if not bool(torch.isfinite(gradient).all()):
             raise InputError(
                 f"physics guidance has no finite gradient at sampler step {step}; guide fewer of the last steps (guidance.last)"

@@ -68,9 +68,7 @@ class Sprites:
         like: dict[str, Any] = {"dtype": centre.dtype, "device": centre.device}
         xs = (torch.arange(width, **like) - centre[:, :1]) / scale[:, None] * (2 / (w - 1))
         ys = (torch.arange(height, **like) - centre[:, 1:]) / scale[:, None] * (2 / (h - 1))
-        grid = torch.stack(
-            [xs[:, None, :].expand(-1, height, -1), ys[:, :, None].expand(-1, -1, width)], dim=-1
-        )
+        grid = torch.stack([xs[:, None, :].expand(-1, height, -1), ys[:, :, None].expand(-1, -1, width)], dim=-1)
         placed = torch.nn.functional.grid_sample(patches, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
         placed = placed.view(*self.trajectory.shape[:3], 4, height, width)
         cover = placed[:, :, :, 3] * self.opacity[..., None, None]
@@ -202,7 +200,19 @@ def random_sprites(
     background, texture = background.clamp(0, 1), texture.clamp(0, 1)
     alpha = _shapes(count * objects, side, radius, generator)
     trajectory = _motions(count, objects, frames, height, width, radius[1], generator)
+    for _ in range(200):
+        crossing = _nearest(trajectory) < 2.5 * radius[1]
+        if not crossing.any():
+            break
+        again = _motions(count, objects, frames, height, width, radius[1], generator)
+        trajectory = torch.where(crossing[:, None, None, None], again, trajectory)
     return sprites(background, texture.unflatten(0, (count, objects)), alpha.unflatten(0, (count, objects)), trajectory)
+
+
+def _nearest(trajectory: Tensor) -> Tensor:
+    """Smallest distance between two objects in any frame [px], shape (B,); infinite for one object."""
+    apart = torch.cdist(trajectory, trajectory)
+    return (apart + torch.diag(torch.full_like(apart[0, 0, 0], float("inf")))).flatten(1).amin(1)
 
 
 def _shapes(count: int, side: int, radius: tuple[float, float], generator: torch.Generator) -> Tensor:

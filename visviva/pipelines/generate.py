@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visviva.configs.generate import GenerateRecipe
+from visviva.data.clip import Clip
+from visviva.data.dataset import write_rows
 from visviva.data.fit import fit
-from visviva.data.manifest import Manifest, write_rows
+from visviva.data.manifest import Manifest, output_folder
 from visviva.data.prompts import Prompt, read_prompts
 from visviva.data.video import write_video
 from visviva.errors import InputError
 from visviva.models.backbones.lora import load_lora, lora_file
 from visviva.models.backbones.wan import WanBackbone
+from visviva.models.guidance import PhysicsGuidance, Segment
+from visviva.models.probes import MotionMasks, TrackedMasks
 from visviva.pipelines.posttrain.cache import fingerprint, weights_hash
 from visviva.pipelines.posttrain.plan import key
+from visviva.pipelines.posttrain.verifier import build
 
 HOMES = {  # (spatial ratio, latent channels) -> frames, height, width [px], fps: what the released models were trained on
     (8, 16): (81, 480, 832, 16.0),  # Wan 2.1, Wan 2.2 A14B
@@ -81,17 +87,19 @@ def run(recipe: GenerateRecipe) -> Path:
         raise InputError("nothing to generate: give a .jsonl or .csv of prompts, or a folder of clips")
     state = PartialState(cpu=recipe.model.device == "cpu" or not torch.cuda.is_available(), timeout=WEEK)
     items = plan(recipe)
-    output = Path(recipe.output)
-    (output / "clips").mkdir(parents=True, exist_ok=True)
+    output = output_folder(recipe.output)
     backbone = load(recipe, state.device)
     size = home(recipe, backbone)
-    with Manifest(output, request(recipe, backbone, size), shard=state.process_index) as manifest:
+    asked = request(recipe, backbone, size)
+    if recipe.lora:
+        load_lora(backbone, recipe.lora)
+    with Manifest(output, asked, shard=state.process_index) as manifest:
         refuse_other_conditions(items, manifest)
         todo = [item for item in items if item.id not in manifest.done]
         state.wait_for_everyone()  # all have read the manifests before anyone adds to them
         mine = todo[state.process_index :: state.num_processes]
         with tqdm(total=len(mine), desc="clips", disable=not state.is_main_process) as bar:
-            for batch in batches(mine, recipe.batch_size):
+            for batch in batches(recipe, mine, size):
                 for item, frames in zip(batch, make(recipe, backbone, size, batch), strict=True):
                     manifest.add(write(recipe, output, item, frames, size, manifest))
                 bar.update(len(batch))
@@ -109,8 +117,10 @@ def plan(recipe: GenerateRecipe) -> list[Item]:
     for prompt in read_prompts(recipe.prompts, recipe.where, recipe.limit):
         for k in range(recipe.samples):
             name = prompt.id if k == 0 else f"{prompt.id}-sample{k}"
-            fixed = prompt.seed is not None and k == 0
-            items.append(Item(name, prompt, prompt.seed if fixed else key(recipe.seed, "generate", prompt.seed or 0, name)))
+            seed = prompt.seed
+            if seed is None or k > 0:
+                seed = key(recipe.seed, "generate", seed or 0, name)
+            items.append(Item(name, prompt, seed))
     names = [item.id for item in items]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
@@ -119,12 +129,10 @@ def plan(recipe: GenerateRecipe) -> list[Item]:
 
 
 def load(recipe: GenerateRecipe, device: torch.device) -> WanBackbone:
-    """Load the model and its adapters, frozen."""
+    """Load the model, frozen, without adapters."""
     if recipe.lora:
-        lora_file(recipe.lora)  # before the slow part
+        lora_file(recipe.lora)  # a missing file is said before the slow part
     backbone = WanBackbone.load(recipe.model.path, dtype=getattr(torch, recipe.model.dtype), device=device)
-    if recipe.lora:
-        load_lora(backbone, recipe.lora)
     for network in backbone.networks().values():
         network.requires_grad_(False).eval()
     return backbone
@@ -147,8 +155,9 @@ def home(recipe: GenerateRecipe, backbone: WanBackbone) -> Size:
 def request(recipe: GenerateRecipe, backbone: WanBackbone, size: Size) -> dict[str, Any]:
     """Return everything but the prompts that the clips depend on, for the manifest."""
     guided = recipe.guidance.scale > 0
+    networks = [*backbone.networks().values(), backbone.vae, backbone.text_encoder, backbone.image_encoder]
     return {
-        "model": weights_hash([*backbone.networks().values(), backbone.vae, backbone.text_encoder, backbone.image_encoder])[:16],
+        "model": weights_hash(networks)[:16],
         "lora": hashlib.sha256(lora_file(recipe.lora).read_bytes()).hexdigest()[:16] if recipe.lora else None,
         "dtype": recipe.model.dtype,
         "size": [size.frames, size.height, size.width],
@@ -170,11 +179,15 @@ def refuse_other_conditions(items: list[Item], manifest: Manifest) -> None:
             )
 
 
-def batches(items: list[Item], size: int) -> Iterator[list[Item]]:
-    """Yield batches of at most ``size`` items; items with and without a first frame do not share one."""
-    for framed in (True, False):
-        group = [item for item in items if (item.prompt.source is not None) == framed]
-        yield from (group[i : i + size] for i in range(0, len(group), size))
+def batches(recipe: GenerateRecipe, items: list[Item], size: Size) -> Iterator[list[Item]]:
+    """Yield batches; items with and without a first frame, or with other numbers of tracked objects, do not share one."""
+    tracked = recipe.guidance.scale > 0 and recipe.guidance.masks == "track"
+    groups: dict[tuple[bool, int], list[Item]] = {}
+    for item in items:
+        objects = len(first_masks(item, size)) if tracked else 0
+        groups.setdefault((item.prompt.source is not None, objects), []).append(item)
+    for group in groups.values():
+        yield from (group[i : i + recipe.batch_size] for i in range(0, len(group), recipe.batch_size))
 
 
 @torch.no_grad()
@@ -205,7 +218,7 @@ def make(recipe: GenerateRecipe, backbone: WanBackbone, size: Size, batch: list[
 def write(recipe: GenerateRecipe, output: Path, item: Item, frames: Tensor, size: Size, manifest: Manifest) -> dict[str, Any]:
     """Write one clip's file and return its line of metadata."""
     prompt = item.prompt
-    fps = recipe.fps or prompt.fps or size.fps
+    fps = frame_rate(recipe, item, size)
     stem = prompt.file_stem if item.id == prompt.id else f"{prompt.file_stem}{item.id.removeprefix(prompt.id)}"
     name = f"clips/{stem}.mp4"
     write_video(output / name, frames, fps, crf=recipe.crf)
@@ -222,3 +235,50 @@ def write(recipe: GenerateRecipe, output: Path, item: Item, frames: Tensor, size
         "guided": recipe.guidance.scale > 0,
         "condition": item.condition,
     }
+
+
+def guide(
+    recipe: GenerateRecipe, backbone: WanBackbone, size: Size, batch: list[Item], hold_first: bool
+) -> PhysicsGuidance | None:
+    """Return the physics guidance of one batch, or None where the recipe asks for none."""
+    settings = recipe.guidance
+    if settings.scale == 0:
+        return None
+    verifier = build(settings.laws, settings.probe, backbone.vae, device=backbone.device)
+    segment: Segment | None = None
+    if settings.masks == "motion":
+        segment = partial(MotionMasks(objects=settings.objects), masks=None)
+    elif settings.masks == "track":
+        first = torch.stack([first_masks(item, size) for item in batch]).unsqueeze(1).to(backbone.device)
+        segment = partial(TrackedMasks(), masks=first)
+    return PhysicsGuidance(
+        verifier,
+        backbone.decode,
+        torch.tensor([frame_rate(recipe, item, size) for item in batch], device=backbone.device),
+        steps=recipe.sampler.steps,
+        last=settings.last,
+        scale=settings.scale,
+        inner=settings.inner,
+        radius=settings.radius,
+        segment=segment,
+        hold_first=hold_first,
+    )
+
+
+def frame_rate(recipe: GenerateRecipe, item: Item, size: Size) -> float:
+    """Return the frame rate of a clip [frames/s]: the recipe's, else the row's, else the model's own."""
+    return recipe.fps or item.prompt.fps or size.fps
+
+
+def first_masks(item: Item, size: Size) -> Tensor:
+    """Return the true masks of a clip's objects in its first frame at the size of the clip to make, (N, H, W), 0 or 1."""
+    source = item.prompt.source
+    arrays = None if source is None else source.with_suffix(".npz")
+    clip = None if source is None or arrays is None or not arrays.is_file() else Clip.read(source, max_frames=2)
+    if clip is None or clip.masks is None:
+        raise InputError(
+            f"{item.id!r}: guidance.masks is 'track', which needs the objects' true masks, and there is no array file with "
+            "masks beside its clip; use 'motion' or 'none'"
+        )
+    pictures = clip.masks[0].float().unsqueeze(1).expand(-1, 3, -1, -1)
+    return (fit(pictures, size.height, size.width)[:, 0] > 0.5).float()

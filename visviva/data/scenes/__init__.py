@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from visviva.data.scenes.primitives import PRIMITIVES, SPLITS, Scene, sample_scene
 
 if TYPE_CHECKING:
-    from visviva.data.scenes.simulation import simulate, stream
+    from visviva.data.scenes.simulation import Shot, simulate
 
-__all__ = ["PRIMITIVES", "SPLITS", "Scene", "sample_scene", "simulate", "stream"]
+__all__ = ["PRIMITIVES", "SPLITS", "Scene", "Shot", "sample_scene", "simulate"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("simulate", "stream"):
+    if name in ("Shot", "simulate"):
         from visviva.data.scenes import simulation
 
         return getattr(simulation, name)

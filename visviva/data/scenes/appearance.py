@@ -71,10 +71,9 @@ def sample_texture(rng: np.random.Generator, use: str, scale: float = 1.0) -> Te
 
 
 def _waves(rng: np.random.Generator, pattern: str, number: float) -> tuple[tuple, tuple]:
-    vectors = rng.normal(size=(4, 3))
-    # the camera looks along y: keep the waves mostly in the image plane
-    vectors[:, 1] *= 0.35
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    # the camera looks along y: the waves lie mostly in the image plane, or a face could look plain
+    angle, lift = rng.uniform(0, 2 * math.pi, 4), rng.uniform(-0.4, 0.4, 4)
+    vectors = np.stack([np.cos(angle) * np.cos(lift), np.sin(lift), np.sin(angle) * np.cos(lift)], axis=1)
     phases = rng.uniform(0, 2 * math.pi, 4)
     amplitudes = np.array([0.55, 0.55, 0.55, 0.55])
     if pattern == "stripes":

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from visviva.data.scenes import world
 from visviva.data.scenes.primitives import Scene
 
 if TYPE_CHECKING:
@@ -74,9 +73,9 @@ def _settle(scenes: Sequence[Scene], solver, now, later, control, start: np.ndar
     import newton
 
     model = solver.model
-    first = now.joint_q.numpy().reshape(len(scenes), 7)
+    first = now.joint_q.numpy().reshape(len(scenes), 7).copy()
     normal = np.array([[s.ramp.side * np.sin(s.ramp.slope), 0.0, np.cos(s.ramp.slope)] for s in scenes])
-    for _ in range(SETTLE_STEPS):
+    for step in range(SETTLE_STEPS):
         solver.step(now, later, control, None, CONTACT_STEP)
         now, later = later, now
         q, qd = now.joint_q.numpy().reshape(-1, 7).copy(), now.joint_qd.numpy().reshape(-1, 6).copy()
@@ -87,6 +86,8 @@ def _settle(scenes: Sequence[Scene], solver, now, later, control, start: np.ndar
         q[:, [3, 5]] = first[:, [3, 5]]
         q[:, 3:] /= np.linalg.norm(q[:, 3:], axis=1, keepdims=True)
         qd[:, [3, 5]] = 0.0
+        if step == SETTLE_STEPS - 1:  # what normal or turning speed is left would become an error of mu times it along the slope
+            qd = start[:, 0].copy()
         now.joint_q.assign(q.astype(np.float32).reshape(-1))
         now.joint_qd.assign(qd.astype(np.float32).reshape(-1))
         newton.eval_fk(model, now.joint_q, now.joint_qd, now)

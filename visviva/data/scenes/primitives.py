@@ -150,7 +150,14 @@ class _Draw:
     """One scene's random draws, in a fixed order."""
 
     def __init__(self, rng: np.random.Generator, primitive: str, split: str, scale: float, aspect: float, objects: int) -> None:
-        self.rng, self.primitive, self.split, self.scale, self.aspect, self.objects = rng, primitive, split, scale, aspect, objects
+        self.rng, self.primitive, self.split, self.scale, self.aspect, self.objects = (
+            rng,
+            primitive,
+            split,
+            scale,
+            aspect,
+            objects,
+        )
         self.duration = 0.5 * math.sqrt(scale)
 
     def range(self, name: str) -> tuple[float, float]:
@@ -223,9 +230,11 @@ class _Draw:
                 return bodies
         if bodies:
             return bodies
-        raise InputError(f"no place for an object of {self.primitive!r} in a view of {camera.view} m; lower the range of its speed")
+        raise InputError(
+            f"no place for an object of {self.primitive!r} in a view of {camera.view} m; lower the range of its speed"
+        )
 
-    def room(self, camera: Camera, body: Body, path_x: np.ndarray, path_z: np.ndarray):
+    def room(self, camera: Camera, body: Body, path_x: np.ndarray, path_z: np.ndarray) -> tuple | None:
         ex, _, ez = extent(body)
         half_h = 0.46 * camera.view
         half_w = half_h * self.aspect

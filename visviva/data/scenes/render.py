@@ -68,7 +68,7 @@ def _shade(
     bright: wp.array[wp.vec3f],
     light: wp.array2d[wp.vec3f],
     image: wp.array4d[wp.uint8],
-):
+) -> None:
     b, i, j = wp.tid()
     total = wp.vec3f(0.0, 0.0, 0.0)
     for si in range(samples):
@@ -84,7 +84,7 @@ def _shade(
                     local = wp.transform_point(wp.transform_inverse(body_pose[body]), point)
                 elif hit - b * shapes_per_world >= 2:
                     local = wp.transform_point(wp.transform_inverse(shape_pose[hit]), point)
-                s = float(0.0)
+                s = float(0.0)  # noqa: UP018 (a Warp variable, not a constant)
                 for k in range(4):
                     w = waves[hit, k]
                     s += amplitudes[hit][k] * wp.sin(w[0] * local[0] + w[1] * local[1] + w[2] * local[2] + w[3])
@@ -164,10 +164,21 @@ class _Stage:
         self.state.body_q.assign(pose.reshape(-1, 7).astype(np.float32))
         self.model.bvh_refit_shapes(self.state)
         sensor, state = self.sensor, self.state
-        sensor.update(state, self.camera, self.fine, depth_image=self.distance, normal_image=self.normal, shape_index_image=self.shape)
+        sensor.update(
+            state, self.camera, self.fine, depth_image=self.distance, normal_image=self.normal, shape_index_image=self.shape
+        )
         sensor.update(state, self.camera, self.coarse, forward_depth_image=self.depth, shape_index_image=self.centre)
         model = self.model
-        inputs = [SAMPLES, self.fine, self.camera, self.distance, self.normal, self.shape, self.per_world, model.shape_transform]
+        inputs = [
+            SAMPLES,
+            self.fine,
+            self.camera,
+            self.distance,
+            self.normal,
+            self.shape,
+            self.per_world,
+            model.shape_transform,
+        ]
         inputs += [model.shape_body, state.body_q, *self.materials, self.light]
         dim = (self.count, self.height, self.width)
         wp.launch(_shade, dim=dim, inputs=inputs, outputs=[self.image], device=self.device)

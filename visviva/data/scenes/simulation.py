@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -11,9 +12,52 @@ from visviva.data.clip import Clip
 from visviva.data.scenes import dynamics, render, truth, world
 from visviva.data.scenes.caption import caption
 from visviva.data.scenes.primitives import PRIMITIVES, Scene, sample_scene
-from visviva.errors import InputError
+from visviva.errors import InputError, closest
 
-BATCH = 128
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Shot:
+    """How the clips of a set are made; all of it but ``device`` determines the pictures.
+
+    Attributes:
+        size: image height and width [px].
+        frames: frames per clip.
+        fps: frames per second; (frames - 1) / fps is the duration, which sets the scale of the scene.
+        objects: largest number of objects in falls and throws.
+        split: ``"id"`` or ``"ood"`` (see `visviva.data.scenes.primitives.RANGES`).
+        seed: seed of the set.
+        device: Warp device, ``"cpu"`` or ``"cuda:0"``.
+        flow: also compute optical flow and its validity.
+        renderer: ``"warp"`` or ``"blender"``.
+    """
+
+    size: tuple[int, int] = (64, 64)
+    frames: int = 17
+    fps: float = 32.0
+    objects: int = 3
+    split: str = "id"
+    seed: int = 0
+    device: str = "cpu"
+    flow: bool = True
+    renderer: str = "warp"
+
+    @property
+    def duration(self) -> float:
+        """Time from the first to the last frame [s]."""
+        return (self.frames - 1) / self.fps
+
+    def scene(self, primitive: str, index: int) -> Scene:
+        """Scene ``index`` of a primitive in this set."""
+        aspect = self.size[1] / self.size[0]
+        return sample_scene(
+            primitive, self.seed, index, split=self.split, duration=self.duration, aspect=aspect, objects=self.objects
+        )
+
+
+Slot = tuple[int, str, int]
+"""Index of a clip in its set, its primitive, and its index among the clips of that primitive."""
 
 
 def simulate(
@@ -29,83 +73,68 @@ def simulate(
     objects: int = 3,
     device: str = "cpu",
     flow: bool = True,
+    renderer: str = "warp",
 ) -> list[Clip]:
     """Simulate ``n`` clips of the primitives in turn (clip i is of primitive i modulo their number).
 
     Clip i depends on the arguments and i alone: the first clips of a longer set are the clips of a shorter one.
-
-    Args:
-        primitive: one of `PRIMITIVES`, or several.
-        n: number of clips.
-        seed: seed of the set.
-        split: ``"id"`` or ``"ood"`` (see `visviva.data.scenes.primitives.RANGES`).
-        height: image height [px].
-        width: image width [px].
-        frames: frames per clip.
-        fps: frames per second; (frames - 1) / fps is the duration, which sets the scale of the scene.
-        objects: largest number of objects in falls and throws.
-        device: Warp device, ``"cpu"`` or ``"cuda:0"``.
-        flow: also compute optical flow and its validity.
+    ``primitive`` is one of `PRIMITIVES` or several; the other arguments are those of `Shot`.
 
     Example::
 
         clips = simulate("parabolic_throw", n=8, seed=1)
         clips[0].caption, clips[0].frames.shape
     """
+    shot = Shot((height, width), frames, fps, objects, split, seed, device, flow, renderer)
     chosen = [primitive] if isinstance(primitive, str) else list(primitive)
-    found = stream(chosen, range(n), seed, split=split, size=(height, width), frames=frames, fps=fps, objects=objects, device=device, flow=flow)
-    clips = dict(found)
+    clips = dict(pair for batch in plan(shot, chosen, range(n), BATCH) for pair in shoot(shot, batch))
     return [clips[i] for i in range(n)]
 
 
-def stream(
-    primitives: Sequence[str],
-    indices: Sequence[int],
-    seed: int,
-    *,
-    split: str,
-    size: tuple[int, int],
-    frames: int,
-    fps: float,
-    objects: int = 3,
-    device: str = "cpu",
-    flow: bool = True,
-    batch: int = BATCH,
-) -> Iterator[tuple[int, Clip]]:
-    """Yield (index, clip) for the given indices of a set, batch by batch; the order is by layout, not by index."""
-    if frames < 2 or fps <= 0:
-        raise InputError(f"a clip needs frames >= 2 and fps > 0; given frames {frames} and fps {fps}")
-    height, width = size
-    duration, aspect = (frames - 1) / fps, width / height
-    scenes: list[tuple[int, Scene]] = []
-    for i in indices:
-        name, k = primitives[i % len(primitives)], i // len(primitives)
-        scenes.append((i, sample_scene(name, seed, k, split=split, duration=duration, aspect=aspect, objects=objects)))
-    scenes.sort(key=lambda pair: world.layout(pair[1]))
-    for _, group in groupby(scenes, key=lambda pair: world.layout(pair[1])):
+def plan(shot: Shot, primitives: Sequence[str], indices: Iterable[int], batch: int) -> list[list[Slot]]:
+    """Divide the clips of a set into batches of at most ``batch`` clips that can be simulated together."""
+    if shot.frames < 2 or shot.fps <= 0:
+        raise InputError(f"a clip needs frames >= 2 and fps > 0; given frames {shot.frames} and fps {shot.fps}")
+    for name in primitives:
+        if name not in PRIMITIVES:
+            raise InputError(f"unknown primitive {name!r}; allowed: {', '.join(PRIMITIVES)}{closest(name, PRIMITIVES)}")
+    slots = [(i, primitives[i % len(primitives)], i // len(primitives)) for i in indices]
+    kinds = [[s for s in slots if s[1].startswith("ramp") is ramp] for ramp in (False, True)]
+    return [kind[i : i + batch] for kind in kinds for i in range(0, len(kind), batch)]
+
+
+def shoot(shot: Shot, batch: Sequence[Slot]) -> Iterator[tuple[int, Clip]]:
+    """Yield (index, clip) of one batch; scenes of one layout run together."""
+    pairs = sorted(((i, shot.scene(name, k)) for i, name, k in batch), key=lambda pair: world.layout(pair[1]))
+    for _, group in groupby(pairs, key=lambda pair: world.layout(pair[1])):
         members = list(group)
-        for start in range(0, len(members), batch):
-            part = members[start : start + batch]
-            yield from zip([i for i, _ in part], _shoot([s for _, s in part], seed, size, frames, fps, device, flow), strict=True)
+        scenes = [scene for _, scene in members]
+        model = world.build(scenes, shot.device)
+        motion = dynamics.move(scenes, shot.frames, shot.fps, model)
+        images = _renderer(shot.renderer)(scenes, motion, *shot.size, model)
+        for position, (index, scene) in enumerate(members):
+            yield index, _clip(scene, motion, images, position, shot)
 
 
-def _shoot(scenes: list[Scene], seed: int, size: tuple[int, int], frames: int, fps: float, device: str, flow: bool) -> Iterator[Clip]:
-    model = world.build(scenes, device)
-    motion = dynamics.move(scenes, frames, fps, model)
-    images = render.render(scenes, motion, *size, model)
-    for i, scene in enumerate(scenes):
-        yield _clip(scene, motion, images, i, fps, flow)
+def _renderer(name: str) -> Callable[..., render.Images]:
+    if name == "warp":
+        return render.render
+    if name == "blender":
+        from visviva.data.scenes import blender
+
+        return blender.render
+    raise InputError(f"unknown renderer {name!r}; allowed: warp, blender")
 
 
-def _clip(scene: Scene, motion: dynamics.Motion, images: render.Images, i: int, fps: float, with_flow: bool) -> Clip:
+def _clip(scene: Scene, motion: dynamics.Motion, images: render.Images, i: int, shot: Shot) -> Clip:
     frames = torch.from_numpy(images.frames[i]).permute(0, 3, 1, 2).float() / 255.0
     count, height, width = frames.shape[0], frames.shape[2], frames.shape[3]
-    flow, valid = truth.flow(scene, motion, images, i) if with_flow else (None, None)
+    flow, valid = truth.flow(scene, motion, images, i) if shot.flow else (None, None)
     masks = torch.from_numpy(truth.masks(images, i, len(scene.bodies)))
-    times = truth.reversal(scene, motion, i, fps)
+    times = truth.reversal(scene, motion, i, shot.fps)
     return Clip(
         frames=frames,
-        fps=fps,
+        fps=shot.fps,
         caption=caption(scene),
         masks=masks,
         flow=None if flow is None else torch.from_numpy(flow),
@@ -115,7 +144,7 @@ def _clip(scene: Scene, motion: dynamics.Motion, images: render.Images, i: int, 
         visible=masks.flatten(2).any(-1),
         states={name: torch.from_numpy(getattr(motion, name)[i]) for name in dynamics.STATES},
         metres_per_pixel=torch.from_numpy(truth.metres_per_pixel(scene, height)).float(),
-        contact=torch.from_numpy(truth.near(times, count, fps)),
+        contact=torch.from_numpy(truth.near(times, count, shot.fps)),
         contact_times=times,
         meta={"primitive": scene.primitive, "split": scene.split, "scene": scene.name, **scene.numbers},
     )

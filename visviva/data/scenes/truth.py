@@ -14,7 +14,7 @@ import numpy as np
 
 from visviva.data.scenes.dynamics import Motion
 from visviva.data.scenes.primitives import FIELD_OF_VIEW, LENS_SHIFT, Camera, Scene
-from visviva.data.scenes.render import NOTHING, Images, camera_rays
+from visviva.data.scenes.render import Images, camera_rays
 
 
 def project(points: np.ndarray, camera: Camera, height: int, width: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def masks(images: Images, index: int, bodies: int) -> np.ndarray:
 
 def reversal(scene: Scene, motion: Motion, index: int, fps: float) -> tuple[float, ...]:
     """Times [s] at which a box on a ramp comes to rest and turns; constant acceleration does not hold across them."""
-    if scene.ramp is None:
+    if scene.primitive != "ramp_up":
         return ()
     down = np.array([scene.ramp.side * math.cos(scene.ramp.slope), 0.0, -math.sin(scene.ramp.slope)])
     speed = motion.velocity[index, :, 0].astype(np.float64) @ down

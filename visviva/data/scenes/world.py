@@ -63,7 +63,9 @@ def _add_world(builder: newton.ModelBuilder, scene: Scene) -> None:
     builder.add_shape_box(-1, xform=wall, hx=8.0 * s, hy=0.5 * s, hz=8.0 * s, cfg=seen)
     collide = scene.ramp is not None
     seen_body = replace(seen, density=DENSITY)
-    solid = newton.ModelBuilder.ShapeConfig(density=0.0, ke=STIFFNESS, kd=DAMPING, mu=scene.friction, has_particle_collision=False)
+    solid = newton.ModelBuilder.ShapeConfig(
+        density=0.0, ke=STIFFNESS, kd=DAMPING, mu=scene.friction, has_particle_collision=False
+    )
     if scene.ramp is not None:
         ramp = scene.ramp
         pose = wp.transform(wp.vec3(*ramp.centre), _xyzw(axis_angle((0, 1, 0), ramp.side * ramp.slope)))
@@ -94,7 +96,12 @@ def _add_feet(builder: newton.ModelBuilder, index: int, body: Body, solid: objec
     r = FOOT * c
     for x in (-a + r, a - r):
         for y in (-b + r, b - r):
-            builder.add_shape_sphere(index, xform=wp.transform(wp.vec3(x, y, r - c), wp.quat_identity()), radius=r, cfg=replace(solid, is_visible=False))
+            builder.add_shape_sphere(
+                index,
+                xform=wp.transform(wp.vec3(x, y, r - c), wp.quat_identity()),
+                radius=r,
+                cfg=replace(solid, is_visible=False),
+            )
 
 
 def _xyzw(quaternion: tuple[float, float, float, float]) -> object:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
 from visviva.errors import InputError
 from visviva.models.backbones import flow_matching
@@ -46,6 +47,7 @@ class WanBackbone:
         self.scheduler, self.image_encoder = pipeline.scheduler, getattr(pipeline, "image_encoder", None)
         self.expand_timesteps = bool(pipeline.config.expand_timesteps)
         self.boundary = pipeline.config.boundary_ratio
+        self.guidance_in_graph = True  # whether the unconditional branch of guidance carries gradient too
         self.family, self.image_to_video = _family(self)
         self.patch_size = tuple(self.transformer.config.patch_size)
         self.temporal_ratio = int(self.vae.config.scale_factor_temporal)
@@ -187,14 +189,17 @@ class WanBackbone:
         video = (frames.to(self.vae.device, torch.float32) * 2 - 1).transpose(1, 2)
         return (self.vae.encode(video).latent_dist.mode() - mean) / std
 
-    def decode(self, latents: Float[Tensor, "B C F h w"], clamp: str = "straight_through") -> Float[Tensor, "B T 3 H W"]:
+    def decode(
+        self, latents: Float[Tensor, "B C F h w"], clamp: str = "straight_through", *, checkpoint: bool = False
+    ) -> Float[Tensor, "B T 3 H W"]:
         """Decode normalised latents to frames in [0, 1], float32.
 
         ``clamp``: ``"straight_through"`` clamps the value but lets every gradient through (a hard clamp would give none where
         the decoder leaves [0, 1]); ``"hard"`` clamps both; ``"none"`` returns the raw range.
+        ``checkpoint`` recomputes each latent frame's decoding in the backward pass instead of storing its activations.
         """
         mean, std = self._statistics()
-        frames = decode_unclamped(self.vae, latents.float() * std + mean).transpose(1, 2) * 0.5 + 0.5
+        frames = decode_unclamped(self.vae, latents.float() * std + mean, checkpoint).transpose(1, 2) * 0.5 + 0.5
         if clamp == "none":
             return frames
         if clamp == "hard":
@@ -217,7 +222,8 @@ class WanBackbone:
         """Return v = noise - clean, float32, with classifier-free guidance v_neg + w (v - v_neg) if w differs from 1."""
         v = self._predict(latents, sigma, condition.prompt, condition)
         if guidance_scale != 1.0:
-            unguided = self._predict(latents, sigma, condition.negative, condition)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.guidance_in_graph):
+                unguided = self._predict(latents, sigma, condition.negative, condition)
             v = unguided + guidance_scale * (v - unguided)
         if condition.first_frame is not None:
             v = torch.cat([torch.zeros_like(v[:, :, :1]), v[:, :, 1:]], dim=2)
@@ -383,17 +389,26 @@ def _load_part(part: Any, folder: Path, given: str, **options: Any) -> Any:
         raise InputError(f"{given}: could not be loaded as {part.__name__}: {error}") from error
 
 
-def decode_unclamped(vae: Any, latents: Tensor) -> Tensor:
-    """Decode frame by frame, causally, without the VAE's final hard clamp: (B, C, F, h, w) to (B, 3, T, H, W)."""
+def decode_unclamped(vae: Any, latents: Tensor, checkpoint: bool = False) -> Tensor:
+    """Decode frame by frame, causally, without the VAE's final hard clamp: (B, C, F, h, w) to (B, 3, T, H, W).
+
+    The causal cache is passed from frame to frame as values, so that a frame can be decoded again in the backward pass.
+    """
     from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
+    def decode_frame(z: Tensor, first: bool, *cache: Any) -> tuple[Any, ...]:
+        updated = list(cache)
+        return vae.decoder(z, feat_cache=updated, feat_idx=[0], first_chunk=first), *updated
+
     vae.clear_cache()
-    z = vae.post_quant_conv(latents.to(vae.dtype))
-    chunks = []
-    for i in range(z.shape[2]):
-        vae._conv_idx = [0]
-        chunks.append(vae.decoder(z[:, :, i : i + 1], feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0))
+    cache, chunks = tuple(vae._feat_map), []
     vae.clear_cache()
+    for i, z in enumerate(vae.post_quant_conv(latents.to(vae.dtype)).split(1, dim=2)):
+        if checkpoint and torch.is_grad_enabled():
+            chunk, *cache = recompute(decode_frame, z, i == 0, *cache, use_reentrant=False)
+        else:
+            chunk, *cache = decode_frame(z, i == 0, *cache)
+        chunks.append(chunk)
     video = torch.cat(chunks, dim=2)
     return (video if vae.config.patch_size is None else unpatchify(video, patch_size=vae.config.patch_size)).float()
 

@@ -114,7 +114,9 @@ class LucasKanade:
         warped = displaced(two, flow)
         gx, gy = _gradient((one + warped) / 2)
         apart = warped - one
-        products = torch.stack([(gx * gx).sum(1), (gx * gy).sum(1), (gy * gy).sum(1), (gx * apart).sum(1), (gy * apart).sum(1)], 1)
+        products = torch.stack(
+            [(gx * gx).sum(1), (gx * gy).sum(1), (gy * gy).sum(1), (gx * apart).sum(1), (gy * apart).sum(1)], 1
+        )
         a, b, c, p, q = _blur(products, window).unbind(1)
         a, c = a + self.tikhonov, c + self.tikhonov
         determinant = a * c - b * b

@@ -15,11 +15,12 @@ from visviva.physics.measurement import Measurement
 
 @dataclass(frozen=True)
 class MotionFloor:
-    """How far the mean speed stays below a floor: ``relu(m0 - m) / m0`` with m the mean of |flow|; in [0, 1].
+    """How far the mean speed stays below a floor: ``relu(m0 - m) / m0`` with ``m = mean min(|flow|, 2 m0)``; in [0, 1].
 
-    m is the mean over the objects' masks where masks were measured (a lost object moves at speed zero), over all pixels
-    otherwise [px/frame]. The floor m0 is ``least`` [px/frame], or ``fraction`` times the same mean of the reference clip.
-    Where the reference itself does not move the anchor does not apply.
+    |flow| is averaged over each object's mask where masks were measured (a lost object moves at speed zero), over all
+    pixels otherwise, and then capped at twice the floor in each frame, because the flow of the one frame in which an object
+    vanishes or jumps is huge and would pay for all the others. The floor m0 is ``least`` [px/frame], or ``fraction`` times
+    the mean speed of the reference clip. Where the reference itself does not move the anchor does not apply.
 
     Attributes:
         least: absolute floor [px/frame]; used when ``fraction`` is None.
@@ -53,29 +54,34 @@ class MotionFloor:
     def __call__(self, measurement: Measurement) -> Residual:
         """Return the shortfall of each clip; differentiable with respect to the flow."""
         require(measurement, self.name, self.needs)
-        speed, valid = mean_speed(measurement)
+        speed, valid = speeds(measurement)
         if self.fraction is None:
-            floor = torch.full_like(speed, self.least)
+            floor = torch.full_like(speed[:, 0, 0], self.least)
         else:
             reference = measurement.reference
             if reference is None or (measurement.masks is None) != (reference.masks is None):
-                raise InputError(f"the law {self.name!r} compares speeds: measure masks of the clip and its reference, or of neither")
-            wanted, known = mean_speed(reference.detach())
-            floor = self.fraction * wanted
+                raise InputError(
+                    f"the law {self.name!r} compares speeds: measure masks of the clip and of its reference, or of neither"
+                )
+            wanted, known = speeds(reference.detach())
+            floor = self.fraction * wanted.mean((1, 2))
             valid = valid & known & (floor > 1e-3)
+        speed = torch.minimum(speed, 2 * floor[:, None, None]).mean((1, 2))
         value = torch.relu(floor - speed) / floor.clamp(min=1e-3)
         return Residual(torch.where(valid, value, 0.0), valid, unknown(value))
 
 
-def mean_speed(measurement: Measurement) -> tuple[Tensor, Tensor]:
-    """Return the mean |flow| [px/frame] over objects' masks (all pixels without masks) and whether it is finite, both (B,)."""
+def speeds(measurement: Measurement) -> tuple[Tensor, Tensor]:
+    """Return the mean |flow| over each object's mask (over all pixels without masks), shape (B, T-1, N) [px/frame].
+
+    The second value says which clips have finite flow and masks, shape (B,); the others have speed 0.
+    """
     if measurement.flow is None:
         raise InputError("speed needs flow, which was not measured; use a probe that measures flow")
     flow, clean = finite(measurement.flow)
     speed = (flow.square().sum(2) + 1e-12).sqrt()
     if measurement.masks is None:
-        return speed.flatten(1).mean(1), clean
+        return speed.mean((2, 3))[:, :, None], clean
     masks, clean_masks = finite(measurement.masks[:, :-1].detach())
     area = masks.sum((-2, -1))
-    per_object = torch.einsum("bthw,btnhw->btn", speed, masks) / area.clamp(min=1.0)
-    return per_object.flatten(1).mean(1), clean & clean_masks
+    return torch.einsum("bthw,btnhw->btn", speed, masks) / area.clamp(min=1.0), clean & clean_masks

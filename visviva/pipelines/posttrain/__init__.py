@@ -1,1 +1,39 @@
-"""Post-training: ``accelerate launch -m visviva.pipelines.posttrain --config RECIPE`` (= ``visviva posttrain``)."""
+"""Post-training: ``accelerate launch -m visviva.pipelines.posttrain --config RECIPE`` (= ``visviva posttrain``).
+
+Example::
+
+    from visviva.configs.posttrain import PosttrainRecipe
+    from visviva.configs.schema import load
+    from visviva.pipelines.posttrain import run
+
+    trained = run(load(PosttrainRecipe, "posttrain-newton", **{"data.path": "data/train"}))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visviva.configs.posttrain import PosttrainRecipe
+
+if TYPE_CHECKING:
+    from visviva.pipelines.posttrain.trainer import Trained
+
+
+def run(recipe: PosttrainRecipe) -> Trained:
+    """Train as the recipe says, or continue the run in its output; return where the weights are.
+
+    Raises:
+        InputError: something given cannot be used; the message says what to do.
+        Collapse: the clips froze or their object vanished (an `InputError`); checkpoints are kept.
+    """
+    import torch
+
+    from visviva.pipelines.posttrain.trainer import Trainer
+
+    recipe.check()
+
+    try:
+        return Trainer(recipe).run()
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

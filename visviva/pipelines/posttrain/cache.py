@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ class Cache:
         for index in self.missing(indices):
             entry = {n: t.detach().cpu().contiguous() for n, t in make(index).items()}
             try:
-                _atomic(self._path(index), lambda path, e=entry: save_file(e, path, {"fingerprint": self.fingerprint}))
+                _atomic(self._path(index), partial(save_file, entry, metadata={"fingerprint": self.fingerprint}))
             except (OSError, SafetensorError) as error:
                 raise InputError(
                     f"cannot write to the cache {str(self.folder)!r}: {error}; free some space or set data.cache to "

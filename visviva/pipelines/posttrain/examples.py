@@ -105,7 +105,9 @@ def _kept_frames(clip: Clip, name: str, data: Data) -> Tensor:
     have = len(clip.frames)
     if data.fps is None or abs(data.fps - clip.fps) < 1e-6 * data.fps:
         if have < data.frames:
-            raise InputError(f"clip {name}: {have} frames, but data.frames is {data.frames}; remove the clip or lower data.frames")
+            raise InputError(
+                f"clip {name}: {have} frames, but data.frames is {data.frames}; remove the clip or lower data.frames"
+            )
         return torch.arange(data.frames)
     given = clip.timestamps if clip.timestamps is not None else torch.arange(have, dtype=torch.float64) / clip.fps
     wanted = given[0] + torch.arange(data.frames, dtype=torch.float64) / data.fps

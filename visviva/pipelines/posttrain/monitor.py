@@ -27,7 +27,8 @@ class Monitor:
     Example::
 
         monitor = Monitor({"motion_energy": 0.3}, patience=3)
-        monitor.check(10, {"motion_energy": 0.02}, {"motion_energy": 1.1})   # the third such call raises Collapse
+        monitor.check({"motion_energy": 0.02}, {"motion_energy": 1.1})
+        monitor.stop(update=10)   # raises Collapse after three such checks in a row
     """
 
     def __init__(self, least: Mapping[str, float], patience: int) -> None:
@@ -35,24 +36,27 @@ class Monitor:
         self.patience = patience
         self.low = dict.fromkeys(self.least, 0)
 
-    def check(self, update: int, now: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
-        """Return the ratio of each quantity to the base's and raise `Collapse` after ``patience`` low ones in a row.
+    def check(self, now: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
+        """Return the ratio of each quantity to the base's and count the low ones; `stop` raises after ``patience`` in a row.
 
         A quantity that was not measured, or that the base itself lacks, is not judged.
         """
-        ratios = {}
+        ratios: dict[str, float] = {}
         for name in self.least:
             value, reference = now.get(name, math.nan), base.get(name, math.nan)
             if not (math.isfinite(value) and math.isfinite(reference) and reference > 0):
                 continue
             ratios[name] = value / reference
             self.low[name] = self.low[name] + 1 if ratios[name] < self.least[name] else 0
+        return ratios
+
+    def stop(self, update: int) -> None:
+        """Raise `Collapse` if a quantity has been low in ``patience`` checks in a row."""
         for name, count in self.low.items():
             if count >= self.patience:
                 raise Collapse(
-                    f"stopped at update {update}: the clips' {name.replace('_', ' ')} is {ratios.get(name, math.nan):.0%} of the "
-                    f"base model's in {count} checks in a row (monitor.patience, least {self.least[name]:.0%}); the reward is being "
-                    "won by doing nothing. Strengthen the anchor (mass_conservation, motion_floor), lower optimizer.lr, and "
-                    "start again from an earlier checkpoint or in a new output"
+                    f"stopped at update {update}: the clips' {name.replace('_', ' ')} was below {self.least[name]:.0%} of the "
+                    f"base model's in {count} checks in a row (monitor); the reward is won by doing nothing: strengthen the "
+                    "anchor (mass_conservation, motion_floor) or lower optimizer.lr, and start again in another output; the "
+                    "checkpoints of this run are kept"
                 )
-        return ratios

@@ -32,14 +32,13 @@ class Denoiser(nn.Module):
         return function()
 
 
-def start(device: str, trackers: list[str], folder: str, unused: bool = False) -> Accelerator:
+def start(device: str, trackers: list[str], folder: str) -> Accelerator:
     """Return the accelerator of this process, by the environment of ``accelerate launch`` or ``torchrun``.
 
     Args:
         device: "cpu", "cuda" or "auto". On the CPU several processes talk over gloo.
         trackers: accelerate trackers to log with.
         folder: where trackers write.
-        unused: some trained weights may get no gradient in an update (two-expert models).
 
     Raises:
         InputError: no such device, or FSDP of version 1.
@@ -51,7 +50,9 @@ def start(device: str, trackers: list[str], folder: str, unused: bool = False) -
     if sharded():
         plugin = FullyShardedDataParallelPlugin()
         if plugin.fsdp_version != 2:
-            raise InputError("FSDP 1 is not supported; set fsdp_version: 2 in the accelerate config (or take the shipped fsdp2)")
+            raise InputError(
+                "FSDP 1 is not supported; set fsdp_version: 2 in the accelerate config (or take the shipped fsdp2)"
+            )
     try:
         return Accelerator(
             cpu=cpu,
@@ -60,7 +61,7 @@ def start(device: str, trackers: list[str], folder: str, unused: bool = False) -
             log_with=list(trackers) or None,
             project_dir=folder,
             step_scheduler_with_optimizer=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+            kwargs_handlers=[DistributedDataParallelKwargs()],
         )
     except (ValueError, ImportError) as error:
         raise InputError(f"accelerate cannot start with trackers {trackers}: {error}") from error
@@ -80,6 +81,8 @@ def wrap(accelerator: Accelerator, denoiser: Denoiser) -> Any:
     if accelerator.num_processes == 1:
         return denoiser
     if not sharded():
+        # Of two experts (Wan 2.2 A14B) the last sampler steps use only one.
+        accelerator.ddp_handler.find_unused_parameters = len(denoiser.networks) > 1
         return accelerator.prepare(denoiser)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -89,7 +92,10 @@ def wrap(accelerator: Accelerator, denoiser: Denoiser) -> Any:
     names = set(plugin.transformer_cls_names_to_wrap or ["WanTransformerBlock"])
     blocks = [m for m in denoiser.modules() if type(m).__name__ in names]
     if not blocks:
-        raise InputError(f"fsdp_transformer_layer_cls_to_wrap is {sorted(names)}, but the model has no such layers; for Wan: WanTransformerBlock")
+        raise InputError(
+            f"fsdp_transformer_layer_cls_to_wrap is {sorted(names)}, but the model has no such layers; Wan's are "
+            "WanTransformerBlock"
+        )
     options = {"mesh": mesh, "offload_policy": plugin.cpu_offload} if plugin.cpu_offload else {"mesh": mesh}
     for block in blocks:
         fully_shard(block, reshard_after_forward=bool(plugin.reshard_after_forward), **options)

@@ -22,13 +22,15 @@ class Rollout:
         backbone: the video model.
         sampler: steps, guidance, shift.
         recompute_steps: recompute each sampler step in the backward pass.
+        recompute_decoder: recompute each latent frame's decoding in the backward pass.
         clamp: see `WanBackbone.decode`.
         autocast: dtype of the denoiser's matrix products; None for float32. Euler steps and decoding are always float32.
     """
 
     backbone: WanBackbone
     sampler: Sampler
-    recompute_steps: bool = True
+    recompute_steps: bool = False
+    recompute_decoder: bool = False
     clamp: str = "straight_through"
     autocast: torch.dtype | None = None
 
@@ -47,10 +49,8 @@ class Rollout:
 
     def decode(self, latents: Float[Tensor, "B C F h w"], end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
         """Return the first ``end`` frames (None: all). The decoder is causal, so later latents are not decoded at all."""
-        if end is None:
-            return self.backbone.decode(latents, self.clamp)
-        needed = -(-(end - 1) // self.backbone.temporal_ratio) + 1
-        return self.backbone.decode(latents[:, :, :needed], self.clamp)[:, :end]
+        needed = latents.shape[2] if end is None else -(-(end - 1) // self.backbone.temporal_ratio) + 1
+        return self.backbone.decode(latents[:, :, :needed], self.clamp, checkpoint=self.recompute_decoder)[:, :end]
 
     def frames(self, batch: Batch, grad_steps: int = 0, end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
         """Sample and decode; raises an `InputError` if the model produces non-finite pixels."""

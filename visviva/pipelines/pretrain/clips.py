@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visviva.data.dataset import ClipDataset
+from visviva.data.video import read_video
 from visviva.errors import InputError
 
 
@@ -32,16 +33,16 @@ class Clips:
 def load_clips(folder: str, limit: int | None = None) -> Clips:
     """Read and pack the clips of a dataset; all must have the same size and length."""
     dataset = ClipDataset(folder, limit=limit)
-    first = dataset[0].frames
+    first = read_video(dataset.path(0)).frames
     frames = torch.empty(len(dataset), *first.shape, dtype=torch.uint8)
     for i in tqdm(range(len(dataset)), desc=f"reading {folder}", unit="clip", leave=False):
-        clip = dataset[i].frames
+        clip = read_video(dataset.path(i)).frames
         if clip.shape != first.shape:
             raise InputError(
                 f"{folder}: clip {i} has shape {tuple(clip.shape)} but the first has {tuple(first.shape)}; "
                 "pre-training needs clips of one size and length"
             )
-        frames[i] = (clip * 255).round().to(torch.uint8)
+        frames[i] = clip
     return Clips(frames, [str(row["caption"]) for row in dataset.rows], dataset.fingerprint)
 
 

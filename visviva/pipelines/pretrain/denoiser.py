@@ -15,6 +15,7 @@ from tqdm import tqdm
 from visviva.configs.pretrain import DenoiserStage, PretrainRecipe
 from visviva.models.backbones.condition import Condition
 from visviva.models.backbones.wan import WanBackbone
+from visviva.optim.teacher import Ramp, TeacherEMA
 from visviva.pipelines.pretrain.clips import Clips, mirrored
 from visviva.pipelines.pretrain.schedule import Log, State, generator, learning_rate
 
@@ -27,8 +28,10 @@ def train(backbone: WanBackbone, recipe: PretrainRecipe, clips: Clips, held_out:
     parameters = dict(_parameters(backbone))
     muon, adamw = optimizers(parameters, stage)
     state = State(out / "checkpoints-denoiser", parameters, {"muon": muon, "adamw": adamw})
-    step, average, _ = state.resume()
-    average = {k: v.to(backbone.device) for k, v in average.items()} or {k: v.detach().clone() for k, v in parameters.items()}
+    step, shadow, _ = state.resume()
+    teacher = TeacherEMA(parameters, Ramp(stage.ema))
+    if shadow:
+        teacher.load_state_dict({"step": step, "decay": repr(teacher.decay), "shadow": shadow})
     log = Log(out / "denoiser.jsonl", step)
     finished = step >= stage.steps
     bar = tqdm(range(step, stage.steps), initial=step, total=stage.steps, desc="denoiser", unit="step")
@@ -38,20 +41,19 @@ def train(backbone: WanBackbone, recipe: PretrainRecipe, clips: Clips, held_out:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
         loss = _update(backbone, recipe, latents, captions, (muon, adamw), parameters, generator(recipe.seed, "denoiser", step))
-        decay = min(stage.ema, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters.values()], 1 - decay)
+        teacher.update(parameters)
         done, finished = step + 1, step + 1 >= stage.steps
         late = time.monotonic() > deadline
         if done % recipe.validate_every == 0 or finished:
-            log.write(step=done, loss=loss, validation=_validate(backbone, recipe, check, check_captions, parameters, average))
+            with teacher.applied(parameters), torch.no_grad():
+                held = float(_loss(backbone, recipe, check, check_captions, generator(0, "validation", 0)))
+            log.write(step=done, loss=loss, validation=held)
         if done % recipe.save_every == 0 or finished or late:
-            state.save(done, average, {})
+            state.save(done, teacher.shadow, {})
         bar.set_postfix(loss=f"{loss:.4f}")
         if late and not finished:
             break
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(average[name])
+    teacher.copy_to(parameters)
     backbone.transformer.requires_grad_(False).eval()
     backbone.text_encoder.requires_grad_(False).eval()
     return finished
@@ -125,25 +127,6 @@ def _update(
     for optimizer in pair:
         optimizer.step()
     return float(loss.detach())
-
-
-@torch.no_grad()
-def _validate(
-    backbone: WanBackbone,
-    recipe: PretrainRecipe,
-    latents: Tensor,
-    captions: list[str],
-    parameters: Mapping[str, Tensor],
-    average: Mapping[str, Tensor],
-) -> float:
-    """Return the held-out loss of the averaged weights, always at the same noise."""
-    kept = {k: v.detach().clone() for k, v in parameters.items()}
-    for name, parameter in parameters.items():
-        parameter.copy_(average[name])
-    value = float(_loss(backbone, recipe, latents, captions, generator(0, "validation", 0)))
-    for name, parameter in parameters.items():
-        parameter.copy_(kept[name])
-    return value
 
 
 @torch.no_grad()

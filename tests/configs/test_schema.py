@@ -1,0 +1,86 @@
+"""The one schema: YAML 1.2 scalars, dotted overrides, and errors that name the key, the value and the closest names."""
+
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from visviva.configs.schema import Recipe, Section, find, load, parse, read_yaml
+from visviva.errors import InputError
+
+
+class Render(Section):
+    """Pictures."""
+
+    height: int = Field(64, ge=8)
+    """Height [px]."""
+
+
+class ThrowRecipe(Recipe):
+    """Throw things."""
+
+    verb: Literal["throw"] = "throw"
+    """The verb."""
+    speed: float = 1.0
+    """Speed [m/s]."""
+    name: str = ""
+    """A word."""
+    render: Render = Render()
+    """Pictures."""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_scalars_mean_what_they_look_like(tmp_path):
+    recipe = load(ThrowRecipe, write(tmp_path, "verb: throw\nspeed: 1e-5\nname: on\n"))
+    assert recipe.speed == 1e-5
+    assert recipe.name == "on"
+
+
+def test_precedence_is_command_line_over_file_over_default(tmp_path):
+    path = write(tmp_path, "verb: throw\nspeed: 2.0\nrender: {height: 32}\n")
+    recipe = parse(ThrowRecipe, ["--config", str(path), "--render.height", "48"])
+    assert (recipe.speed, recipe.render.height, recipe.name) == (2.0, 48, "")
+
+
+def test_dotted_changes_from_python(tmp_path):
+    assert load(ThrowRecipe, None, **{"render.height": 128}).render.height == 128
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("verb: throw\nsped: 1\n", r"unknown key 'sped'; did you mean 'speed'"),
+        ("verb: throw\nrender: {hight: 3}\n", r"unknown key 'render\.hight'; did you mean 'height'"),
+        ("verb: throw\nrender: {height: 3}\n", r"render\.height: .*greater than or equal to 8.*'3'"),
+        ("verb: throw\nspeed: fast\n", r"speed: .*'fast'"),
+        ("verb: catch\n", r"recipe for 'visviva catch', not 'visviva throw'"),
+        ("verb: throw\nspeed: 1\nspeed: 2\n", r"'speed' stands twice"),
+        ("- a list\n", r"expected a mapping"),
+        ("verb: [unclosed\n", r"not a valid YAML recipe"),
+    ],
+)
+def test_a_bad_recipe_is_one_clear_sentence(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        load(ThrowRecipe, write(tmp_path, text))
+
+
+def test_a_recipe_cannot_be_changed_after_it_was_read():
+    with pytest.raises(ValueError, match="frozen"):
+        ThrowRecipe().speed = 3.0
+
+
+def test_missing_files_say_where_to_look(tmp_path):
+    with pytest.raises(InputError, match="configs list"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="neither a file nor a shipped recipe"):
+        find("nothing-of-that-name")
+
+
+def test_config_without_a_value():
+    with pytest.raises(InputError, match="--config needs"):
+        parse(ThrowRecipe, ["--config"])

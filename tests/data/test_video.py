@@ -1,0 +1,177 @@
+"""Video files: what is written comes back, time and orientation are honoured, broken files get one clear sentence."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from visviva.data.video import read_video, write_video
+from visviva.errors import InputError
+
+
+def pattern(frames: int = 6, height: int = 48, width: int = 64) -> torch.Tensor:
+    """A smooth colour pattern that drifts to the right, left half red-ish, right half blue-ish."""
+    t, y, x = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
+    wave = 0.5 + 0.2 * torch.sin((x - 2 * t) / 8.0) * torch.cos(y / 9.0)
+    ramp = x / width
+    return torch.stack([wave * (1 - ramp), 0.5 * wave, wave * ramp], dim=1).float()
+
+
+def write_at(path: Path, times: list[float], rotation: int | None = None) -> None:
+    """Write a video whose frames stand at the given times [s], left half white."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 12000)
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        for k, time in enumerate(times):
+            image = np.zeros((32, 64, 3), np.uint8)
+            image[:, :32] = 255 - 10 * k
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(time * 12000), Fraction(1, 12000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_round_trip_keeps_pixels_and_rate(tmp_path: Path) -> None:
+    frames = pattern()
+    write_video(tmp_path / "clip.mp4", frames, 32.0)
+    video = read_video(tmp_path / "clip.mp4")
+    assert video.frames.dtype == torch.uint8
+    assert video.frames.shape == frames.shape
+    assert video.fps == pytest.approx(32.0, rel=1e-6)
+    assert torch.allclose(video.timestamps, torch.arange(6, dtype=torch.float64) / 32, atol=1e-6)
+    error = video.frames.float() / 255 - frames
+    assert error.abs().mean() < 0.01  # 4:2:0 chroma and x264 at crf 12
+    assert error.mean().abs() < 0.003
+
+
+def test_equal_frames_give_equal_bytes(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", pattern(), 24.0)
+    write_video(tmp_path / "b.mp4", (pattern() * 255 + 0.5).to(torch.uint8), 24.0)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_codec_is_the_one_browsers_play(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", pattern(), 24.0)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+
+
+@pytest.mark.parametrize("fps", [24000 / 1001, 29.97, 32.0, 120.018])
+def test_odd_rates_survive(tmp_path: Path, fps: float) -> None:
+    write_video(tmp_path / "a.mp4", pattern(8), fps)
+    assert read_video(tmp_path / "a.mp4").fps == pytest.approx(fps, rel=1e-3)
+
+
+def test_true_timestamps_are_honoured(tmp_path: Path) -> None:
+    times = [0.0, 0.02, 0.05, 0.11, 0.12]
+    write_at(tmp_path / "vfr.mp4", times)
+    video = read_video(tmp_path / "vfr.mp4")
+    assert video.timestamps.tolist() == pytest.approx(times, abs=1e-3)
+    assert video.fps == pytest.approx(4 / 0.12, rel=1e-2)
+
+
+def test_rotation_metadata_turns_the_picture_upright(tmp_path: Path) -> None:
+    if not hasattr(av.video.stream.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write rotation metadata; the portrait clip of the real recordings covers reading it")
+    write_at(tmp_path / "turned.mp4", [0.0, 0.1, 0.2], rotation=90)
+    assert read_video(tmp_path / "turned.mp4").frames.shape == (3, 3, 64, 32)
+
+
+def test_max_frames_stops_early(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", pattern(), 24.0)
+    assert len(read_video(tmp_path / "a.mp4", max_frames=3).frames) == 3
+
+
+def test_no_part_file_is_left_behind(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", pattern(), 24.0)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def broken(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.mp4"
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("this is not a video\n" * 100)
+    elif kind == "cut":
+        write_video(path, pattern(30), 24.0)
+        path.write_bytes(path.read_bytes()[:400])
+    elif kind == "one-frame":
+        write_video(path, pattern(1), 24.0)
+    elif kind == "sound":
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("aac", rate=48000)
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate = 48000
+            container.mux(stream.encode(silence))
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("empty", "is empty"),
+        ("text", "cannot be decoded"),
+        ("cut", "cannot be decoded"),
+        ("one-frame", "holds 1 frame"),
+        ("sound", "no video stream"),
+        ("missing", "no video file"),
+    ],
+)
+def test_a_broken_file_gets_one_sentence(tmp_path: Path, kind: str, says: str) -> None:
+    path = broken(tmp_path, kind)
+    with pytest.raises(InputError, match=says) as caught:
+        read_video(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        (torch.zeros(3, 3, 33, 64), "must be even"),
+        (torch.zeros(3, 1, 32, 64), "shape"),
+        (torch.full((3, 3, 32, 64), float("nan")), "NaN"),
+        (torch.zeros(0, 3, 32, 64), "cannot encode 0 frames"),
+    ],
+)
+def test_frames_that_cannot_be_written_are_refused(tmp_path: Path, frames: torch.Tensor, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        write_video(tmp_path / "a.mp4", frames, 24.0)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_path_under_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_video(tmp_path / "file" / "a.mp4", pattern(), 24.0)
+
+
+@pytest.mark.real
+def test_phone_video_is_portrait_with_its_own_clock(real: Path) -> None:
+    video = read_video(real / "video" / "bmc_projectile.mp4")
+    assert video.frames.shape == (138, 3, 1920, 1080)
+    assert video.fps == pytest.approx(120.018, rel=1e-3)
+    assert torch.diff(video.timestamps).std() < 1e-3
+
+
+@pytest.mark.real
+def test_every_real_recording_opens(real: Path) -> None:
+    paths = sorted((real / "video").glob("*.mp4"))
+    assert paths
+    for path in paths:
+        video = read_video(path, max_frames=5)
+        assert len(video.frames) == 5
+        assert 5 < video.fps < 1000

@@ -1,0 +1,109 @@
+"""Where a track stops being one smooth motion: jumps of position or velocity between two frames, found and dated.
+
+Around every gap between two frames, up to ``reach`` frames on either side are fitted per coordinate by a common cubic plus a step in
+position and a step in velocity at the gap. The two steps are tested against the noise left by the fit (and not below the track's own
+third-difference noise). A smooth motion, even a fast swing, needs no steps; a bounce, a hand letting go, a cut, a dropped frame or a
+change of frame timing does. Flights are the stretches between breaks; laws of constant acceleration are fitted inside them only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST = 4
+"""Fewest frames on either side of a gap for it to be tested."""
+
+
+@dataclass(frozen=True)
+class Break:
+    """A jump between frames ``frame`` and ``frame + 1``.
+
+    Attributes:
+        frame: the last frame before it.
+        shift: jump of position (x, y) [px].
+        kick: jump of velocity (x, y) [px/s].
+        strength: root of the chi-square of the four jumps per degree of freedom: how many standard errors large.
+    """
+
+    frame: int
+    shift: tuple[float, float]
+    kick: tuple[float, float]
+    strength: float
+
+    @property
+    def sentence(self) -> str:
+        """Return the break in words."""
+        return (
+            f"between frames {self.frame} and {self.frame + 1} the position jumps by ({self.shift[0]:+.1f}, {self.shift[1]:+.1f}) px and "
+            f"the velocity by ({self.kick[0]:+.0f}, {self.kick[1]:+.0f}) px/s, {self.strength:.0f} standard errors"
+        )
+
+
+def jump_strength(positions: NDArray[np.float64], times: NDArray[np.float64], sigma: float, reach: int = 8) -> list[Break | None]:
+    """Return the fitted jump at every gap k -> k+1, or None where fewer than four frames stand on either side.
+
+    Args:
+        positions: (T, 2) [px], NaN where unknown. times: (T,) [s]. sigma: noise of one coordinate [px], a lower bound.
+    """
+    return [_jump(positions, times, sigma, reach, k) for k in range(len(times) - 1)]
+
+
+def find_breaks(
+    positions: NDArray[np.float64], times: NDArray[np.float64], sigma: float, reach: int = 8, least: float = 5.0
+) -> list[Break]:
+    """Return the breaks stronger than ``least`` standard errors, the strongest first, none within four frames of another."""
+    jumps = sorted((j for j in jump_strength(positions, times, sigma, reach) if j is not None), key=lambda j: -j.strength)
+    chosen: list[Break] = []
+    for jump in jumps:
+        if jump.strength >= least and all(abs(jump.frame - other.frame) >= LEAST for other in chosen):
+            chosen.append(jump)
+    return chosen
+
+
+def flights(positions: NDArray[np.float64], breaks: list[Break], longest_gap: int = 3) -> list[NDArray[np.int64]]:
+    """Return the frames of each stretch between breaks (and between gaps longer than ``longest_gap`` frames), in order of time."""
+    seen = np.flatnonzero(np.isfinite(positions[:, 0]))
+    if not len(seen):
+        return []
+    ends = {b.frame for b in breaks}
+    cuts = [i for i in range(1, len(seen)) if seen[i] - seen[i - 1] > longest_gap or any(seen[i - 1] <= e < seen[i] for e in ends)]
+    return [stretch for stretch in np.split(seen, cuts) if len(stretch)]
+
+
+def _jump(positions: NDArray, times: NDArray, sigma: float, reach: int, k: int) -> Break | None:
+    window = np.arange(max(0, k - reach + 1), min(len(times), k + reach + 1))
+    window = window[np.isfinite(positions[window, 0])]
+    if (window <= k).sum() < LEAST or (window > k).sum() < LEAST:
+        return None
+    middle, span = 0.5 * (times[k] + times[k + 1]), times[window[-1]] - times[window[0]]
+    t = (times[window] - middle) / span
+    after = (window > k).astype(np.float64)
+    design = np.stack([np.ones_like(t), t, t**2, t**3, after, after * t], axis=1)
+    inverse = np.linalg.inv(design.T @ design)
+    solution = inverse @ design.T @ positions[window]
+    left = positions[window] - design @ solution
+    noise = max(sigma, 0.05, float(np.sqrt((left**2).sum() / (2 * max(1, len(window) - 6)))))
+    jumps = solution[4:]
+    chi2 = np.trace(jumps.T @ np.linalg.inv(inverse[4:, 4:]) @ jumps) / noise**2
+    shift, kick = jumps[0], jumps[1] / span
+    return Break(k, (float(shift[0]), float(shift[1])), (float(kick[0]), float(kick[1])), float(np.sqrt(chi2 / 4)))
+
+
+def local_residuals(positions: NDArray[np.float64], reach: int = 6) -> NDArray[np.float64]:
+    """Return, per frame, how far its second difference is from that of its neighbours, (T, 2) [px]; NaN where unknown.
+
+    ``x_{k+1} - 2 x_k + x_{k-1}`` minus the median of the same over the frames 2 to ``reach`` away: what constant acceleration leaves at
+    one place. It shows a single displaced frame, a dropped frame and a kick, each in the frame where it happened.
+    """
+    second = np.full_like(positions, np.nan)
+    second[1:-1] = positions[2:] - 2 * positions[1:-1] + positions[:-2]
+    residual = np.full_like(positions, np.nan)
+    for k in np.flatnonzero(np.isfinite(second[:, 0])):
+        near = np.arange(max(0, k - reach), min(len(second), k + reach + 1))
+        near = near[(np.abs(near - k) >= 2) & np.isfinite(second[near, 0])]
+        if len(near) >= 4:
+            residual[k] = second[k] - np.median(second[near], axis=0)
+    return residual

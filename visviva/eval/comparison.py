@@ -1,0 +1,139 @@
+"""Two runs on the same scenes: paired per clip, per primitive and split, with the average relative improvement."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from visviva.errors import InputError
+from visviva.eval.newtonbench import FIVE, LOWER_IS_BETTER, ClipScore
+from visviva.eval.run import Run
+from visviva.eval.score import finite
+from visviva.eval.statistics import Comparison, Interval, average_relative_improvement, paired_bootstrap
+
+Pair = tuple[ClipScore, ClipScore]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The comparison within one primitive and split (or all of them).
+
+    Attributes:
+        metrics: paired comparison per metric, on the penalised values.
+        improvement: average relative improvement over the five metrics [1], positive is better, with its interval.
+    """
+
+    primitive: str
+    split: str
+    pairs: int
+    metrics: dict[str, Comparison]
+    improvement: Interval
+
+    @property
+    def verdict(self) -> str:
+        """Return ``better``, ``worse`` or ``no significant difference`` by the interval of the improvement."""
+        if not self.improvement.significant:
+            return "no significant difference"
+        return "better" if self.improvement.value > 0 else "worse"
+
+    @property
+    def sentence(self) -> str:
+        """Return the group's result in words."""
+        where = " ".join(part for part in (self.primitive.replace("_", " "), f"({self.split})" if self.split else "") if part)
+        gain = self.improvement
+        if math.isnan(gain.low):
+            return f"{where}: {gain.value:+.1%} on average over the five metrics; one scene gives no interval."
+        told = f"{gain.value:+.1%} on average over the five metrics ({gain.level:.0%} interval {gain.low:+.1%} to {gain.high:+.1%})"
+        if self.verdict == "no significant difference":
+            return f"{where}: {told}: the difference is not significant."
+        return f"{where}: {told}: significantly {self.verdict}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        metrics = {m: asdict(c) | {"verdict": c.verdict} for m, c in self.metrics.items()}
+        return finite(asdict(self) | {"metrics": metrics, "verdict": self.verdict, "sentence": self.sentence})
+
+
+def compare(before: Run, after: Run, *, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> list[Group]:
+    """Compare two runs, clips paired by scene (and training seed), scenes resampled together.
+
+    The first groups are the splits over all primitives, then each primitive within each split. Where the clips of ``after`` carry
+    training seeds (`visviva.eval.run.merged`), seeds are resampled too. Clips of one run only are an error: a comparison on the
+    scenes that happened to work in both is not one.
+
+    Example::
+
+        for group in compare(Run.read("runs/sft"), Run.read("runs/newton")):
+            print(group.sentence)
+    """
+    pairs = paired(before, after)
+    splits = list(dict.fromkeys(b.split for b, _ in pairs))
+    primitives = list(dict.fromkeys(b.primitive for b, _ in pairs))
+    groups = [("all", split) for split in splits]
+    groups += [(p, split) for split in splits for p in primitives if len(primitives) > 1]
+    chosen = [(p, s, [x for x in pairs if x[0].split == s and p in (x[0].primitive, "all")]) for p, s in groups]
+    return [_group(p, s, members, resamples, seed, level) for p, s, members in chosen if members]
+
+
+def paired(before: Run, after: Run) -> list[Pair]:
+    """Return the clips of both runs that show the same scene (the n-th sample of it, under the same training seed)."""
+    first, second = _by_scene(before), _by_scene(after)
+    seedless = all(c.seed is None for c in before.clips)
+    pairs = []
+    missing = []
+    for (seed, scene, n), clip in second.items():
+        partner = first.get((None if seedless else seed, scene, n))
+        missing += [scene] if partner is None else []
+        pairs += [(partner, clip)] if partner is not None else []
+    wanted = {(None if seedless else seed, scene, n) for seed, scene, n in second}
+    missing += [scene for seed, scene, n in first if (seed, scene, n) not in wanted]
+    if missing:
+        raise InputError(
+            f"the runs {before.name!r} and {after.name!r} do not hold the same clips: {len(missing)} are in one only "
+            f"(such as scene {missing[0]!r}); evaluate both on the same data set"
+        )
+    return pairs
+
+
+def _by_scene(run: Run) -> dict[tuple[int | None, str, int], ClipScore]:
+    counts: dict[tuple[int | None, str], int] = defaultdict(int)
+    found = {}
+    for clip in run.clips:
+        found[clip.seed, clip.scene, counts[clip.seed, clip.scene]] = clip
+        counts[clip.seed, clip.scene] += 1
+    return found
+
+
+def _group(primitive: str, split: str, pairs: list[Pair], resamples: int, seed: int, level: float) -> Group:
+    scenes = [b.scene for b, _ in pairs]
+    seeds = [a.seed for _, a in pairs] if all(a.seed is not None for _, a in pairs) else None
+    before = {m: [b.penalised[m].value for b, _ in pairs] for m in FIVE}
+    after = {m: [a.penalised[m].value for _, a in pairs] for m in FIVE}
+    known = [m for m in FIVE if all(map(math.isfinite, before[m] + after[m]))]
+    metrics = {
+        m: paired_bootstrap(
+            before[m],
+            after[m],
+            scenes,
+            seeds,
+            metric=m,
+            lower_is_better=LOWER_IS_BETTER[m],
+            resamples=resamples,
+            seed=seed,
+            level=level,
+        )
+        for m in known
+    }
+    improvement = average_relative_improvement(
+        {m: before[m] for m in known},
+        {m: after[m] for m in known},
+        LOWER_IS_BETTER,
+        scenes,
+        seeds,
+        resamples=resamples,
+        seed=seed,
+        level=level,
+    )
+    return Group(primitive, split, len(pairs), metrics, improvement)

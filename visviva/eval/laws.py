@@ -1,0 +1,102 @@
+"""What the laws say of a clip, read by one probe: residual, uncertainty, validity, and the maps for pictures.
+
+The same laws that post-training uses, here without gradient. Three readings of constant acceleration stand side by side (`object`:
+mean flow in the object's mask; `material`: flow followed along itself; `eulerian`: the fixed-pixel residual of NewtonRewards, which
+is not zero for perfect physics), and the motion floor beside them, because a frozen clip satisfies all three.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from visviva.errors import InputError
+from visviva.eval.score import finite
+from visviva.models.probes import LucasKanade
+from visviva.physics import ConstantAcceleration, Law, Measurement, MotionFloor
+
+UNIT = "(px/frame)^2"
+
+
+@dataclass(frozen=True)
+class LawScore:
+    """The residual of one law: value >= 0, lower is better; sigma NaN if unknown; not valid: the law could not be read."""
+
+    law: str
+    value: float
+    sigma: float
+    valid: bool
+    unit: str
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return finite(asdict(self)) | {"lower_is_better": True}
+
+
+@dataclass(frozen=True)
+class LawReading:
+    """All laws of one clip, and maps: flow (T-1, 2, H, W) [px/frame] and the residual field (T', H, W) of constant acceleration."""
+
+    scores: list[LawScore]
+    flow: Tensor
+    field: Tensor | None
+    size: tuple[int, int]
+
+
+@torch.no_grad()
+def read_laws(
+    frames: Float[Tensor, "T 3 H W"],
+    fps: float,
+    masks: Bool[Tensor, "T N H W"] | None = None,
+    contact: Bool[Tensor, " T"] | None = None,
+    longest: int = 192,
+) -> LawReading:
+    """Measure a clip with the Lucas-Kanade probe at most ``longest`` pixels wide and hold it against the laws.
+
+    Residuals are in pixels of that working size per frame; compare clips of one size and frame rate only.
+    """
+    if not bool(frames.isfinite().all()):
+        raise InputError("the frames hold values that are not finite (NaN or infinity); the clip cannot be measured")
+    frames, masks = _reduced(frames, masks, longest)
+    measured = LucasKanade()(frames[None], torch.tensor([fps]), masks[None].float() if masks is not None else None)
+    if contact is not None:
+        measured = measured.with_(contact=contact[None])
+    forms = ["material", "eulerian"] if masks is None else ["object", "material", "eulerian"]
+    laws: list[tuple[str, Law]] = [(f"constant_acceleration/{f}", ConstantAcceleration(form=f)) for f in forms]  # type: ignore[arg-type]
+    scores, fields = [], {}
+    for name, law in [*laws, ("motion_floor", MotionFloor(least=0.3))]:
+        score, fields[name] = _score(name, law, measured)
+        scores.append(score)
+    if measured.flow is None:
+        raise InputError("the probe measured no flow; use a flow probe")
+    return LawReading(scores, measured.flow[0], fields[laws[0][0]], (frames.shape[3], frames.shape[2]))
+
+
+def _score(name: str, law: Law, measured: Measurement) -> tuple[LawScore, Tensor | None]:
+    unit = "1" if name == "motion_floor" else UNIT
+    try:
+        residual = law(measured)
+    except InputError as error:  # a clip too short for the law: say so, do not fail the others
+        return LawScore(name, math.nan, math.nan, False, unit, str(error)), None
+    valid = bool(residual.valid[0])
+    value = float(residual.value[0]) if valid else math.nan
+    note = "" if valid else "could not be read in this clip"
+    field = residual.field[0] if residual.field is not None else None
+    return LawScore(name, value, float(residual.sigma[0]) if valid else math.nan, valid, unit, note), field
+
+
+def _reduced(frames: Tensor, masks: Tensor | None, longest: int) -> tuple[Tensor, Tensor | None]:
+    height, width = frames.shape[2:]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return frames, masks
+    size = (max(16, round(height * scale)), max(16, round(width * scale)))
+    frames = functional.interpolate(frames, size=size, mode="area")
+    return frames, None if masks is None else functional.interpolate(masks.float(), size=size, mode="area") > 0.5

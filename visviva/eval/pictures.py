@@ -1,0 +1,136 @@
+"""Pictures of clips for reports: side-by-side films, tracked overlays, flow and residual maps; bytes ready to embed."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visviva.data.video import write_video
+from visviva.eval.gravity import Flight
+from visviva.eval.track import Track
+
+GAP = 4
+"""Pixels between panels."""
+
+
+def pixels(frames: Float[Tensor, "*T 3 H W"]) -> UInt8[Tensor, "*T 3 H W"]:
+    """Return frames in [0, 1] as bytes; values that are not finite become black."""
+    return (torch.nan_to_num(frames).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+
+
+def film(panels: Sequence[UInt8[Tensor, "T 3 H W"]], fps: float, height: int = 160, crf: int = 23) -> bytes:
+    """Return an H.264 film of the panels side by side, cut to the shortest, scaled to about ``height`` pixels; small ones by whole factors."""
+    count = min(len(p) for p in panels)
+    scaled = [_to_height(p[:count], height) for p in panels]
+    bar = torch.full((count, 3, scaled[0].shape[2], GAP), 128, dtype=torch.uint8)
+    joined = torch.cat([x for p in scaled for x in (p, bar)][:-1], dim=3)
+    joined = joined[..., : joined.shape[2] // 2 * 2, : joined.shape[3] // 2 * 2]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        write_video(path, joined, fps, crf)
+        return path.read_bytes()
+
+
+def _to_height(frames: Tensor, height: int) -> Tensor:
+    import cv2
+
+    factor = height / frames.shape[2]
+    if factor >= 1.5:
+        return frames.repeat_interleave(round(factor), 2).repeat_interleave(round(factor), 3)
+    size = (2 * round(frames.shape[3] * factor / 2), 2 * round(height / 2))
+    images = [cv2.resize(f.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_AREA) for f in frames]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def still(image: UInt8[Tensor, "3 H W"], height: int | None = None) -> bytes:
+    """Return an image as JPEG (photographs) at the given height."""
+    from PIL import Image
+
+    scaled = image if height is None else _to_height(image[None], height)[0]
+    raw = io.BytesIO()
+    Image.fromarray(scaled.permute(1, 2, 0).contiguous().numpy()).save(raw, "JPEG", quality=82, optimize=True)
+    return raw.getvalue()
+
+
+def sheet(rows: Sequence[Sequence[UInt8[Tensor, "3 H W"]]], height: int = 96) -> bytes:
+    """Return rows of equally tall images as one PNG with thin gaps."""
+    from PIL import Image
+
+    lines = []
+    for row in rows:
+        scaled = [_to_height(i[None], height)[0] for i in row]
+        gap = torch.full((3, scaled[0].shape[1], GAP), 128, dtype=torch.uint8)
+        lines.append(torch.cat([x for i in scaled for x in (i, gap)][:-1], dim=2))
+    width = min(line.shape[2] for line in lines)
+    between = torch.full((3, GAP, width), 128, dtype=torch.uint8)
+    joined = torch.cat([x for line in lines for x in (line[..., :width], between)][:-1], dim=1)
+    raw = io.BytesIO()
+    picture = Image.fromarray(joined.permute(1, 2, 0).contiguous().numpy())
+    picture.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(raw, "PNG", optimize=True)
+    return raw.getvalue()
+
+
+def flow_colours(flow: Float[Tensor, "2 H W"], fastest: float) -> UInt8[Tensor, "3 H W"]:
+    """Return flow as colour: hue is direction, saturation is speed over ``fastest`` [px/frame]; white stands still."""
+    import cv2
+
+    dx, dy = torch.nan_to_num(flow).cpu().numpy()
+    hue = (np.degrees(np.arctan2(dy, dx)) % 360) / 2
+    saturation = np.clip(np.hypot(dx, dy) / max(fastest, 1e-6), 0, 1) * 255
+    hsv = np.stack([hue, saturation, np.full_like(hue, 255)], axis=-1).astype(np.uint8)
+    return torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).permute(2, 0, 1)
+
+
+def heat(field: Float[Tensor, "H W"], most: float) -> UInt8[Tensor, "3 H W"]:
+    """Return a residual field as colour: black is zero, through red and yellow, white is ``most`` or more."""
+    x = (torch.nan_to_num(field).float() / max(most, 1e-12)).clamp(0, 1)
+    channels = [(3 * x).clamp(0, 1), (3 * x - 1).clamp(0, 1), (3 * x - 2).clamp(0, 1)]
+    return (torch.stack(channels) * 255).to(torch.uint8)
+
+
+def maps(
+    frames: UInt8[Tensor, "T 3 H W"], flow: Float[Tensor, "t 2 H W"], field: Float[Tensor, "s H W"] | None, columns: int = 5
+) -> list[list[Tensor]]:
+    """Return rows of pictures at a few moments: frame, flow, and the law's residual field (if there is one)."""
+    last = len(flow) if field is None else min(len(flow), len(field))
+    moments = np.unique(np.linspace(0, last - 1, min(columns, last)).round().astype(int))
+    fastest = float(torch.nan_to_num(flow).norm(dim=1).flatten().quantile(0.995)) if flow.numel() < 2**24 else float(flow.abs().max())
+    rows = [[frames[k] for k in moments], [flow_colours(flow[k], fastest) for k in moments]]
+    if field is not None:
+        most = float(torch.nan_to_num(field).max())
+        rows.append([heat(field[k], most) for k in moments])
+    return rows
+
+
+def overlay(frames: UInt8[Tensor, "T 3 H W"], track: Track, flight: Flight | None, longest: int = 400) -> UInt8[Tensor, "T 3 h w"]:
+    """Return the clip, reduced, with the track drawn on it: blue where it enters the fit, grey elsewhere, a ring where the object is."""
+    import cv2
+
+    scale = min(1.0, longest / max(frames.shape[2:]))
+    size = tuple(2 * round(s * scale / 2) for s in (frames.shape[3], frames.shape[2]))
+    used = set(flight.frames.tolist()) if flight is not None else set()
+    drawn = []
+    for k, frame in enumerate(frames):
+        image = cv2.resize(frame.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_AREA)
+        turn, shift = track.camera.transforms[k][:, :2], track.camera.transforms[k][:, 2]
+        for j in np.flatnonzero(track.seen):
+            centre = _point(turn @ track.positions[j] + shift, scale)
+            colour = (70, 130, 255) if j in used else (200, 200, 200)
+            cv2.circle(image, centre, 2 if j <= k else 1, colour, -1, cv2.LINE_AA)
+        if track.seen[k]:
+            centre = _point(turn @ track.positions[k] + shift, scale)
+            cv2.circle(image, centre, max(4, int(0.6 * np.nan_to_num(track.width[k], nan=8) * scale) + 2), (255, 70, 50), 2, cv2.LINE_AA)
+        drawn.append(torch.from_numpy(image))
+    return torch.stack(drawn).permute(0, 3, 1, 2)
+
+
+def _point(position: NDArray[np.float64], scale: float) -> tuple[int, int]:
+    return round(float(position[0]) * scale), round(float(position[1]) * scale)

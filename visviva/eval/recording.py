@@ -1,0 +1,256 @@
+"""One video file without ground truth, measured: track, flight, gravity where there is a scale, laws; or the reason why not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from visviva.data.video import read_video
+from visviva.errors import InputError
+from visviva.eval.gravity import Flight, Gravity, Scale, measure_flight, measure_gravity, scale_from_object
+from visviva.eval.laws import LawScore, read_laws
+from visviva.eval.run import Picture
+from visviva.eval.score import finite
+from visviva.eval.track import Track, Unmeasurable, track_object
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How recordings are measured.
+
+    Attributes:
+        metres_per_pixel: scale at the object's depth, with ``scale_error`` its relative standard error; None: no scale given.
+        object_size: width of the moving object [m], with ``object_size_error``; measures the scale where none is given.
+        time_scale: seconds of reality per second of playback (0.25 for a clip slowed down four times).
+        timing_error: relative standard error of the frame clock.
+        laws: read the laws too.
+    """
+
+    metres_per_pixel: float | None = None
+    scale_error: float = 0.03
+    object_size: float | None = None
+    object_size_error: float = 0.015
+    time_scale: float = 1.0
+    timing_error: float = 0.005
+    level: float = 0.95
+    max_frames: int | None = None
+    laws: bool = True
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one recording gave.
+
+    ``reason`` is why no acceleration (or, with a scale, no g) was measured; empty if it was. ``failed``: the file itself could not be
+    used. ``frames``: the clip, reduced, for pictures.
+    """
+
+    name: str
+    fps: float = math.nan
+    count: int = 0
+    size: tuple[int, int] = (0, 0)
+    track: Track | None = None
+    flight: Flight | None = None
+    gravity: Gravity | None = None
+    laws: list[LawScore] = field(default_factory=list)
+    reason: str = ""
+    failed: bool = False
+    notes: list[str] = field(default_factory=list)
+    picture: Picture | None = field(default=None, repr=False)
+
+    @property
+    def sentence(self) -> str:
+        """Return the outcome in one sentence: g, or the acceleration, or why neither."""
+        if self.gravity is not None:
+            return self.gravity.sentence
+        if self.reason:
+            return self.reason[0].upper() + self.reason[1:] + "."
+        return self.flight.sentence[0].upper() + self.flight.sentence[1:] + "." if self.flight is not None else "Nothing was measured."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary for metrics.json."""
+        content: dict[str, Any] = {
+            "name": self.name,
+            "fps": self.fps,
+            "frames": self.count,
+            "width": self.size[0],
+            "height": self.size[1],
+            "outcome": "failed" if self.failed else ("not measured" if self.reason else "measured"),
+            "reason": self.reason,
+            "sentence": self.sentence,
+            "notes": self.notes,
+            "laws": [law.to_json() for law in self.laws],
+        }
+        if self.track is not None:
+            content["camera"] = self.track.camera.sentence
+            content["track"] = {
+                "unit": "px",
+                "sigma": self.track.sigma,
+                "times": self.track.times.tolist(),
+                "positions": [[round(x, 3) for x in p] for p in self.track.positions.tolist()],
+                "frames_used": int(self.track.seen.sum()),
+                "frames_cut": {str(k): why for k, why in self.track.cut.items()},
+            }
+        if self.flight is not None:
+            content["flight"] = _flight_json(self.flight)
+        if self.gravity is not None:
+            content["gravity"] = self.gravity.to_json()
+        return finite(content)
+
+
+def _flight_json(flight: Flight) -> dict[str, Any]:
+    local = np.linalg.norm(flight.local, axis=1)
+    noise = 1.4826 * float(np.nanmedian(local)) if np.isfinite(local).any() else math.nan
+    return {
+        "first_frame": int(flight.frames[0]),
+        "last_frame": int(flight.frames[-1]),
+        "acceleration": {"value": flight.acceleration, "sigma": flight.sigma, "unit": "px/s^2"},
+        "halves": flight.halves.tolist(),
+        "spread": flight.spread,
+        "readout_share_of_frame_time": flight.readout,
+        "residual_px": flight.residual,
+        "extent_px": flight.extent,
+        "residual_ratio": flight.ratio,
+        "constant": not flight.drifting,
+        "displaced_frames": flight.displaced,
+        "breaks": [
+            {"frames": [b.frame, b.frame + 1], "shift_px": b.shift, "kick_px_per_s": b.kick, "standard_errors": b.strength, "sentence": b.sentence}
+            for b in flight.breaks
+        ],
+        "other_flights": [{"first_frame": a, "last_frame": b, "vertical_acceleration": c} for a, b, c in flight.others],
+        "frames_with_local_residual": [int(k) for k in np.flatnonzero(np.nan_to_num(local) > 6 * noise)],
+        "local_residual_px": [round(float(x), 3) if math.isfinite(x) else None for x in local],
+    }
+
+
+def measure_recording(path: str | Path, settings: Settings = Settings()) -> Recording:  # noqa: B008 (frozen)
+    """Measure one video file; what cannot be measured comes back with its reason instead of an exception.
+
+    Example::
+
+        result = measure_recording("throw.mp4", Settings(object_size=0.067))
+        print(result.sentence)
+    """
+    name = Path(path).name
+    try:
+        video = read_video(path, settings.max_frames)
+    except InputError as error:
+        return Recording(name, reason=str(error), failed=True)
+    return measure_frames(video.frames, video.timestamps, settings, name)
+
+
+def measure_frames(
+    frames: UInt8[Tensor, "T 3 H W"], times: Float[Tensor, " T"], settings: Settings = Settings(), name: str = "clip"  # noqa: B008
+) -> Recording:
+    """Measure decoded frames with their timestamps [s] (of playback; the time scale is applied here)."""
+    if not settings.time_scale > 0:
+        raise InputError(f"the time scale must be positive, not {settings.time_scale}; 0.25 means slowed down four times")
+    cv2.setNumThreads(1)
+    times = times * settings.time_scale
+    span = float(times[-1] - times[0])
+    result = Recording(name, (len(times) - 1) / span, len(times), (frames.shape[3], frames.shape[2]), picture=Picture(_small(frames)))
+    try:
+        track = track_object(frames, times)
+        notes = _notes(track)
+        result = replace(result, track=track, notes=notes, picture=Picture(_drawn(frames, track, None)))
+        flight = measure_flight(track)
+        result = replace(result, flight=flight, picture=Picture(_drawn(frames, track, flight)), notes=notes + _flight_notes(flight))
+        scale = _scale(track, flight, settings)
+        if scale is not None:
+            result = replace(result, gravity=measure_gravity(track, flight, scale, settings.timing_error, settings.level))
+        elif flight.drifting:
+            result = replace(result, reason=flight.sentence)
+    except Unmeasurable as error:
+        result = replace(result, reason=str(error))
+    return _with_laws(result, frames) if settings.laws else result
+
+
+def _scale(track: Track, flight: Flight, settings: Settings) -> Scale | None:
+    if settings.metres_per_pixel is not None:
+        if not settings.metres_per_pixel > 0:
+            raise InputError(f"metres per pixel must be positive, not {settings.metres_per_pixel}")
+        return Scale(settings.metres_per_pixel, settings.scale_error, f"{settings.metres_per_pixel:.3g} m/px as given")
+    if settings.object_size is not None:
+        return scale_from_object(track, flight.frames, settings.object_size, settings.object_size_error)
+    return None
+
+
+def _notes(track: Track) -> list[str]:
+    camera = track.camera.sentence
+    notes = [camera[0].upper() + camera[1:] + "."]
+    if track.cut:
+        why: dict[str, list[int]] = {}
+        for k, reason in sorted(track.cut.items()):
+            why.setdefault(reason, []).append(k)
+        notes += [f"Cut, not interpolated: frames {', '.join(map(str, ks))}: {reason}." for reason, ks in why.items()]
+    return notes
+
+
+def _flight_notes(flight: Flight) -> list[str]:
+    notes = [f"The motion breaks: {b.sentence}." for b in flight.breaks]
+    notes += [f"Left out of the fit: frame {k}, which alone stands off the path." for k in flight.displaced]
+    for first, last, vertical in flight.others:
+        notes.append(
+            f"Frames {first} to {last}, on the other side of a break, give {vertical:.0f} px/s^2 by a plain parabola; listed, not pooled."
+        )
+    if flight.readout > 0.1:
+        notes.append(f"The frames look exposed by a rolling shutter that reads the image in {flight.readout:.0%} of the frame time.")
+    return notes
+
+
+def _with_laws(result: Recording, frames: Tensor) -> Recording:
+    """Read the laws over the flight (at most 96 frames of it), or over the clip's first 96 frames if there is no flight."""
+    first, last = (0, len(frames) - 1) if result.flight is None else (int(result.flight.frames[0]), int(result.flight.frames[-1]))
+    last = min(last, first + 95)
+    part = torch.stack([_at_most(f, 192) for f in frames[first : last + 1]]).float() / 255
+    masks = None if result.flight is None or result.track is None else _masks(result.track, first, last, part.shape[2:])
+    reading = read_laws(part, result.fps, masks)
+    notes = list(result.notes)
+    if masks is not None and result.track is not None:
+        step = np.linalg.norm(np.diff(result.track.positions[first : last + 1], axis=0), axis=1)
+        if np.nanmedian(step) > np.nanmedian(result.track.width):
+            notes.append("The object moves farther than its own width per frame, which optical flow cannot follow: trust the track, not the laws.")
+    maps = {"flow": reading.flow} if reading.field is None else {"flow": reading.flow, "field": reading.field}
+    picture = result.picture if result.picture is not None else Picture(_small(frames))
+    maps["frames"] = (part * 255).to(torch.uint8)
+    return replace(result, laws=reading.scores, notes=notes, picture=Picture(picture.frames, None, maps))
+
+
+def _masks(track: Track, first: int, last: int, shape: torch.Size) -> Tensor:
+    """Return the tracked object as the ellipse of its bounding box at a reduced size, (T, 1, h, w), bool; empty where it was not found."""
+    height, width = shape
+    scale = np.array([width / track.size[0], height / track.size[1]])
+    masks = torch.zeros(last - first + 1, 1, height, width, dtype=torch.bool)
+    ys, xs = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    for k in range(first, last + 1):
+        if track.seen[k]:
+            x, y = track.boxes[k][:2] * scale
+            w, h = track.boxes[k][2:] * scale
+            masks[k - first, 0] = ((xs - x - w / 2) / (w / 2)) ** 2 + ((ys - y - h / 2) / (h / 2)) ** 2 <= 1
+    return masks
+
+
+def _at_most(frame: Tensor, longest: int) -> Tensor:
+    scale = longest / max(frame.shape[1:])
+    if scale >= 1:
+        return frame
+    size = (max(16, round(frame.shape[2] * scale)), max(16, round(frame.shape[1] * scale)))
+    return torch.from_numpy(cv2.resize(frame.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_AREA)).permute(2, 0, 1)
+
+
+def _small(frames: Tensor) -> Tensor:
+    return torch.stack([_at_most(f, 400) for f in frames])
+
+
+def _drawn(frames: Tensor, track: Track, flight: Flight | None) -> Tensor:
+    from visviva.eval.pictures import overlay
+
+    return overlay(frames, track, flight)

@@ -1,0 +1,314 @@
+"""Reports: one self-contained report.html of a run, of real recordings, or of two runs side by side.
+
+What a reader finds: the outcome in a sentence, tables with 95 % intervals, and per clip why it scored as it did, the film beside the
+true one, the measured path over the true parabola, velocity, error over frames, flow and residual maps. Differences that the data
+cannot tell from chance are called not significant, in words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from visviva.eval import pictures, plots
+from visviva.eval.comparison import Group
+from visviva.eval.comparison import compare as compare_runs
+from visviva.eval.explanation import explain
+from visviva.eval.newtonbench import FIVE, LOWER_IS_BETTER, NOTES, UNITS, ClipScore, Row
+from visviva.eval.page import Page
+from visviva.eval.recording import Recording
+from visviva.eval.run import Run, provenance
+from visviva.eval.score import finite
+from visviva.eval.statistics import Interval
+
+CONVENTION = (
+    "All five numbers are penalised: a frame in which the true object is visible and the predicted one cannot be found counts as the "
+    "worst a visible object could have done, so that nothing is won by vanishing. The small numbers are the plain means over the frames "
+    "where the object was found, as published code computes them. Velocity and acceleration RMSE are our reconstruction of metrics whose "
+    "code is not published: differences of mask centroids; second differences amplify tracking noise, so compare runs, not absolute values."
+)
+
+
+def evaluation(path: str | Path, run: Run, *, shown: int = 8, resamples: int = 2000, seed: int = 0) -> Path:
+    """Write the report of one run against ground truth and return its path.
+
+    Args:
+        shown: how many clips get a card: the worst, the best and those between, evenly by centroid distance.
+    """
+    rows = run.table(resamples=resamples, seed=seed)
+    scored = len(run.clips) - len(run.failed)
+    page = Page(f"Evaluation of {run.name}", _outcome(run))
+    page.numbers(
+        [(str(len(run.clips)), "clips asked for"), (str(scored), "scored"), (str(len(run.failed)), "failed, counted with full penalty")]
+        + [_big(row) for row in rows if row.primitive == "all" or len(rows) == 1][:1]
+    )
+    _score_table(page, rows)
+    _failures(page, run)
+    if any(clip.key in run.pictures for clip in run.clips):
+        page.heading("Clips, from worst to best")
+        page.paragraph("Chosen evenly by centroid distance. Films are slowed down; left the clip, right the true one.", "note")
+    for clip in _spread(run, shown):
+        page.open_card(_title(clip))
+        page.paragraph(explain(clip))
+        picture = run.pictures[clip.key]
+        panels = [picture.frames] + ([picture.true] if picture.true is not None else [])
+        page.film(pictures.film(panels, _slow(clip.fps)), f"clip{' | truth' if picture.true is not None else ''}. {clip.caption}")
+        page.figure(plots.rendered(plots.motion([(run.name, clip)]), 10.5, 2.4))
+        _maps(page, run, clip)
+        page.close_card()
+    _provenance(page, run.about)
+    return page.write(path)
+
+
+def compare(
+    path: str | Path,
+    before: Run,
+    after: Run,
+    *,
+    title: str = "",
+    lead: str = "",
+    shown: int = 8,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Path:
+    """Write the comparison of two runs on the same scenes and return its path.
+
+    ``before`` and ``after`` are paired by scene (`visviva.eval.comparison.compare`); clips whose pictures both runs carry
+    (`visviva.eval.run.Run.pictures`) are shown side by side: before, after, truth.
+
+    Example::
+
+        report.compare("out/report.html", Run("base", ...), Run("post-trained", ...))
+    """
+    groups = compare_runs(before, after, resamples=resamples, seed=seed, level=level)
+    page = Page(title or f"{after.name} against {before.name}", lead or groups[0].sentence)
+    page.numbers([_gain(g) for g in groups if g.primitive == "all"])
+    _verdict(page, groups)
+    page.figure(plots.rendered(plots.improvements(groups), 8.5, 0.9 + 0.34 * len(groups)), "average over the five metrics")
+    _comparison_table(page, groups, before.name, after.name)
+    overall = [g for g in groups if g.primitive == "all"]
+    page.figure(plots.rendered(plots.metric_changes(overall), 3.2 + 2.6 * len(overall), 2.3), "relative improvement metric by metric")
+    _absolute(page, before, after, resamples, seed)
+    _side_by_side(page, before, after, shown)
+    _provenance(page, {"before": before.about, "after": after.about})
+    return page.write(path)
+
+
+def recordings(path: str | Path, results: Sequence[Recording]) -> Path:
+    """Write the report of clips without ground truth, real ones for instance, and return its path."""
+    measured = sum(not r.reason for r in results)
+    lead = f"{measured} of {len(results)} clips could be measured; for the others the reason is given."
+    page = Page("Recordings", lead)
+    rows: list[list[str | tuple[str, str]]] = []
+    for result in results:
+        rows.append([result.name, "not measured" if result.reason else "measured", *_recording_numbers(result)])
+    page.table(["clip", "outcome", "g [m/s²]", "acceleration [px/s²]", "fit residual", "frames used"], rows)
+    for result in results:
+        _recording(page, result)
+    _provenance(page, {})
+    return page.write(path)
+
+
+def _outcome(run: Run) -> str:
+    true = f" against {run.about['reference']}" if run.about.get("reference") else ""
+    clips = [c for c in run.clips if not c.failure]
+    lost = sum(c.lost for c in clips) / len(clips) if clips else 0.0
+    scenes = len({c.scene for c in run.clips})
+    return f"{len(run.clips)} clips of {scenes} scenes{true}. The object cannot be found in {lost:.1%} of the frames in which the truth shows it."
+
+
+def _big(row: Row) -> tuple[str, str]:
+    interval = row.penalised["l2"]
+    return f"{interval.value:.2%}", f"of the image diagonal off the truth{_between(interval, '.2%')}"
+
+
+def _between(interval: Interval, form: str) -> str:
+    return "" if math.isnan(interval.low) else f", 95 % interval {format(interval.low, form)} to {format(interval.high, form)}"
+
+
+def _score_table(page: Page, rows: list[Row]) -> None:
+    page.heading("Scores")
+    head = ["primitive", "clips"] + [f"{plots.METRIC[m]} [{_unit(m)}] {'↓' if LOWER_IS_BETTER[m] else '↑'}" for m in FIVE] + ["lost", "motion"]
+    body: list[list[str | tuple[str, str]]] = []
+    for row in rows:
+        name = f"{row.primitive.replace('_', ' ')} {row.split.upper()}".strip() or "all"
+        line: list[str | tuple[str, str]] = [name, (str(row.asked), f"{row.failed} failed")]
+        for metric in FIVE:
+            line.append(_cell(row.penalised.get(metric), row.as_coded.get(metric, math.nan)))
+        body.append([*line, f"{row.lost:.1%}", f"{row.motion:.2f}"])
+    page.table(head, body)
+    page.paragraph(CONVENTION, "note")
+    page.paragraph(
+        "Lost: share of frames in which the object cannot be found. Motion: length of its path over the true one; a frozen clip has 0. "
+        "Intervals are 95 % bootstrap intervals over source scenes.",
+        "note",
+    )
+
+
+def _unit(metric: str) -> str:
+    return {"image diagonals": "diag", "1": "share"}.get(UNITS[metric], UNITS[metric])
+
+
+def _cell(interval: Interval | None, coded: float) -> tuple[str, str]:
+    if interval is None:
+        return ("-", "no clip could be scored")
+    span = "" if math.isnan(interval.low) else f"{interval.low:.3g} to {interval.high:.3g}"
+    return (f"{interval.value:.3g}", f"{span}  ({coded:.3g})" if math.isfinite(coded) else span)
+
+
+def _failures(page: Page, run: Run) -> None:
+    if run.failed:
+        page.heading("Failed clips")
+        page.table(["clip", "reason"], [[c.key, c.failure] for c in run.failed[:50]])
+
+
+def _title(clip: ClipScore) -> str:
+    return " · ".join(part for part in (clip.primitive.replace("_", " "), clip.split.upper(), clip.key) if part)
+
+
+def _spread(run: Run, count: int) -> list[ClipScore]:
+    """Return up to ``count`` clips with pictures, evenly from the worst to the best centroid distance."""
+    clips = [c for c in run.clips if c.key in run.pictures and math.isfinite(c.penalised["l2"].value)]
+    clips.sort(key=lambda c: -c.penalised["l2"].value)
+    if len(clips) <= count:
+        return clips
+    return [clips[round(i * (len(clips) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def _slow(fps: float) -> float:
+    """Return a playback rate at which short clips can be followed by eye [1/s]."""
+    return min(fps, 10.0)
+
+
+def _maps(page: Page, run: Run, clip: ClipScore) -> None:
+    picture = run.pictures[clip.key]
+    if "flow" in picture.maps:
+        rows = pictures.maps(picture.frames, picture.maps["flow"], picture.maps.get("field"))
+        page.image(pictures.sheet(rows), "frames, optical flow (hue: direction, saturation: speed), residual of constant acceleration")
+
+
+def _gain(group: Group) -> tuple[str, str]:
+    gain = group.improvement
+    span = "" if math.isnan(gain.low) else f"95 % interval {gain.low:+.1%} to {gain.high:+.1%}; "
+    return f"{gain.value:+.1%}", f"{group.split.upper() or 'all clips'}, {span}{group.verdict}"
+
+
+def _verdict(page: Page, groups: list[Group]) -> None:
+    page.heading("What changed")
+    for group in groups:
+        page.paragraph(group.sentence[0].upper() + group.sentence[1:])
+    page.paragraph(
+        "Improvement is the change of a metric's mean relative to its mean before, averaged over the five metrics; positive is better. "
+        "Clips are paired by scene and whole scenes are resampled; an interval that includes zero is called not significant.",
+        "note",
+    )
+
+
+def _comparison_table(page: Page, groups: list[Group], before: str, after: str) -> None:
+    body: list[list[str | tuple[str, str]]] = []
+    for group in groups:
+        for metric, comparison in group.metrics.items():
+            gain = comparison.improvement
+            span = "" if math.isnan(gain.low) else f"{gain.low:+.1%} to {gain.high:+.1%}"
+            name = f"{group.primitive.replace('_', ' ')} {group.split.upper()}".strip()
+            means = [f"{x.value:.3g}" for x in (comparison.before, comparison.after)]
+            body.append([name, plots.METRIC[metric], *means, (f"{gain.value:+.1%}", span), comparison.verdict])
+    page.table(["primitive", "metric", before, after, "improvement", "verdict"], body)
+
+
+def _absolute(page: Page, before: Run, after: Run, resamples: int, seed: int) -> None:
+    for run in (before, after):
+        page.heading(f"Scores of {run.name}")
+        rows = run.table(resamples=resamples, seed=seed)
+        head = ["primitive", "clips", *(plots.METRIC[m] for m in FIVE), "lost", "motion"]
+        body: list[list[str | tuple[str, str]]] = [
+            [
+                f"{row.primitive.replace('_', ' ')} {row.split.upper()}".strip(),
+                (str(row.asked), f"{row.failed} failed"),
+                *(_cell(row.penalised.get(m), row.as_coded.get(m, math.nan)) for m in FIVE),
+                f"{row.lost:.1%}",
+                f"{row.motion:.2f}",
+            ]
+            for row in rows
+        ]
+        page.table(head, body)
+    page.paragraph(CONVENTION, "note")
+    page.details("Definitions", "\n".join(f"{plots.METRIC[m]} [{UNITS[m]}]: {NOTES[m]}" for m in UNITS))
+
+
+def _side_by_side(page: Page, before: Run, after: Run, shown: int) -> None:
+    partners = {(c.scene): c for c in before.clips if c.key in before.pictures}
+    clips = [c for c in _spread(after, len(after.clips)) if c.scene in partners]
+    if not clips:
+        return
+    clips.sort(key=lambda c: c.penalised["l2"].value - partners[c.scene].penalised["l2"].value)
+    chosen = clips if len(clips) <= shown else [clips[round(i * (len(clips) - 1) / max(1, shown - 1))] for i in range(shown)]
+    page.heading("Side by side")
+    page.paragraph(f"From most improved to most worsened, chosen evenly. Films: {before.name} | {after.name} | truth, slowed down.", "note")
+    for clip in chosen:
+        partner = partners[clip.scene]
+        old, new = before.pictures[partner.key], after.pictures[clip.key]
+        true = new.true if new.true is not None else old.true
+        page.open_card(_title(clip))
+        page.film(pictures.film([old.frames, new.frames, *([true] if true is not None else [])], _slow(clip.fps)), clip.caption)
+        page.paragraph(f"{before.name}: {explain(partner)}")
+        page.paragraph(f"{after.name}: {explain(clip)}")
+        page.figure(plots.rendered(plots.motion([(before.name, partner), (after.name, clip)]), 10.5, 2.4))
+        _maps(page, before, partner)
+        _maps(page, after, clip)
+        page.close_card()
+
+
+def _recording_numbers(result: Recording) -> list[str | tuple[str, str]]:
+    flight, gravity = result.flight, result.gravity
+    g: str | tuple[str, str] = "-"
+    if gravity is not None:
+        g = (f"{gravity.value:.2f}", f"{gravity.low:.2f} to {gravity.high:.2f}")
+    if flight is None:
+        return [g, "-", "-", "-"]
+    (ax, ay), (sx, sy) = flight.acceleration, flight.sigma
+    share = f"{len(flight.frames)} of {result.count}"
+    return [g, (f"({ax:.0f}, {ay:.0f})", f"± ({sx:.0f}, {sy:.0f})"), (f"{flight.residual:.2f} px", f"{flight.ratio:.2%} of the path"), share]
+
+
+def _recording(page: Page, result: Recording) -> None:
+    page.open_card(result.name, "not measured" if result.reason else "measured")
+    page.paragraph(result.sentence)
+    if result.flight is not None and result.gravity is not None:
+        said = result.flight.sentence
+        page.paragraph(said[0].upper() + said[1:] + ".")
+    if result.picture is not None:
+        count = len(result.picture.frames)
+        page.film(pictures.film([result.picture.frames], min(result.fps, max(8.0, count / 6)), 320, 28), _film_caption(result))
+    if result.track is not None and result.flight is not None:
+        page.figure(plots.rendered(plots.flight(result.track, result.flight, result.gravity), 10.5, 2.5))
+    if result.gravity is not None:
+        page.figure(plots.rendered(plots.budget(result.gravity), 9.5, 2.2), f"Scale: {result.gravity.scale.source}.")
+    if result.laws:
+        rows: list[list[str | tuple[str, str]]] = []
+        for law in result.laws:
+            sigma = f"± {law.sigma:.2g}" if math.isfinite(law.sigma) else "uncertainty not known"
+            rows.append([law.law.replace("_", " "), (f"{law.value:.3g}", sigma) if law.valid else ("-", law.note), law.unit])
+        page.table(["law, read by Lucas-Kanade at working size", "residual ↓", "unit"], rows)
+    if result.picture is not None and "flow" in result.picture.maps:
+        parts = result.picture.maps
+        page.image(
+            pictures.sheet(pictures.maps(parts["frames"], parts["flow"], parts.get("field"))),
+            "frames, optical flow (hue: direction, saturation: speed), residual of constant acceleration",
+        )
+    for note in result.notes:
+        page.paragraph(note, "note")
+    page.close_card()
+
+
+def _film_caption(result: Recording) -> str:
+    drawn = "; red ring: the tracked object, blue: positions in the fit, grey: left out" if result.track is not None else ""
+    return f"{result.count} frames of {result.size[0]}x{result.size[1]} at {result.fps:.3f} frames/s{drawn}"
+
+
+def _provenance(page: Page, about: dict[str, object]) -> None:
+    page.heading("How this was made")
+    page.details("Settings and versions", json.dumps(finite({"about": about, "made_with": provenance()}), indent=1, default=str))

@@ -1,0 +1,133 @@
+"""The backbone made ready for training: adapters or full weights in float32, encoders frozen, conditions precomputed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from visviva.configs.posttrain import PosttrainRecipe
+from visviva.errors import InputError
+from visviva.models.backbones.condition import Condition
+from visviva.models.backbones.wan import WanBackbone
+from visviva.pipelines.posttrain.cache import Cache, weights_hash
+from visviva.pipelines.posttrain.examples import Examples
+from visviva.pipelines.posttrain.plan import key
+
+
+def load(recipe: PosttrainRecipe, device: torch.device) -> WanBackbone:
+    """Load the recipe's model.
+
+    Raises:
+        InputError: no such model, another family, or full training in bfloat16.
+    """
+    if recipe.weights == "full" and recipe.model.dtype != "float32":
+        raise InputError(
+            "weights: full trains in float32 (updates vanish below bfloat16's resolution); set model.dtype: float32 and, for "
+            "speed, mixed_precision: bf16"
+        )
+    dtype = torch.float32 if recipe.model.dtype == "float32" else torch.bfloat16
+    return WanBackbone.load(recipe.model.path, dtype=dtype, device=device)
+
+
+def freeze(backbone: WanBackbone, recipe: PosttrainRecipe) -> None:
+    """Freeze all weights, and refuse clip sizes that the model cannot make."""
+    for network in backbone.networks().values():
+        network.requires_grad_(False).eval()
+    backbone.latent_shape(1, recipe.data.frames, recipe.data.height, recipe.data.width)
+
+
+def make_trainable(backbone: WanBackbone, recipe: PosttrainRecipe) -> None:
+    """Add adapters (seeded by the recipe) or free all weights of the denoiser; trained weights are float32."""
+    blocks = (
+        recipe.reward.checkpointing in ("blocks", "both") if recipe.method == "reward_backprop" else recipe.sft.checkpointing
+    )
+    if recipe.weights == "lora":
+        options: dict[str, Any] = {} if recipe.lora.targets is None else {"targets": recipe.lora.targets}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(recipe.seed, "lora"))
+            backbone.add_lora(recipe.lora.rank, alpha=recipe.lora.alpha, **options)
+    for network in backbone.networks().values():
+        if recipe.weights == "full":
+            network.requires_grad_(True)
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        if blocks:
+            network.enable_gradient_checkpointing()
+    if not any(True for _ in backbone.trainable()):
+        raise InputError(f"lora.targets {recipe.lora.targets!r} matches no layer of the model; leave it out for the default")
+
+
+def conditions(
+    backbone: WanBackbone, examples: Examples, recipe: PosttrainRecipe, accelerator: Any, latents: bool, name: str = "train"
+) -> Cache:
+    """Precompute every example's condition (and clean latents); each process makes its share, all wait.
+
+    The cache depends on the encoders' weights, the examples, the negative prompt and the dtype.
+    """
+    encoders = [backbone.vae, backbone.text_encoder, backbone.image_encoder]
+    parts = {
+        "encoders": shared(accelerator, lambda: weights_hash(encoders)),
+        "examples": examples.fingerprint,
+        "negative": recipe.data.negative,
+        "family": backbone.family,
+        "dtype": recipe.model.dtype,
+        "latents": latents,
+        "device": backbone.device.type,
+    }
+    cache = Cache(Path(recipe.data.cache or Path(recipe.output) / "cache"), parts)
+    mine = range(accelerator.process_index, len(examples), accelerator.num_processes)
+    missing = list(cache.missing(mine))
+    bar = tqdm(missing, desc=f"encoding {name} clips", unit="clip", disable=not missing or not accelerator.is_main_process)
+    cache.fill(bar, lambda i: _entry(backbone, examples, recipe, i, latents))
+    accelerator.wait_for_everyone()
+    return cache
+
+
+@torch.no_grad()
+def _entry(
+    backbone: WanBackbone, examples: Examples, recipe: PosttrainRecipe, index: int, latents: bool
+) -> Mapping[str, Tensor]:
+    example = examples[index]
+    first = example.first_frame[None] if backbone.image_to_video and example.first_frame is not None else None
+    condition = backbone.condition([example.caption], first, frames=recipe.data.frames, negative=recipe.data.negative)
+    entry = dict(condition.tensors())
+    if latents and example.frames is not None:
+        entry["latents"] = backbone.encode(example.frames[None])
+    return entry
+
+
+def condition_of(entries: list[dict[str, Tensor]], device: torch.device) -> tuple[Condition, Tensor | None]:
+    """Return the conditions and the clean latents (None if not cached) of cache entries, as one batch on ``device``."""
+    latents = torch.cat([e["latents"] for e in entries]).to(device) if "latents" in entries[0] else None
+    parts = [Condition(**{n: t for n, t in e.items() if n != "latents"}) for e in entries]
+    return Condition.cat(parts).to(device), latents
+
+
+def free_encoders(backbone: WanBackbone, keep: bool) -> None:
+    """Drop text and image encoder from the device once everything is encoded; ``keep`` moves them to the CPU instead."""
+    for name in ("text_encoder", "image_encoder"):
+        module = getattr(backbone, name, None)
+        if module is None:
+            continue
+        if keep:
+            module.to("cpu")
+        else:
+            setattr(backbone, name, None)
+            backbone.pipeline.register_modules(**{name: None})
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def shared(accelerator: Any, compute: Any) -> Any:
+    """Compute something on the main process and return it on all."""
+    from accelerate.utils import broadcast_object_list
+
+    values = [compute() if accelerator.is_main_process else None]
+    broadcast_object_list(values)
+    return values[0]

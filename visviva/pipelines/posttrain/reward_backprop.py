@@ -1,0 +1,122 @@
+"""Reward backpropagation: the gradient of the laws flows through probe, decoder and the last K sampler steps into the weights.
+
+Route of NewtonRewards (arXiv 2512.00425), PISA (arXiv 2503.09595) and VADER (arXiv 2407.08737), truncated as DRaFT-K
+(arXiv 2309.17400): sample without graph up to step N - K, keep the graph for the last K, decode the judged window, measure it
+with frozen probes in float32, add up the weighted laws. The laws' reference is the data's clip or the frozen base's clip
+from the same noise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from visviva.configs.posttrain import Reward
+from visviva.errors import InputError
+from visviva.physics.measurement import Measurement
+from visviva.physics.verify import Verifier
+from visviva.pipelines.posttrain.batch import Batch
+from visviva.pipelines.posttrain.rollout import Rollout
+from visviva.pipelines.posttrain.sft import Outcome, Sft
+from visviva.pipelines.posttrain.verifier import object_masks
+
+
+class RewardBackprop:
+    """The reward objective: a batch in, the loss of each sample and what to log out.
+
+    Args:
+        rollout: generates and decodes.
+        verifier: probe and weighted laws.
+        reward: settings.
+        sft: flow matching mixed in, or None.
+
+    Example::
+
+        loss, logs = RewardBackprop(rollout, verifier, settings.Reward())(batch)
+        loss.mean().backward()
+    """
+
+    def __init__(self, rollout: Rollout, verifier: Verifier, reward: Reward, sft: Sft | None = None) -> None:
+        self.rollout, self.verifier, self.settings, self.sft = rollout, verifier, reward, sft
+        self.needs_reference = any("reference" in term.law.needs for term in verifier.terms)
+
+    def __call__(self, batch: Batch, base: Float[Tensor, "B T 3 H W"] | None = None) -> Outcome:
+        """Return the loss per sample (B,) and the logged numbers (B,) by name.
+
+        ``base`` is the frozen base's clip from the same noise, where the laws compare with it.
+        """
+        frames = self.rollout.frames(batch, self.settings.grad_steps, self.end(batch))
+        verdict, masks = self.judge(frames, batch, base)
+        logs = self.logged(verdict, masks, batch)
+        loss = verdict.loss
+        if self.sft is not None and self.settings.sft_weight > 0:
+            matching, more = self.sft(batch)
+            loss = loss + self.settings.sft_weight * matching
+            logs |= more
+        return loss, logs
+
+    @torch.no_grad()
+    def observe(self, frames: Float[Tensor, "B T 3 H W"], batch: Batch) -> dict[str, Tensor]:
+        """Return the logged numbers of other frames for the same batch, such as the frozen base's."""
+        verdict, masks = self.judge(frames, batch, frames)
+        return self.logged(verdict, masks, batch)
+
+    def end(self, batch: Batch) -> int | None:
+        """Return how many frames must be decoded: up to the end of the judged window."""
+        length = self.settings.window.frames
+        return None if length is None else batch.start + length
+
+    def judge(
+        self, frames: Float[Tensor, "B T 3 H W"], batch: Batch, base: Float[Tensor, "B T 3 H W"] | None
+    ) -> tuple[Any, Tensor | None]:
+        """Return the verdict on the judged window of ``frames``, and the objects' masks in it."""
+        frames = frames[:, : self.end(batch)]
+        stretch = slice(batch.start, frames.shape[1])
+        masks = self.masks(frames, batch, stretch)
+        contact = batch.contact[:, stretch] if self.settings.contact and batch.contact is not None else None
+        reference = self.reference(batch, base, stretch) if self.needs_reference else None
+        return self.verifier(frames[:, stretch], batch.fps, masks=masks, contact=contact, reference=reference), masks
+
+    def masks(self, frames: Float[Tensor, "B T 3 H W"], batch: Batch, stretch: slice) -> Tensor | None:
+        """Return the objects' masks in the judged stretch of ``frames``; objects are followed from the first frame on."""
+        true = None if batch.masks is None else batch.masks[:, : frames.shape[1]].float()
+        masks = object_masks(self.settings.mask_source, frames, true)
+        return None if masks is None else masks[:, stretch]
+
+    @torch.no_grad()
+    def reference(self, batch: Batch, base: Tensor | None, stretch: slice) -> Measurement:
+        """Measure the paired clip that laws compare with."""
+        if self.settings.reference == "base" and base is not None:
+            masks = self.masks(base[:, : stretch.stop], batch, stretch)
+            return self.verifier.measure(base[:, stretch], batch.fps, masks=masks)
+        if self.settings.reference == "truth" and batch.frames is not None:
+            masks = None if batch.masks is None or self.settings.mask_source == "none" else batch.masks[:, stretch].float()
+            return self.verifier.measure(batch.frames[:, stretch], batch.fps, masks=masks)
+        raise InputError("a law of this run compares with a reference clip and there is none; see reward.reference")
+
+    def logged(self, verdict: Any, masks: Tensor | None, batch: Batch) -> dict[str, Tensor]:
+        """Return what is written down of a verdict: raw value per law (NaN where it does not apply), diagnostics, IoU."""
+        nan = torch.full_like(verdict.loss.detach(), float("nan"))
+        logs = {"reward_loss": verdict.loss.detach()}
+        for name, residual in verdict.residuals.items():
+            logs[f"law/{name}"] = torch.where(residual.valid, residual.value.detach(), nan)
+        logs |= {name: value.detach() for name, value in verdict.diagnostics.items()}
+        if masks is not None and batch.masks is not None and self.settings.mask_source != "truth":
+            logs["iou"] = iou(masks.detach(), batch.masks[:, batch.start : batch.start + masks.shape[1]].float())
+        return logs
+
+
+def iou(masks: Float[Tensor, "B T N H W"], true: Float[Tensor, "B T N H W"]) -> Float[Tensor, "B"]:
+    """Return the mean soft intersection over union over frames and objects that are there; NaN if none is.
+
+    ``sum(ab) / (sum a + sum b - sum ab)`` per frame and object, as in arXiv 2503.09595.
+    """
+    both = (masks * true).sum((-2, -1))
+    either = (masks + true - masks * true).sum((-2, -1))
+    there = (true.sum((-2, -1)) > 0).to(masks.dtype)
+    count = there.sum((1, 2))
+    mean = (both / either.clamp(min=1e-6) * there).sum((1, 2)) / count.clamp(min=1)
+    return torch.where(count > 0, mean, torch.full_like(mean, float("nan")))

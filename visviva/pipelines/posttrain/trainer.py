@@ -1,0 +1,389 @@
+"""The training loop: one trainer, different objectives.
+
+An update is a pure function of the weights, the optimizer's moments, the averages and the update's number: noise and data order
+are keyed (see `plan`), the learning rate is computed (see `schedule`). A checkpoint of those is therefore all that a resumed
+run needs to end bit-identical to one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from visviva.configs.posttrain import PosttrainRecipe
+from visviva.errors import InputError
+from visviva.models.backbones.wan import WanBackbone
+from visviva.optim.teacher import Constant, Ramp, TeacherEMA
+from visviva.pipelines.posttrain import checkpoint, export, model, parallel
+from visviva.pipelines.posttrain.batch import Batch, truth
+from visviva.pipelines.posttrain.cache import weights_hash
+from visviva.pipelines.posttrain.examples import Examples
+from visviva.pipelines.posttrain.identity import identity, refuse_other
+from visviva.pipelines.posttrain.log import Log
+from visviva.pipelines.posttrain.monitor import Monitor
+from visviva.pipelines.posttrain.plan import Plan, key
+from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
+from visviva.pipelines.posttrain.rollout import Rollout
+from visviva.pipelines.posttrain.schedule import learning_rate
+from visviva.pipelines.posttrain.sft import Sft
+from visviva.pipelines.posttrain.validation import Validation
+from visviva.pipelines.posttrain.verifier import build
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay),
+    "adam": lambda p, s: torch.optim.Adam(p, lr=s.lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay),
+    "sgd": lambda p, s: torch.optim.SGD(p, lr=s.lr, momentum=s.betas[0], weight_decay=s.weight_decay),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves behind: its folder, the number of updates, and the exported weights (adapters or pipeline)."""
+
+    output: Path
+    steps: int
+    weights: Path
+    ema: Path | None
+
+
+class Trainer:
+    """Everything of one run; `run` does it.
+
+    Raises:
+        InputError: something in the recipe, the data or the checkpoints cannot be used.
+    """
+
+    def __init__(self, recipe: PosttrainRecipe, backbone: Any = None) -> None:
+        self.recipe, self.output = recipe, Path(recipe.output)
+        make_folder(self.output)
+        torch.manual_seed(key(recipe.seed, "global"))
+        self.accelerator = parallel.start(recipe.model.device, recipe.trackers, str(self.output))
+        self.device = self.accelerator.device
+        self.backbone: WanBackbone = model.load(recipe, self.device) if backbone is None else backbone
+        model.freeze(self.backbone, recipe)
+        self.examples = Examples(recipe.data)
+        self.autocast = torch.bfloat16 if recipe.mixed_precision == "bf16" else None
+        self.objective = self.make_objective()
+        networks = self.backbone.networks().values()
+        base = model.shared(self.accelerator, lambda: weights_hash([*networks, self.backbone.vae]))
+        self.validation = Validation(recipe, self.backbone, self.accelerator, self.examples, self.autocast)
+        flow_matching = recipe.method == "sft" or recipe.reward.sft_weight > 0
+        self.cache = model.conditions(self.backbone, self.examples, recipe, self.accelerator, flow_matching)
+        if recipe.data.free_encoders:
+            model.free_encoders(self.backbone, keep=recipe.weights == "full" and self.accelerator.is_main_process)
+        self.plan = Plan(
+            recipe.seed, len(self.examples), recipe.batch_size, recipe.gradient_accumulation, self.accelerator.num_processes
+        )
+        self.prepare()
+        self.identity = identity(recipe, self.plan.effective, base, self.examples.fingerprint)
+        self.step = self.resume()
+        self.log = self.start_log()
+
+    # --------------------------------------------------------------------------------------------------------------- set-up
+
+    def make_objective(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+        """Return the recipe's objective after checking that the data have what it needs."""
+        recipe, reward = self.recipe, self.recipe.reward
+        sft = Sft(self.backbone, recipe.sft, recipe.sampler.shift, self.autocast)
+        self.rollout = Rollout(
+            self.backbone,
+            recipe.sampler,
+            recompute_steps=reward.checkpointing in ("steps", "both"),
+            recompute_decoder=reward.checkpointing in ("blocks", "both"),
+            clamp=reward.clamp,
+            autocast=self.autocast,
+        )
+        self.backbone.guidance_in_graph = reward.guidance_in_graph
+        if recipe.method == "sft":
+            return sft
+        verifier = build(reward.laws, reward.probe, self.backbone.vae, allow_trivial=reward.allow_trivial, device=self.device)
+        if not verifier.differentiable:
+            raise InputError(
+                f"reward.probe.flow is {reward.probe.flow!r}, which carries no gradient; use lucas_kanade to train"
+            )
+        objective = RewardBackprop(self.rollout, verifier, reward, sft)
+        check_pairs(recipe, objective, self.examples, self.backbone.image_to_video)
+        return objective
+
+    def prepare(self) -> None:
+        """Make weights trainable, wrap them for the launch, build optimizer, averages and the frozen base's copy."""
+        recipe = self.recipe
+        model.make_trainable(self.backbone, recipe)
+        self.model = parallel.wrap(self.accelerator, parallel.Denoiser(self.backbone.networks()))
+        self.parameters: dict[str, Tensor] = dict(self.backbone.trainable())
+        self.optimizer = OPTIMIZERS[recipe.optimizer.name](list(self.parameters.values()), recipe.optimizer)
+        ema = recipe.ema
+        decay = Ramp(ema.decay) if ema.schedule == "ramp" else Constant(ema.decay)
+        self.ema = None if ema.schedule == "none" else TeacherEMA(self.parameters, decay)
+        self.base = TeacherEMA(self.parameters, Constant(1.0)) if self.uses_base() else None
+        least = {"motion_energy": recipe.monitor.motion, "object_area": recipe.monitor.area}
+        self.monitor = Monitor(least, recipe.monitor.patience)
+
+    def uses_base(self) -> bool:
+        """Return whether the frozen base generates too: as the laws' reference or for the collapse monitor."""
+        rewarded = self.recipe.method == "reward_backprop"
+        return rewarded and (self.recipe.reward.reference == "base" or self.recipe.monitor.every > 0)
+
+    def resume(self) -> int:
+        """Load the last complete checkpoint of this output, if any; return the number of finished updates."""
+        found = checkpoint.latest(self.output / "checkpoints")
+        if found is None:
+            return 0
+        saved = checkpoint.load(found)
+        refuse_other(saved.state["identity"], self.identity, self.output)
+        checkpoint.restore(self.parameters, saved.tensors["weights"], f"the checkpoint {str(found)!r}")
+        checkpoint.restore_optimizer(self.optimizer, self.parameters, saved.tensors.get("optimizer", {}))
+        if self.ema is not None:
+            state = {"step": saved.state["ema"]["step"], "decay": saved.state["ema"]["decay"], "shadow": saved.tensors["ema"]}
+            self.ema.load_state_dict(state)
+        self.monitor.low = dict(saved.state["monitor"])
+        return saved.step
+
+    def start_log(self) -> Log:
+        """Open metrics.jsonl and the trackers, and say what will happen."""
+        recipe, main = self.recipe, self.accelerator.is_main_process
+        if recipe.trackers:
+            self.accelerator.init_trackers("trackers", config=flat(recipe.model_dump(mode="json")))
+        if main:
+            (self.output / "recipe.json").write_text(recipe.model_dump_json(indent=1))
+            tqdm.write(self.summary())
+        return Log(self.output / "metrics.jsonl", self.step, self.accelerator if recipe.trackers else None, main)
+
+    def summary(self) -> str:
+        """Return what will happen, with the arithmetic of the effective batch."""
+        recipe, processes = self.recipe, self.accelerator.num_processes
+        trained = sum(p.numel() for p in self.parameters.values())
+        clips = self.plan.effective * recipe.max_steps
+        lines = [
+            f"posttrain: {recipe.method} on {len(self.examples)} examples, {trained:,} trained weights ({recipe.weights}), "
+            f"{processes} process(es) on {self.device.type}",
+            f"effective batch: {processes} processes x {recipe.batch_size} clips x {recipe.gradient_accumulation} micro-steps "
+            f"= {self.plan.effective} clips per update; {recipe.max_steps} updates = {clips} clips = "
+            f"{clips / len(self.examples):.2f} epochs",
+        ]
+        return "\n".join([*lines, *([f"continuing after update {self.step}"] if self.step else [])])
+
+    # ----------------------------------------------------------------------------------------------------------------- loop
+
+    def run(self) -> Trained:
+        """Train to ``max_steps``, validating and saving on the way; export the weights."""
+        recipe = self.recipe
+        if self.step == 0:
+            self.validate()
+        bar = tqdm(
+            range(self.step, recipe.max_steps), initial=self.step, total=recipe.max_steps, desc=recipe.method, unit="update",
+            disable=not self.accelerator.is_main_process,
+        )  # fmt: skip
+        for update in bar:
+            values = self.update(update)
+            self.step = update + 1
+            self.log.write(self.step, "train", values)
+            self.monitor.stop(self.step)
+            bar.set_postfix({n: f"{v:.4g}" for n, v in values.items() if n in ("loss", "motion_energy")})
+            last = self.step == recipe.max_steps
+            if last or (recipe.validation.every and self.step % recipe.validation.every == 0):
+                self.validate()
+            if last or self.step % recipe.save_every == 0:
+                self.save()
+        return self.finish()
+
+    def update(self, update: int) -> dict[str, float]:
+        """Do one optimizer update over the effective batch; return what is logged."""
+        began = time.perf_counter()
+        recipe = self.recipe
+        rate = learning_rate(recipe.optimizer, update, recipe.max_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        checked = self.base is not None and recipe.monitor.every > 0 and update % recipe.monitor.every == 0
+        logs: list[dict[str, Tensor]] = []
+        for micro in range(recipe.gradient_accumulation):
+            logs.append(self.micro_step(update, micro, checked))
+        norm = self.clip(update)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.parameters)
+        values = self.averaged(logs)
+        values |= {"lr": rate, "grad_norm": norm, "seconds": time.perf_counter() - began}
+        if checked:
+            base = {n.removeprefix("base/"): v for n, v in values.items() if n.startswith("base/")}
+            ratios = self.monitor.check(values, base)
+            values |= {f"ratio/{n}": v for n, v in ratios.items()}
+        return values
+
+    def micro_step(self, update: int, micro: int, checked: bool) -> dict[str, Tensor]:
+        """Add the gradient of one micro-batch; return its logs, one number per sample."""
+        batch = self.batch(update, micro)
+        frames, logs = None, {}
+        if checked or (self.base is not None and self.recipe.reward.reference == "base"):
+            frames = self.base_frames(batch)
+        last = micro == self.recipe.gradient_accumulation - 1
+        with parallel.no_exchange(self.accelerator, self.model, last):
+            loss, logs = self.model(partial(self.objective, batch, frames))
+            self.accelerator.backward(loss.sum() / (len(batch) * self.recipe.gradient_accumulation))
+        logs = {"loss": loss.detach(), **logs}
+        if checked and frames is not None and isinstance(self.objective, RewardBackprop):
+            logs |= {f"base/{n}": v for n, v in self.objective.observe(frames, batch).items()}
+        return logs
+
+    @torch.no_grad()
+    def base_frames(self, batch: Batch) -> Tensor:
+        """Return the frozen base's clips from the same noise and conditions."""
+        if self.base is None or not isinstance(self.objective, RewardBackprop):
+            raise InputError("the frozen base generates only under reward_backprop")
+        with self.base.applied(self.parameters):
+            return self.model(partial(self.rollout.frames, batch, 0, self.objective.end(batch)))
+
+    def batch(self, update: int, micro: int) -> Batch:
+        """Return this process's micro-batch."""
+        data, samples = self.recipe.data, self.plan.batch(update, self.accelerator.process_index, micro)
+        examples = [self.examples[s.clip] for s in samples]
+        condition, latents = model.condition_of([self.cache[s.clip] for s in samples], self.device)
+        return Batch(
+            condition=condition,
+            noise=self.backbone.noise([s.noise for s in samples], data.frames, data.height, data.width),
+            keys=[s.noise for s in samples],
+            fps=torch.tensor([e.fps for e in examples], dtype=torch.float32, device=self.device),
+            start=self.window_start(update),
+            latents=latents,
+            **truth(examples, self.device),  # type: ignore[arg-type]
+        )
+
+    def window_start(self, update: int) -> int:
+        """Return the first frame of the judged window: the recipe's, or one drawn per update."""
+        window = self.recipe.reward.window
+        if window.start != "random":
+            return window.start
+        free = self.recipe.data.frames - (window.frames or self.recipe.data.frames)
+        generator = torch.Generator().manual_seed(key(self.recipe.seed, "window", update))
+        return int(torch.randint(free + 1, (), generator=generator))
+
+    def clip(self, update: int) -> float:
+        """Clip the gradient's global norm; return the norm before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.recipe.optimizer.clip)
+        value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if not math.isfinite(value):
+            raise InputError(
+                f"the gradient norm is {value} at update {update + 1}; lower optimizer.lr or reward.grad_steps and start again "
+                "in another output; the checkpoints of this run are kept"
+            )
+        return value
+
+    def averaged(self, logs: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Return the mean over all samples of the update and all processes; samples where a law does not apply are left out."""
+        names = sorted(logs[0])
+        table = torch.stack([torch.cat([log[n].float() for log in logs]) for n in names], dim=1)
+        gathered = self.accelerator.gather(table.contiguous()).double()
+        known = torch.isfinite(gathered)
+        means = torch.where(known, gathered, 0.0).sum(0) / known.sum(0)
+        return dict(zip(names, means.tolist(), strict=True))
+
+    # -------------------------------------------------------------------------------------------------- validating and saving
+
+    def validate(self) -> None:
+        """Generate the validation clips and log what they measure, with the averaged weights if the recipe says so."""
+        if self.recipe.validation.every == 0:
+            return
+        if self.ema is not None and self.recipe.validation.ema and self.step > 0:
+            with self.ema.applied(self.parameters):
+                values = self.validation.run(self.model, self.step)
+        else:
+            values = self.validation.run(self.model, self.step)
+        self.log.write(self.step, "validation", values)
+
+    def save(self) -> None:
+        """Write a checkpoint; every process takes part in gathering, the main one writes."""
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "weights": checkpoint.gathered(self.parameters),
+            "optimizer": checkpoint.optimizer_tensors(self.optimizer, self.parameters),
+        }
+        state: dict[str, Any] = {"identity": self.identity, "monitor": self.monitor.low}
+        if self.ema is not None:
+            shadow = self.ema.state_dict()
+            groups["ema"] = checkpoint.gathered(shadow["shadow"])
+            state["ema"] = {"step": shadow["step"], "decay": shadow["decay"]}
+        together(
+            self.accelerator, lambda: checkpoint.save(self.output / "checkpoints", self.step, groups, state, self.recipe.keep)
+        )
+
+    def finish(self) -> Trained:
+        """Export the trained (and averaged) weights and close the trackers."""
+        write = export.lora if self.recipe.weights == "lora" else export.pipeline
+        name = "lora" if self.recipe.weights == "lora" else "model"
+        weights = checkpoint.gathered(self.parameters)
+        together(self.accelerator, lambda: write(self.backbone, weights, self.output / name))
+        if self.ema is not None:
+            averages = checkpoint.gathered(self.ema.shadow)
+            together(self.accelerator, lambda: write(self.backbone, averages, self.output / f"{name}-ema"))
+        if self.recipe.trackers:
+            self.accelerator.end_training()
+        ema = self.output / f"{name}-ema" if self.ema is not None else None
+        if self.accelerator.is_main_process:
+            tqdm.write(f"posttrain: {self.step} updates done; weights in {self.output / name}")
+        return Trained(self.output, self.step, self.output / name, ema)
+
+
+def check_pairs(recipe: PosttrainRecipe, objective: RewardBackprop, examples: Examples, image_to_video: bool) -> None:
+    """Refuse laws and masks that need a true clip paired with the generated one where there is none."""
+    reward = recipe.reward
+    paired = examples.paired and image_to_video
+    needy = [term.law.name for term in objective.verifier.terms if "reference" in term.law.needs]
+    if needy and (reward.reference == "none" or (reward.reference == "truth" and not paired)):
+        reason = (
+            "reward.reference is 'none'"
+            if reward.reference == "none"
+            else "the data are prompts without clips"
+            if not examples.paired
+            else "a text-to-video model's clip does not start from the data's clip"
+        )
+        raise InputError(
+            f"the law {needy[0]!r} compares with a paired clip, but {reason}; set reward.reference: base (the frozen base's "
+            "clip from the same noise), or take the kinematic laws with motion_floor"
+        )
+    if reward.mask_source in ("track", "truth") and not (paired and examples[0].masks is not None):
+        reason = "a text-to-video clip does not start from the data's clip" if not image_to_video else "the clips have no masks"
+        raise InputError(
+            f"reward.mask_source is {reward.mask_source!r}, which needs the objects' true masks, but {reason}; use 'motion' "
+            "(found in the generated clip) or 'none' (whole frame)"
+        )
+
+
+def make_folder(path: Path) -> None:
+    """Make the output folder, or say why it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output {str(path)!r} cannot be a folder: {error.strerror}; choose another path") from error
+
+
+def together(accelerator: Any, write: Callable[[], Any]) -> None:
+    """Let the main process write while the others wait; an `InputError` there is raised on all."""
+    message: str | None = None
+    if accelerator.is_main_process:
+        try:
+            write()
+        except InputError as error:
+            message = str(error)
+    message = model.shared(accelerator, lambda: message)
+    if message is not None:
+        raise InputError(message)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as dotted names with values that every tracker takes."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value if isinstance(value, bool | int | float | str) else str(value)
+    return leaves
