@@ -283,6 +283,21 @@ class TestLora:
         assert (a.int() - b.int()).abs().float().mean() > 1
         assert rows(tuned)[0]["lora"] != rows(plain)[0]["lora"] is None
 
+    def test_adapters_of_two_experts_are_both_loaded(self, tmp_path):
+        from diffusers import WanImageToVideoPipeline
+
+        def experts():
+            one, two = tiny_wan("test", seed=0), tiny_wan("test", seed=1)
+            parts = {**one.pipeline.components, "transformer_2": two.transformer}
+            return WanBackbone(WanImageToVideoPipeline(**parts, boundary_ratio=0.9, expand_timesteps=True))
+
+        trained = experts()
+        trained.add_lora(rank=2)
+        count = trained.save_lora(tmp_path)
+        assert load_lora(experts(), tmp_path) == count
+        with pytest.raises(InputError, match="second expert"):
+            load_lora(tiny_wan("test"), tmp_path)
+
     def test_adapters_of_another_model_are_refused(self, adapter, tmp_path):
         from safetensors.torch import load_file, save_file
 

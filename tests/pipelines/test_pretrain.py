@@ -78,6 +78,9 @@ def test_both_losses_fall_and_latents_are_standardised(clips_folder: Path, tmp_p
     latents = WanBackbone.load(model).encode(clips.floats(torch.arange(4)))
     assert abs(float(latents.mean())) < 0.1
     assert abs(float(latents.std()) - 1) < 0.15
+    assert f"held-out round trip {psnr[-1]:.2f} dB" in (model / "README.md").read_text()
+    assert json.loads((model / "recipe.json").read_text()) == json.loads(recipe.model_dump_json())
+    assert (model / "curves.png").stat().st_size > 1000
 
 
 def test_stale_latents_are_never_reused(clips_folder: Path, tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_optimizers_share_out_every_parameter_once() -> None:
 
 def test_noise_levels_follow_the_shifted_logit_normal() -> None:
     levels = denoiser.noise_levels(20000, 3.0, generator(0, "test", 0))
-    assert 0 < levels.min()
+    assert levels.min() > 0
     assert levels.max() < 1
     assert abs(float(levels.median()) - 0.75) < 0.01
 
@@ -121,7 +124,7 @@ def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[50] == 1.0
     assert 0 < rates[99] < 0.05
-    assert all(b >= a for a, b in zip(rates[:10], rates[1:10], strict=False))
+    assert rates[:50] == sorted(rates[:50])
 
 
 def test_mirroring_exchanges_left_and_right() -> None:

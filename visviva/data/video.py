@@ -66,6 +66,7 @@ def read_video(path: str | Path, max_frames: int | None = None) -> Video:
 
 def _decode(path: Path, max_frames: int | None) -> tuple[list[np.ndarray], list[float]]:
     import av
+    from av.video.reformatter import VideoReformatter
 
     frames: list[np.ndarray] = []
     times: list[float] = []
@@ -73,11 +74,12 @@ def _decode(path: Path, max_frames: int | None) -> tuple[list[np.ndarray], list[
         if not container.streams.video:
             raise InputError(f"{path}: holds no video stream; give a video file")
         stream = container.streams.video[0]
-        if stream.width * stream.height < 256 * 256:
+        if stream.codec_context.width * stream.codec_context.height < 256 * 256:
             stream.codec_context.thread_count = 1  # handing tiny frames between threads costs more than decoding them
+        reformatter = VideoReformatter()  # one for all frames: a new one per frame costs ten times the conversion
         for frame in container.decode(stream):
             turns = round((frame.rotation or 0) / 90) % 4
-            frames.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+            frames.append(np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), turns))
             times.append(float(frame.time) if frame.time is not None else len(times) / float(stream.average_rate or 25))
             if max_frames is not None and len(frames) == max_frames:
                 break

@@ -1,9 +1,10 @@
 """Where a track stops being one smooth motion: jumps of position or velocity between two frames, found and dated.
 
-Around every gap between two frames, up to ``reach`` frames on either side are fitted per coordinate by a common cubic plus a step in
-position and a step in velocity at the gap. The two steps are tested against the noise left by the fit (and not below the track's own
-third-difference noise). A smooth motion, even a fast swing, needs no steps; a bounce, a hand letting go, a cut, a dropped frame or a
-change of frame timing does. Flights are the stretches between breaks; laws of constant acceleration are fitted inside them only.
+Around every gap between two frames, up to ``reach`` frames on either side are fitted per coordinate by a common cubic plus a
+step in position and a step in velocity at the gap. The two steps are tested against the noise left by the fit (and not below
+the track's own third-difference noise). A smooth motion, even a fast swing, needs no steps; a bounce, a hand letting go, a cut,
+a dropped frame or a change of frame timing does. Flights are the stretches between breaks; laws of constant acceleration are
+fitted inside them only.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Break:
         )
 
 
-def jump_strength(positions: NDArray[np.float64], times: NDArray[np.float64], sigma: float, reach: int = 8) -> list[Break | None]:
+def jump_strength(
+    positions: NDArray[np.float64], times: NDArray[np.float64], sigma: float, reach: int = 8
+) -> list[Break | None]:
     """Return the fitted jump at every gap k -> k+1, or None where fewer than four frames stand on either side.
 
     Args:
@@ -64,12 +67,15 @@ def find_breaks(
 
 
 def flights(positions: NDArray[np.float64], breaks: list[Break], longest_gap: int = 3) -> list[NDArray[np.int64]]:
-    """Return the frames of each stretch between breaks (and between gaps longer than ``longest_gap`` frames), in order of time."""
+    """Return the frames of each stretch between breaks (and between gaps longer than ``longest_gap`` frames), in order of
+    time."""
     seen = np.flatnonzero(np.isfinite(positions[:, 0]))
     if not len(seen):
         return []
     ends = {b.frame for b in breaks}
-    cuts = [i for i in range(1, len(seen)) if seen[i] - seen[i - 1] > longest_gap or any(seen[i - 1] <= e < seen[i] for e in ends)]
+    cuts = [
+        i for i in range(1, len(seen)) if seen[i] - seen[i - 1] > longest_gap or any(seen[i - 1] <= e < seen[i] for e in ends)
+    ]
     return [stretch for stretch in np.split(seen, cuts) if len(stretch)]
 
 
@@ -95,8 +101,8 @@ def _jump(positions: NDArray, times: NDArray, sigma: float, reach: int, k: int) 
 def local_residuals(positions: NDArray[np.float64], reach: int = 6) -> NDArray[np.float64]:
     """Return, per frame, how far its second difference is from that of its neighbours, (T, 2) [px]; NaN where unknown.
 
-    ``x_{k+1} - 2 x_k + x_{k-1}`` minus the median of the same over the frames 2 to ``reach`` away: what constant acceleration leaves at
-    one place. It shows a single displaced frame, a dropped frame and a kick, each in the frame where it happened.
+    ``x_{k+1} - 2 x_k + x_{k-1}`` minus the median of the same over the frames 2 to ``reach`` away: what constant acceleration
+    leaves at one place. It shows a single displaced frame, a dropped frame and a kick, each in the frame where it happened.
     """
     second = np.full_like(positions, np.nan)
     second[1:-1] = positions[2:] - 2 * positions[1:-1] + positions[:-2]

@@ -1,12 +1,14 @@
 """Whether the camera stood still: global motion of the background, compensated where it is small and certain.
 
-Every frame is aligned to the middle one by robust least squares on the grey values at all edges (inverse-compositional Gauss-Newton,
-Baker and Matthews 2004): a similarity (shift, roll, zoom) and a gain and offset of brightness, with Geman-McClure weights so that
-moving objects drop out. Edges are used jointly, so a wall with a door frame is enough; corners are not needed. Each frame starts from
-its neighbour's answer, which is why motion between frames must stay within a few pixels of the working image.
+Every frame is aligned to the middle one by robust least squares on the grey values at all edges (inverse-compositional
+Gauss-Newton, Baker and Matthews 2004): a similarity (shift, roll, zoom) and a gain and offset of brightness, with Geman-McClure
+weights so that moving objects drop out. Edges are used jointly, so a wall with a door frame is enough; corners are not needed.
+Each frame starts from its neighbour's answer, which is why motion between frames must stay within a few pixels of the working
+image.
 
-The result says *fixed*, *compensated* or *refused*, each with the sentence a report prints. A similarity is exact for a camera that
-rolls or zooms, or for a flat background; the parallax of a walking camera is not removed, it shows as poor agreement and is refused.
+The result says *fixed*, *compensated* or *refused*, each with the sentence a report prints. A similarity is exact for a camera
+that rolls or zooms, or for a flat background; the parallax of a walking camera is not removed, it shows as poor agreement and
+is refused.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ def camera_motion(frames: NDArray[np.uint8], still: float = STILL, largest: floa
         sentence = f"the camera stood still (the background shifts by at most {shift[~lost].max():.2f} px of a {size})"
         return CameraMotion(fixed, shift, agreement, "fixed", sentence)
     if shift.max() > largest * diagonal:
-        sentence = f"the camera moves by {shift.max() / diagonal:.0%} of the image diagonal; at most {largest:.0%} is compensated"
+        sentence = (
+            f"the camera moves by {shift.max() / diagonal:.0%} of the image diagonal; at most {largest:.0%} is compensated"
+        )
         return CameraMotion(transforms, shift, agreement, "refused", sentence)
     sentence = f"the camera moves by up to {shift.max():.1f} px of a {size}; the motion is compensated"
     return CameraMotion(transforms, shift, agreement, "compensated", sentence)
@@ -113,7 +117,9 @@ class _Reference:
         y, x = np.divmod(edge, width)
         u, v = x - (width - 1) / 2, y - (height - 1) / 2
         gx, gy, values = dx.ravel()[edge], dy.ravel()[edge], image.ravel()[edge]
-        design = np.stack([gx, gy, (gx * u + gy * v) / width, (gy * u - gx * v) / width, values / 100, np.ones(len(edge))], axis=1)
+        design = np.stack(
+            [gx, gy, (gx * u + gy * v) / width, (gy * u - gx * v) / width, values / 100, np.ones(len(edge))], axis=1
+        )
         return cls(values.astype(np.float64), x.astype(np.float32), y.astype(np.float32), design.astype(np.float64))
 
     def align(self, frame: NDArray[np.uint8], start: NDArray, iterations: int = 12) -> tuple[NDArray[np.float64], float]:

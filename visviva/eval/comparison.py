@@ -41,7 +41,8 @@ class Group:
     @property
     def sentence(self) -> str:
         """Return the group's result in words."""
-        where = " ".join(part for part in (self.primitive.replace("_", " "), f"({self.split})" if self.split else "") if part)
+        what = "all primitives" if self.primitive == "all" else self.primitive.replace("_", " ") or "all clips"
+        where = f"{what}, {self.split.upper()}" if self.split else what
         gain = self.improvement
         if math.isnan(gain.low):
             return f"{where}: {gain.value:+.1%} on average over the five metrics; one scene gives no interval."
@@ -59,9 +60,9 @@ class Group:
 def compare(before: Run, after: Run, *, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> list[Group]:
     """Compare two runs, clips paired by scene (and training seed), scenes resampled together.
 
-    The first groups are the splits over all primitives, then each primitive within each split. Where the clips of ``after`` carry
-    training seeds (`visviva.eval.run.merged`), seeds are resampled too. Clips of one run only are an error: a comparison on the
-    scenes that happened to work in both is not one.
+    The first groups are the splits over all primitives, then each primitive within each split. Where the clips of ``after``
+    carry training seeds (`visviva.eval.run.merged`), seeds are resampled too. Clips of one run only are an error: a comparison
+    on the scenes that happened to work in both is not one.
 
     Example::
 

@@ -68,7 +68,10 @@ def _object(track: NDArray, true: NDArray, times: NDArray, height: int) -> list[
         dx, dy = track[worst] - true[worst]
         side = ("below" if dy > 0 else "above") if abs(dy) > abs(dx) else ("right of" if dx > 0 else "left of")
         said.append(f"by frame {worst} it is {off[worst]:.1f} px {side} the true position")
-    mine, truth = Motion.of(np.where(both[:, None], track, np.nan), times), Motion.of(np.where(both[:, None], true, np.nan), times)
+    mine, truth = (
+        Motion.of(np.where(both[:, None], track, np.nan), times),
+        Motion.of(np.where(both[:, None], true, np.nan), times),
+    )
     if mine is None or truth is None:
         return said
     size = float(np.linalg.norm(truth.acceleration))

@@ -4,20 +4,21 @@ Model, in metres with y down, for the longest flight between breaks (`visviva.ev
 
     x(s) = c0 + v0 s + g s^2 / 2 - k D(s),     D(s) = double integral of |v| v,     s = t + r (row - middle) / rows * frame time
 
-g = (g_x, g_y). The drag constant k [1/m] is rho C_d A / (2 m) of the object (about 0.13 for a table-tennis ball, 0.02 for a tennis
-ball). r is the readout of a rolling shutter as a share of the frame time: rows lower in the image are exposed later, which makes a
-falling object's acceleration seem to grow by 3 r v per image height. Rows run along the long side of the sensor, so in a portrait
-clip the readout runs along x, in an unknown direction. D and s are computed from the fit and updated, so every step is linear least
-squares. What the clip cannot tell is given a stated prior instead of being ignored: k normal about 0 with standard deviation
-0.15 1/m, not negative; r about 0 with 0.5, within 0..1 (-1..1 in portrait); g_x, the camera's roll, zero within 3 degrees.
-The noise that enters is the residual's standard deviation times the root of its integrated autocorrelation time, because the
-residuals of a real track are smooth (lens, edges in the background), not independent.
+g = (g_x, g_y). The drag constant k [1/m] is rho C_d A / (2 m) of the object (about 0.13 for a table-tennis ball, 0.02 for a
+tennis ball). r is the readout of a rolling shutter as a share of the frame time: rows lower in the image are exposed later,
+which makes a falling object's acceleration seem to grow by 3 r v per image height. Rows run along the long side of the sensor,
+so in a portrait clip the readout runs along x, in an unknown direction. D and s are computed from the fit and updated, so every
+step is linear least squares. What the clip cannot tell is given a stated prior instead of being ignored: k normal about 0 with
+standard deviation 0.15 1/m, not negative; r about 0 with 0.5, within 0..1 (-1..1 in portrait); g_x, the camera's roll, zero
+within 3 degrees. The noise that enters is the residual's standard deviation times the root of its integrated autocorrelation
+time, because the residuals of a real track are smooth (lens, edges in the background), not independent.
 
 Budget (standard errors relative to g, added in quadrature; the interval is +-1.96 of the sum at 95 %):
-``scale`` as given or as measured; ``tracking`` noise with k, r and g_x known; ``drag and roll``, then ``rolling shutter``, what not
-knowing them adds; ``timing``, twice the relative error of the frame clock; ``depth``, motion towards the camera by the change of
-apparent width; ``pitch``, a camera nodding by up to 6 degrees; ``windows``, the standard deviation of g over the first, middle and
-last half of the flight. Windows are printed, also fitted by a plain parabola, so that their disagreement is seen.
+``scale`` as given or as measured; ``tracking`` noise with k, r and g_x known; ``drag and roll``, then ``rolling shutter``, what
+not knowing them adds; ``timing``, twice the relative error of the frame clock; ``depth``, motion towards the camera by the
+change of apparent width; ``pitch``, a camera nodding by up to 6 degrees; ``windows``, the standard deviation of g over the
+first, middle and last half of the flight. Windows are printed, also fitted by a plain parabola, so that their disagreement is
+seen.
 
 The laboratory method (fit of a thrown ball with drag) is textbook; the budget and the priors are ours.
 """
@@ -59,7 +60,8 @@ class Scale:
 
 @dataclass(frozen=True)
 class Window:
-    """Gravity from a part of the flight: frames first..last, with the flight's drag and shutter, and by a plain parabola [m/s^2]."""
+    """Gravity from a part of the flight: frames first..last, with the flight's drag and shutter, and by a plain parabola
+    [m/s^2]."""
 
     first: int
     last: int
@@ -72,10 +74,11 @@ class Flight:
     """One constant-acceleration flight in pixels, whether or not there is a scale.
 
     Attributes:
-        frames: the frames of the flight. acceleration: (ax, ay) [px/s^2] of one parabola seen through a rolling shutter; sigma: its
-            standard error with autocorrelated residuals [px/s^2]; readout: of the shutter, as a share of the frame time.
+        frames: the frames of the flight. acceleration: (ax, ay) [px/s^2] of one parabola seen through a rolling shutter; sigma:
+            its standard error with autocorrelated residuals [px/s^2]; readout: of the shutter, as a share of the frame time.
         halves: (ax, ay) of the first, middle and last half of the flight [px/s^2]; spread: their standard deviation.
-        fitted, residuals: (n, 2) [px]; residual: root mean square distance [px]; extent: diagonal of the path's box [px]; ratio.
+        fitted, residuals: (n, 2) [px]; residual: root mean square distance [px]; extent: diagonal of the path's box [px];
+            ratio.
         breaks: where the track is not one smooth motion. displaced: frames left out because they alone stand off the path.
         others: the other flights of the clip, as (first, last, ay [px/s^2]); listed, not pooled.
         local: per clip frame, second difference against its neighbours, (T, 2) [px].
@@ -195,8 +198,9 @@ class Gravity:
 def scale_from_object(track: Track, frames: NDArray[np.int64], size: float, relative_error: float = 0.015) -> Scale:
     """Return the scale from an object of known width (a ball's diameter) [m].
 
-    Its apparent width is the median over the frames; its error joins the frame scatter, the softness of the edge (uniform between
-    the 25 % and the 50 % contour) and the tolerance of the object itself (``relative_error``; a tennis ball is 6.54-6.86 cm).
+    Its apparent width is the median over the frames; its error joins the frame scatter, the softness of the edge (uniform
+    between the 25 % and the 50 % contour) and the tolerance of the object itself (``relative_error``; a tennis ball is
+    6.54-6.86 cm).
     """
     if not size > 0:
         raise InputError(f"the object's size must be a positive number of metres, not {size}")
@@ -284,7 +288,9 @@ def measure_gravity(
     ax, ay = flight.acceleration
     angle = math.degrees(math.atan2(abs(ax), ay))
     if angle > steepest:
-        raise Unmeasurable(f"the acceleration points {angle:.0f} degrees away from down in the image, so it is not gravity alone")
+        raise Unmeasurable(
+            f"the acceleration points {angle:.0f} degrees away from down in the image, so it is not gravity alone"
+        )
     t = track.times[flight.frames] - track.times[flight.frames].mean()
     p = track.positions[flight.frames] * scale.metres_per_pixel
     fit = _Fit.of(t, p, track.sigma * scale.metres_per_pixel, _row_times(track, flight.frames), drag=True)
@@ -330,7 +336,8 @@ def measure_gravity(
 
 
 def _row_times(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
-    """Return when each position is exposed for a readout of one frame time [s], (n,), and the least readout (-1 in portrait, else 0)."""
+    """Return when each position is exposed for a readout of one frame time [s], (n,), and the least readout (-1 in portrait,
+    else 0)."""
     width, height = track.size
     along, size = (1, height) if width >= height else (0, width)
     frame_time = float(np.median(np.diff(track.times)))
@@ -341,8 +348,8 @@ def _row_times(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray[np.floa
 class _Fit:
     """c0, v0, g per axis, drag k and readout r of one flight, with priors; units of the given positions.
 
-    ``sigmas``: standard error of g_y with k, r and roll known; with r known; with none known. ``times``: exposure times s about their
-    mean. ``basis``: D(s).
+    ``sigmas``: standard error of g_y with k, r and roll known; with r known; with none known. ``times``: exposure times s about
+    their mean. ``basis``: D(s).
     """
 
     acceleration: tuple[float, float]
@@ -459,7 +466,8 @@ def _halves(n: int) -> list[NDArray[np.int64]]:
 
 
 def _without_displaced(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
-    """Leave out frames that alone stand off their neighbours' parabola by more than six standard errors; at most a tenth of them."""
+    """Leave out frames that alone stand off their neighbours' parabola by more than six standard errors; at most a tenth of
+    them."""
     kept, displaced = frames, []
     for _ in range(len(frames) // 10):
         off = np.zeros(len(kept))
@@ -480,7 +488,8 @@ def _without_displaced(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray
 
 
 def _autocorrelation(residuals: NDArray) -> float:
-    """Return the integrated autocorrelation time of the residuals [frames], at least 1: summed until it first drops below zero."""
+    """Return the integrated autocorrelation time of the residuals [frames], at least 1: summed until it first drops below
+    zero."""
     centred = residuals - residuals.mean(0)
     power = float((centred**2).sum())
     total = 1.0

@@ -7,10 +7,10 @@ come from centroids or from flow, the unit and the frame-rate normalisation are 
     v_k = (c_{k+1} - c_k) / dt          RMSE_v = sqrt(mean_k |v_k - v*_k|^2)        [H/s]
     a_k = (v_{k+1} - v_k) / dt          RMSE_a = sqrt(mean_k |a_k - a*_k|^2)        [H/s^2]
 
-(Euclidean norm inside, mean over frames outside; dt from true timestamps). Second differences amplify centroid noise of standard
-deviation s to ``sqrt(6) s fps^2`` per axis, so never read RMSE_a without its noise floor, and fit before quoting an acceleration.
-Slow-motion playback changes both units: divide the timestamps first. Frames without a centroid are cut, not interpolated:
-a difference that touches one is NaN.
+(Euclidean norm inside, mean over frames outside; dt from true timestamps). Second differences amplify centroid noise of
+standard deviation s to ``sqrt(6) s fps^2`` per axis, so never read RMSE_a without its noise floor, and fit before quoting an
+acceleration. Slow-motion playback changes both units: divide the timestamps first. Frames without a centroid are cut, not
+interpolated: a difference that touches one is NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from visviva.physics.kinematics import AccelerationFit, acceleration_fit
 
 
 def velocities(positions: Float[Tensor, "T 2"], times: Float[Tensor, " T"]) -> Float[Tensor, "T-1 2"]:
-    """Return forward differences of position over time, in the unit of ``positions`` per second; NaN next to a missing position."""
+    """Return forward differences of position over time, in the unit of ``positions`` per second; NaN next to a missing
+    position."""
     _check(positions, times, 2)
     return positions.diff(dim=0) / times.diff()[:, None]
 
@@ -111,7 +112,9 @@ def quadratic_fit(positions: Float[Tensor, "T 2"], times: Float[Tensor, " T"]) -
     _check(positions, times, 4)
     valid = positions.isfinite().all(1)
     if int(valid.sum()) < 4:
-        raise InputError(f"a constant acceleration needs at least 4 tracked frames to be tested, this track has {int(valid.sum())}")
+        raise InputError(
+            f"a constant acceleration needs at least 4 tracked frames to be tested, this track has {int(valid.sum())}"
+        )
     fit = acceleration_fit(positions.double()[None], times.double()[None], valid[None])
     residuals = torch.where(valid[:, None], positions.double() - fit.at(times.double()[None])[0], math.nan)
     path = positions.double()[valid]

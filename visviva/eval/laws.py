@@ -1,8 +1,9 @@
 """What the laws say of a clip, read by one probe: residual, uncertainty, validity, and the maps for pictures.
 
-The same laws that post-training uses, here without gradient. Three readings of constant acceleration stand side by side (`object`:
-mean flow in the object's mask; `material`: flow followed along itself; `eulerian`: the fixed-pixel residual of NewtonRewards, which
-is not zero for perfect physics), and the motion floor beside them, because a frozen clip satisfies all three.
+The same laws that post-training uses, here without gradient. Three readings of constant acceleration stand side by side
+(`object`: mean flow in the object's mask; `material`: flow followed along itself; `eulerian`: the fixed-pixel residual of
+NewtonRewards, which is not zero for perfect physics), and the motion floor beside them, because a frozen clip satisfies all
+three.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class LawScore:
 
 @dataclass(frozen=True)
 class LawReading:
-    """All laws of one clip, and maps: flow (T-1, 2, H, W) [px/frame] and the residual field (T', H, W) of constant acceleration."""
+    """All laws of one clip, and maps: flow (T-1, 2, H, W) [px/frame] and the residual field (T', H, W) of constant
+    acceleration."""
 
     scores: list[LawScore]
     flow: Tensor

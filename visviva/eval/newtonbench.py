@@ -9,7 +9,8 @@ Two conventions, both always reported:
 - *as coded*: frames without a predicted object are dropped from the mean, as the published code does. A clip whose object
   vanishes is then judged on the frames where it still looked right.
 - *penalised* (what tables and comparisons use): a frame in which the true object is visible and the predicted one is not
-  counts as the worst thing a visible object could have done. For ``l2``: sitting in the image corner farthest from the truth. For
+  counts as the worst thing a visible object could have done. For ``l2``: sitting in the image corner farthest from the truth.
+  For
   ``chamfer``: twice the largest distance from a true pixel to its farthest corner. For ``iou``: 0. For the velocity: moving at
   the truth's top speed V in the wrong direction, error 2V; for the acceleration: such a reversal within one frame, 2V fps
   (V is at least one image height per clip duration). Visible errors are capped at the same bounds, so that
@@ -99,7 +100,9 @@ class ClipScore:
         for group in ("penalised", "as_coded"):
             content[group] = {m: {"value": s.value, "used": s.used, "asked": s.asked} for m, s in getattr(self, group).items()}
         for name in ("track", "true_track"):
-            content[name] = [[None if p is None or p[0] is None else [round(x, 3) for x in p] for p in f] for f in content[name]]
+            content[name] = [
+                [None if p is None or p[0] is None else [round(x, 3) for x in p] for p in f] for f in content[name]
+            ]
         return finite(content)
 
     @classmethod
@@ -147,7 +150,9 @@ def score_clip(
     times = torch.arange(len(masks), dtype=torch.float64) / fps
     objects = [_score_object(masks[:, n], true[:, n], times) for n in range(true.shape[1]) if bool(true[:, n].any())]
     if not objects:
-        raise InputError(f"clip {key!r}: no true object is visible in any of the {len(true)} paired frames; nothing can be scored")
+        raise InputError(
+            f"clip {key!r}: no true object is visible in any of the {len(true)} paired frames; nothing can be scored"
+        )
     penalised = {m: _mean_score(m, [o["penalised"][m] for o in objects], fps, true.shape[2]) for m in UNITS}
     as_coded = {m: _mean_score(m, [o["as_coded"][m] for o in objects], fps, true.shape[2]) for m in UNITS}
     return ClipScore(
@@ -167,7 +172,9 @@ def score_clip(
     )
 
 
-def failed_clip(true: Bool[Tensor, "T N H W"], fps: float, reason: str, *, key: str, scene: str = "", **labels: Any) -> ClipScore:
+def failed_clip(
+    true: Bool[Tensor, "T N H W"], fps: float, reason: str, *, key: str, scene: str = "", **labels: Any
+) -> ClipScore:
     """Return the scores of a clip that could not be read or generated: an empty clip's penalties, and the reason."""
     score = score_clip(torch.zeros_like(true), true, fps, key=key, scene=scene, **labels)
     return ClipScore(**{**score.__dict__, "failure": reason})
@@ -175,11 +182,15 @@ def failed_clip(true: Bool[Tensor, "T N H W"], fps: float, reason: str, *, key: 
 
 def _comparable(masks: Tensor, true: Tensor, fps: float, true_fps: float) -> tuple[Tensor, Tensor]:
     if masks.shape[1] != true.shape[1]:
-        raise InputError(f"{masks.shape[1]} predicted objects but {true.shape[1]} true ones; give one mask channel per true object")
+        raise InputError(
+            f"{masks.shape[1]} predicted objects but {true.shape[1]} true ones; give one mask channel per true object"
+        )
     (h, w), (height, width) = masks.shape[2:], true.shape[2:]
     if (h, w) != (height, width):
         if abs(h * width - w * height) > 0.02 * w * height:
-            raise InputError(f"clip of {w}x{h} pixels cannot be compared with a true clip of {width}x{height}: the aspect ratios differ")
+            raise InputError(
+                f"clip of {w}x{h} pixels cannot be compared with a true clip of {width}x{height}: the aspect ratios differ"
+            )
         resized = functional.interpolate(masks.float(), size=(height, width), mode="area" if h > height else "nearest")
         masks = resized > 0.5
     pairs = trajectory.aligned(len(masks), fps, len(true), true_fps)
@@ -235,7 +246,8 @@ def _differences(track: Tensor, truth: Tensor, times: Tensor, top: float, jump: 
 
 
 def _worst(true: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return per frame the offset (|x|, |y|) to the image corner farthest from the true centroid, and the same for any true pixel."""
+    """Return per frame the offset (|x|, |y|) to the image corner farthest from the true centroid, and the same for any true
+    pixel."""
     height, width = true.shape[1:]
     size = torch.tensor([width - 1, height - 1], dtype=torch.float64)
     corner = torch.maximum(truth, size - truth)
@@ -288,7 +300,8 @@ def _nested(tracks: list[Tensor]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a group of clips, their counts, the interval of each metric's mean, and the plain as-coded means."""
+    """One line of the table: a group of clips, their counts, the interval of each metric's mean, and the plain as-coded
+    means."""
 
     primitive: str
     split: str

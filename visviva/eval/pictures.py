@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def pixels(frames: Float[Tensor, "*T 3 H W"]) -> UInt8[Tensor, "*T 3 H W"]:
     return (torch.nan_to_num(frames).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 
-def film(panels: Sequence[UInt8[Tensor, "T 3 H W"]], fps: float, height: int = 160, crf: int = 23) -> bytes:
+def film(panels: Sequence[UInt8[Tensor, "T 3 H W"]], fps: float, height: int = 192, crf: int = 23) -> bytes:
     """Return an H.264 film of the panels side by side, cut to the shortest, scaled to about ``height`` pixels; small ones by whole factors."""
     count = min(len(p) for p in panels)
     scaled = [_to_height(p[:count], height) for p in panels]
@@ -96,21 +97,42 @@ def heat(field: Float[Tensor, "H W"], most: float) -> UInt8[Tensor, "3 H W"]:
     return (torch.stack(channels) * 255).to(torch.uint8)
 
 
-def maps(
-    frames: UInt8[Tensor, "T 3 H W"], flow: Float[Tensor, "t 2 H W"], field: Float[Tensor, "s H W"] | None, columns: int = 5
-) -> list[list[Tensor]]:
-    """Return rows of pictures at a few moments: frame, flow, and the law's residual field (if there is one)."""
-    last = len(flow) if field is None else min(len(flow), len(field))
-    moments = np.unique(np.linspace(0, last - 1, min(columns, last)).round().astype(int))
-    fastest = float(torch.nan_to_num(flow).norm(dim=1).flatten().quantile(0.995)) if flow.numel() < 2**24 else float(flow.abs().max())
-    rows = [[frames[k] for k in moments], [flow_colours(flow[k], fastest) for k in moments]]
-    if field is not None:
-        most = float(torch.nan_to_num(field).max())
-        rows.append([heat(field[k], most) for k in moments])
+@dataclass(frozen=True)
+class Maps:
+    """What to show of a clip besides its frames: flow (t, 2, H, W) [px/frame], residual field (s, H, W) or None."""
+
+    frames: Tensor
+    flow: Tensor
+    field: Tensor | None
+
+
+def map_rows(clips: Sequence[Maps], columns: int = 6) -> list[list[Tensor]]:
+    """Return rows of pictures at a few moments, for each clip its frames, its flow and its residual field, on common colour scales."""
+    fastest = max(_high(c.flow.norm(dim=1)) for c in clips)
+    most = max((_high(c.field) for c in clips if c.field is not None), default=0.0)
+    rows = []
+    for clip in clips:
+        last = len(clip.flow) if clip.field is None else min(len(clip.flow), len(clip.field))
+        moments = np.linspace(0, last - 1, columns).round().astype(int)
+        rows += [[clip.frames[k] for k in moments], [flow_colours(clip.flow[k], fastest) for k in moments]]
+        if clip.field is not None:
+            rows.append([heat(clip.field[k], most) for k in moments])
     return rows
 
 
-def overlay(frames: UInt8[Tensor, "T 3 H W"], track: Track, flight: Flight | None, longest: int = 400) -> UInt8[Tensor, "T 3 h w"]:
+def _high(values: Tensor) -> float:
+    """Return a robust top: the 98th percentile of what is not next to zero in each frame, and of those the upper quartile."""
+    tops = []
+    for frame in torch.nan_to_num(values).float():
+        known = frame[frame > 1e-3 * frame.max().clamp(min=1e-12)]
+        if len(known):
+            tops.append(float(known[:: max(1, len(known) // 100_000)].quantile(0.98)))
+    return float(np.quantile(tops, 0.75)) if tops else 0.0
+
+
+def overlay(
+    frames: UInt8[Tensor, "T 3 H W"], track: Track, flight: Flight | None, longest: int = 400
+) -> UInt8[Tensor, "T 3 h w"]:
     """Return the clip, reduced, with the track drawn on it: blue where it enters the fit, grey elsewhere, a ring where the object is."""
     import cv2
 
@@ -127,7 +149,14 @@ def overlay(frames: UInt8[Tensor, "T 3 H W"], track: Track, flight: Flight | Non
             cv2.circle(image, centre, 2 if j <= k else 1, colour, -1, cv2.LINE_AA)
         if track.seen[k]:
             centre = _point(turn @ track.positions[k] + shift, scale)
-            cv2.circle(image, centre, max(4, int(0.6 * np.nan_to_num(track.width[k], nan=8) * scale) + 2), (255, 70, 50), 2, cv2.LINE_AA)
+            cv2.circle(
+                image,
+                centre,
+                max(4, int(0.6 * np.nan_to_num(track.width[k], nan=8) * scale) + 2),
+                (255, 70, 50),
+                2,
+                cv2.LINE_AA,
+            )
         drawn.append(torch.from_numpy(image))
     return torch.stack(drawn).permute(0, 3, 1, 2)
 

@@ -78,7 +78,9 @@ def _png(draw: Draw, look: Look, width: float, height: float) -> bytes:
         "figure.facecolor": look.paper,
         "axes.facecolor": look.paper,
     }
-    style |= {key: look.ink for key in ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor")}
+    style |= {
+        key: look.ink for key in ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor")
+    }
     style |= {"xtick.color": look.faint, "ytick.color": look.faint}
     with mpl.rc_context(style):
         figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
@@ -87,7 +89,9 @@ def _png(draw: Draw, look: Look, width: float, height: float) -> bytes:
         raw = io.BytesIO()
         figure.savefig(raw, format="png")
     small = io.BytesIO()
-    Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        small, "PNG", optimize=True
+    )
     return small.getvalue()
 
 
@@ -118,8 +122,10 @@ def motion(scores: Sequence[tuple[str, ClipScore]]) -> Draw:
                 off = np.linalg.norm(track[:count, n] - true[:count, n], axis=1)
                 error.plot(np.arange(count), off, color=colour, label=label)
                 lost = np.flatnonzero(np.isfinite(true[:count, n, 0]) & ~np.isfinite(track[:count, n, 0]))
-                error.plot(lost, np.zeros(len(lost)), "x", color=look.trouble, ms=5, clip_on=False)
-        path.set(title="path in the image [px]", xlim=(0, side), ylim=(side, 0), aspect="equal", xticks=[], yticks=[])
+                if len(lost):
+                    error.plot(lost, np.zeros(len(lost)), "x", color=look.trouble, ms=5)
+        path.set(title="path in the image", aspect="equal", xticks=[], yticks=[])
+        _framed(path, side)
         height.set(title="height over time [px]", xlabel="s")
         height.invert_yaxis()
         speed.set(title="speed [image heights/s]", xlabel="s", ylim=(0, None))
@@ -127,6 +133,14 @@ def motion(scores: Sequence[tuple[str, ClipScore]]) -> Draw:
         height.legend(loc="best")
 
     return draw
+
+
+def _framed(axes: Any, side: float) -> None:
+    """Show what is drawn with a margin, square, at least a quarter of the image, y down."""
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    half = max(x1 - x0, y1 - y0, 0.25 * side) / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
 def _middle(times: NDArray) -> NDArray:
@@ -150,7 +164,11 @@ def improvements(groups: Sequence[Group]) -> Draw:
             axes.plot(100 * gain.value, row, "o", ms=7, color=colour, mfc=face, mew=1.8)
         names = [f"{g.primitive.replace('_', ' ')} {g.split.upper()}".strip() for g in reversed(groups)]
         axes.axvline(0, color=look.ink, lw=1)
-        axes.set(yticks=range(len(groups)), ylim=(-0.7, len(groups) - 0.3), xlabel="average relative improvement over the five metrics [%]")
+        axes.set(
+            yticks=range(len(groups)),
+            ylim=(-0.7, len(groups) - 0.3),
+            xlabel="average relative improvement over the five metrics [%]",
+        )
         axes.set_yticklabels(names)
         axes.grid(axis="y", visible=False)
         axes.set_title("right of the line is better; a hollow mark is not significant")
@@ -216,7 +234,9 @@ def flight(track: Track, measured: Flight, gravity: Gravity | None) -> Draw:
         local.plot([j.frame + 0.5 for j in jumps], [j.strength for j in jumps], color=look.run, lw=1.3)
         local.axhline(5, color=look.trouble, lw=0.9, ls="--")
         for broken in measured.breaks:
-            local.annotate(f"{broken.frame}|{broken.frame + 1}", (broken.frame + 0.5, broken.strength), color=look.trouble, fontsize=7.5)
+            local.annotate(
+                f"{broken.frame}|{broken.frame + 1}", (broken.frame + 0.5, broken.strength), color=look.trouble, fontsize=7.5
+            )
         local.set(title="jump of motion [standard errors]", xlabel="frame", ylim=(0, None))
 
     return draw

@@ -73,7 +73,11 @@ class Recording:
             return self.gravity.sentence
         if self.reason:
             return self.reason[0].upper() + self.reason[1:] + "."
-        return self.flight.sentence[0].upper() + self.flight.sentence[1:] + "." if self.flight is not None else "Nothing was measured."
+        return (
+            self.flight.sentence[0].upper() + self.flight.sentence[1:] + "."
+            if self.flight is not None
+            else "Nothing was measured."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary for metrics.json."""
@@ -122,7 +126,13 @@ def _flight_json(flight: Flight) -> dict[str, Any]:
         "constant": not flight.drifting,
         "displaced_frames": flight.displaced,
         "breaks": [
-            {"frames": [b.frame, b.frame + 1], "shift_px": b.shift, "kick_px_per_s": b.kick, "standard_errors": b.strength, "sentence": b.sentence}
+            {
+                "frames": [b.frame, b.frame + 1],
+                "shift_px": b.shift,
+                "kick_px_per_s": b.kick,
+                "standard_errors": b.strength,
+                "sentence": b.sentence,
+            }
             for b in flight.breaks
         ],
         "other_flights": [{"first_frame": a, "last_frame": b, "vertical_acceleration": c} for a, b, c in flight.others],
@@ -148,7 +158,10 @@ def measure_recording(path: str | Path, settings: Settings = Settings()) -> Reco
 
 
 def measure_frames(
-    frames: UInt8[Tensor, "T 3 H W"], times: Float[Tensor, " T"], settings: Settings = Settings(), name: str = "clip"  # noqa: B008
+    frames: UInt8[Tensor, "T 3 H W"],
+    times: Float[Tensor, " T"],
+    settings: Settings = Settings(),
+    name: str = "clip",  # noqa: B008
 ) -> Recording:
     """Measure decoded frames with their timestamps [s] (of playback; the time scale is applied here)."""
     if not settings.time_scale > 0:
@@ -156,13 +169,17 @@ def measure_frames(
     cv2.setNumThreads(1)
     times = times * settings.time_scale
     span = float(times[-1] - times[0])
-    result = Recording(name, (len(times) - 1) / span, len(times), (frames.shape[3], frames.shape[2]), picture=Picture(_small(frames)))
+    result = Recording(
+        name, (len(times) - 1) / span, len(times), (frames.shape[3], frames.shape[2]), picture=Picture(_small(frames))
+    )
     try:
         track = track_object(frames, times)
         notes = _notes(track)
         result = replace(result, track=track, notes=notes, picture=Picture(_drawn(frames, track, None)))
         flight = measure_flight(track)
-        result = replace(result, flight=flight, picture=Picture(_drawn(frames, track, flight)), notes=notes + _flight_notes(flight))
+        result = replace(
+            result, flight=flight, picture=Picture(_drawn(frames, track, flight)), notes=notes + _flight_notes(flight)
+        )
         scale = _scale(track, flight, settings)
         if scale is not None:
             result = replace(result, gravity=measure_gravity(track, flight, scale, settings.timing_error, settings.level))
@@ -202,13 +219,17 @@ def _flight_notes(flight: Flight) -> list[str]:
             f"Frames {first} to {last}, on the other side of a break, give {vertical:.0f} px/s^2 by a plain parabola; listed, not pooled."
         )
     if flight.readout > 0.1:
-        notes.append(f"The frames look exposed by a rolling shutter that reads the image in {flight.readout:.0%} of the frame time.")
+        notes.append(
+            f"The frames look exposed by a rolling shutter that reads the image in {flight.readout:.0%} of the frame time."
+        )
     return notes
 
 
 def _with_laws(result: Recording, frames: Tensor) -> Recording:
     """Read the laws over the flight (at most 96 frames of it), or over the clip's first 96 frames if there is no flight."""
-    first, last = (0, len(frames) - 1) if result.flight is None else (int(result.flight.frames[0]), int(result.flight.frames[-1]))
+    first, last = (
+        (0, len(frames) - 1) if result.flight is None else (int(result.flight.frames[0]), int(result.flight.frames[-1]))
+    )
     last = min(last, first + 95)
     part = torch.stack([_at_most(f, 192) for f in frames[first : last + 1]]).float() / 255
     masks = None if result.flight is None or result.track is None else _masks(result.track, first, last, part.shape[2:])
@@ -217,7 +238,9 @@ def _with_laws(result: Recording, frames: Tensor) -> Recording:
     if masks is not None and result.track is not None:
         step = np.linalg.norm(np.diff(result.track.positions[first : last + 1], axis=0), axis=1)
         if np.nanmedian(step) > np.nanmedian(result.track.width):
-            notes.append("The object moves farther than its own width per frame, which optical flow cannot follow: trust the track, not the laws.")
+            notes.append(
+                "The object moves farther than its own width per frame, which optical flow cannot follow: trust the track, not the laws."
+            )
     maps = {"flow": reading.flow} if reading.field is None else {"flow": reading.flow, "field": reading.field}
     picture = result.picture if result.picture is not None else Picture(_small(frames))
     maps["frames"] = (part * 255).to(torch.uint8)

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visviva.eval import pictures, plots
-from visviva.eval.comparison import Group
+from visviva.eval.comparison import Group, paired
 from visviva.eval.comparison import compare as compare_runs
 from visviva.eval.explanation import explain
 from visviva.eval.newtonbench import FIVE, LOWER_IS_BETTER, NOTES, UNITS, ClipScore, Row
 from visviva.eval.page import Page
 from visviva.eval.recording import Recording
-from visviva.eval.run import Run, provenance
+from visviva.eval.run import Picture, Run, provenance
 from visviva.eval.score import finite
 from visviva.eval.statistics import Interval
 
@@ -31,33 +31,44 @@ CONVENTION = (
 )
 
 
-def evaluation(path: str | Path, run: Run, *, shown: int = 8, resamples: int = 2000, seed: int = 0) -> Path:
-    """Write the report of one run against ground truth and return its path.
+def evaluation(
+    path: str | Path,
+    run: Run,
+    results: Sequence[Recording] = (),
+    before: Run | None = None,
+    *,
+    shown: int = 8,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Path:
+    """Write the report of one evaluation and return its path.
 
     Args:
-        shown: how many clips get a card: the worst, the best and those between, evenly by centroid distance.
+        run: clips scored against ground truth; may hold none.
+        results: clips without ground truth.
+        before: an earlier run of the same clips to compare with.
+        shown: how many of the run's clips that have pictures get a card, evenly from worst to best.
     """
-    rows = run.table(resamples=resamples, seed=seed)
-    scored = len(run.clips) - len(run.failed)
-    page = Page(f"Evaluation of {run.name}", _outcome(run))
-    page.numbers(
-        [(str(len(run.clips)), "clips asked for"), (str(scored), "scored"), (str(len(run.failed)), "failed, counted with full penalty")]
-        + [_big(row) for row in rows if row.primitive == "all" or len(rows) == 1][:1]
-    )
-    _score_table(page, rows)
-    _failures(page, run)
-    if any(clip.key in run.pictures for clip in run.clips):
-        page.heading("Clips, from worst to best")
-        page.paragraph("Chosen evenly by centroid distance. Films are slowed down; left the clip, right the true one.", "note")
-    for clip in _spread(run, shown):
-        page.open_card(_title(clip))
-        page.paragraph(explain(clip))
-        picture = run.pictures[clip.key]
-        panels = [picture.frames] + ([picture.true] if picture.true is not None else [])
-        page.film(pictures.film(panels, _slow(clip.fps)), f"clip{' | truth' if picture.true is not None else ''}. {clip.caption}")
-        page.figure(plots.rendered(plots.motion([(run.name, clip)]), 10.5, 2.4))
-        _maps(page, run, clip)
-        page.close_card()
+    page = Page(f"Evaluation of {run.name}", _outcome(run, results))
+    if run.clips:
+        rows = run.table(resamples=resamples, seed=seed, level=level)
+        page.numbers(
+            [
+                (str(len(run.clips)), "clips asked for"),
+                (str(len(run.clips) - len(run.failed)), "scored"),
+                (str(len(run.failed)), "failed, counted with full penalty"),
+                *[_big(row) for row in rows if (row.primitive == "all" or len(rows) == 1) and "l2" in row.penalised][:1],
+            ]
+        )
+        if before is not None:
+            groups = compare_runs(before, run, resamples=resamples, seed=seed, level=level)
+            _comparison(page, groups, before.name, run.name)
+        _score_table(page, rows, "Scores")
+        _failures(page, run)
+        _cards(page, run, shown)
+    if results:
+        _recordings(page, results)
     _provenance(page, run.about)
     return page.write(path)
 
@@ -84,40 +95,49 @@ def compare(
         report.compare("out/report.html", Run("base", ...), Run("post-trained", ...))
     """
     groups = compare_runs(before, after, resamples=resamples, seed=seed, level=level)
-    page = Page(title or f"{after.name} against {before.name}", lead or groups[0].sentence)
+    page = Page(title or f"{after.name} against {before.name}", lead or _lead(groups))
     page.numbers([_gain(g) for g in groups if g.primitive == "all"])
-    _verdict(page, groups)
-    page.figure(plots.rendered(plots.improvements(groups), 8.5, 0.9 + 0.34 * len(groups)), "average over the five metrics")
-    _comparison_table(page, groups, before.name, after.name)
-    overall = [g for g in groups if g.primitive == "all"]
-    page.figure(plots.rendered(plots.metric_changes(overall), 3.2 + 2.6 * len(overall), 2.3), "relative improvement metric by metric")
-    _absolute(page, before, after, resamples, seed)
+    _comparison(page, groups, before.name, after.name)
     _side_by_side(page, before, after, shown)
+    for run in (before, after):
+        _score_table(page, run.table(resamples=resamples, seed=seed, level=level), f"Scores of {run.name}")
+        _failures(page, run)
     _provenance(page, {"before": before.about, "after": after.about})
     return page.write(path)
 
 
 def recordings(path: str | Path, results: Sequence[Recording]) -> Path:
     """Write the report of clips without ground truth, real ones for instance, and return its path."""
-    measured = sum(not r.reason for r in results)
-    lead = f"{measured} of {len(results)} clips could be measured; for the others the reason is given."
-    page = Page("Recordings", lead)
-    rows: list[list[str | tuple[str, str]]] = []
-    for result in results:
-        rows.append([result.name, "not measured" if result.reason else "measured", *_recording_numbers(result)])
-    page.table(["clip", "outcome", "g [m/s²]", "acceleration [px/s²]", "fit residual", "frames used"], rows)
-    for result in results:
-        _recording(page, result)
-    _provenance(page, {})
-    return page.write(path)
+    return evaluation(path, Run("recordings", []), results)
 
 
-def _outcome(run: Run) -> str:
-    true = f" against {run.about['reference']}" if run.about.get("reference") else ""
+def chosen(clips: Sequence[ClipScore], count: int) -> list[ClipScore]:
+    """Return up to ``count`` of the clips, evenly from the worst to the best centroid distance."""
+    known = sorted((c for c in clips if math.isfinite(c.penalised["l2"].value)), key=lambda c: -c.penalised["l2"].value)
+    return _evenly(known, count)
+
+
+def _evenly(clips: list[ClipScore], count: int) -> list[ClipScore]:
+    if len(clips) <= count:
+        return clips
+    return [clips[round(i * (len(clips) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def _outcome(run: Run, results: Sequence[Recording]) -> str:
+    said = []
     clips = [c for c in run.clips if not c.failure]
-    lost = sum(c.lost for c in clips) / len(clips) if clips else 0.0
-    scenes = len({c.scene for c in run.clips})
-    return f"{len(run.clips)} clips of {scenes} scenes{true}. The object cannot be found in {lost:.1%} of the frames in which the truth shows it."
+    if run.clips:
+        against = f" against {run.about['reference']}" if run.about.get("reference") else ""
+        lost = sum(c.lost for c in clips) / len(clips) if clips else 1.0
+        scenes = len({c.scene for c in run.clips})
+        said.append(f"{len(run.clips)} clips of {scenes} scenes{against}.")
+        said.append(f"The object cannot be found in {lost:.1%} of the frames in which the truth shows it.")
+    if results:
+        measured = sum(not r.reason for r in results)
+        said.append(
+            f"{measured} of {len(results)} clips without ground truth could be measured; for the others the reason is given."
+        )
+    return " ".join(said)
 
 
 def _big(row: Row) -> tuple[str, str]:
@@ -129,23 +149,34 @@ def _between(interval: Interval, form: str) -> str:
     return "" if math.isnan(interval.low) else f", 95 % interval {format(interval.low, form)} to {format(interval.high, form)}"
 
 
-def _score_table(page: Page, rows: list[Row]) -> None:
-    page.heading("Scores")
-    head = ["primitive", "clips"] + [f"{plots.METRIC[m]} [{_unit(m)}] {'↓' if LOWER_IS_BETTER[m] else '↑'}" for m in FIVE] + ["lost", "motion"]
+def _score_table(page: Page, rows: list[Row], title: str) -> None:
+    page.heading(title)
+    arrows = {m: "↓" if LOWER_IS_BETTER[m] else "↑" for m in FIVE}
+    head = ["primitive", "clips", *(f"{plots.METRIC[m]} [{_unit(m)}] {arrows[m]}" for m in FIVE), "lost", "motion"]
     body: list[list[str | tuple[str, str]]] = []
     for row in rows:
-        name = f"{row.primitive.replace('_', ' ')} {row.split.upper()}".strip() or "all"
-        line: list[str | tuple[str, str]] = [name, (str(row.asked), f"{row.failed} failed")]
-        for metric in FIVE:
-            line.append(_cell(row.penalised.get(metric), row.as_coded.get(metric, math.nan)))
-        body.append([*line, f"{row.lost:.1%}", f"{row.motion:.2f}"])
+        cells = [_cell(row.penalised.get(m), row.as_coded.get(m, math.nan)) for m in FIVE]
+        body.append(
+            [
+                _name(row.primitive, row.split),
+                (str(row.asked), f"{row.failed} failed"),
+                *cells,
+                f"{row.lost:.1%}",
+                f"{row.motion:.2f}",
+            ]
+        )
     page.table(head, body)
     page.paragraph(CONVENTION, "note")
     page.paragraph(
         "Lost: share of frames in which the object cannot be found. Motion: length of its path over the true one; a frozen clip has 0. "
-        "Intervals are 95 % bootstrap intervals over source scenes.",
+        "Intervals are 95 % bootstrap intervals over source scenes; in brackets the value as coded.",
         "note",
     )
+    page.details("Definitions", "\n".join(f"{plots.METRIC[m]} [{UNITS[m]}]: {NOTES[m]}" for m in UNITS))
+
+
+def _name(primitive: str, split: str) -> str:
+    return f"{primitive.replace('_', ' ')} {split.upper()}".strip() or "all"
 
 
 def _unit(metric: str) -> str:
@@ -169,13 +200,22 @@ def _title(clip: ClipScore) -> str:
     return " · ".join(part for part in (clip.primitive.replace("_", " "), clip.split.upper(), clip.key) if part)
 
 
-def _spread(run: Run, count: int) -> list[ClipScore]:
-    """Return up to ``count`` clips with pictures, evenly from the worst to the best centroid distance."""
-    clips = [c for c in run.clips if c.key in run.pictures and math.isfinite(c.penalised["l2"].value)]
-    clips.sort(key=lambda c: -c.penalised["l2"].value)
-    if len(clips) <= count:
-        return clips
-    return [clips[round(i * (len(clips) - 1) / max(1, count - 1))] for i in range(count)]
+def _cards(page: Page, run: Run, shown: int) -> None:
+    clips = chosen([c for c in run.clips if c.key in run.pictures], shown)
+    if clips:
+        page.heading("Clips, from worst to best")
+        page.paragraph("Chosen evenly by centroid distance. Films are slowed down; left the clip, right the true one.", "note")
+    for clip in clips:
+        picture = run.pictures[clip.key]
+        page.open_card(_title(clip))
+        page.paragraph(explain(clip))
+        panels = [picture.frames] + ([picture.true] if picture.true is not None else [])
+        page.film(
+            pictures.film(panels, _slow(clip.fps)), f"clip{' | truth' if picture.true is not None else ''}. {clip.caption}"
+        )
+        page.figure(plots.rendered(plots.motion([(run.name, clip)]), 10.5, 2.4))
+        _maps(page, [picture])
+        page.close_card()
 
 
 def _slow(fps: float) -> float:
@@ -183,11 +223,14 @@ def _slow(fps: float) -> float:
     return min(fps, 10.0)
 
 
-def _maps(page: Page, run: Run, clip: ClipScore) -> None:
-    picture = run.pictures[clip.key]
-    if "flow" in picture.maps:
-        rows = pictures.maps(picture.frames, picture.maps["flow"], picture.maps.get("field"))
-        page.image(pictures.sheet(rows), "frames, optical flow (hue: direction, saturation: speed), residual of constant acceleration")
+def _maps(page: Page, clips: Sequence[Picture], names: Sequence[str] = ()) -> None:
+    known = [
+        pictures.Maps(c.maps.get("frames", c.frames), c.maps["flow"], c.maps.get("field")) for c in clips if "flow" in c.maps
+    ]
+    if known:
+        who = f"{' above, '.join(names)} below: " if len(known) > 1 else ""
+        what = "frames, optical flow (hue: direction, saturation: speed), residual of constant acceleration (black: none)"
+        page.image(pictures.sheet(pictures.map_rows(known)), who + what)
 
 
 def _gain(group: Group) -> tuple[str, str]:
@@ -196,8 +239,13 @@ def _gain(group: Group) -> tuple[str, str]:
     return f"{gain.value:+.1%}", f"{group.split.upper() or 'all clips'}, {span}{group.verdict}"
 
 
-def _verdict(page: Page, groups: list[Group]) -> None:
-    page.heading("What changed")
+def _lead(groups: list[Group]) -> str:
+    said = [g.sentence for g in groups if g.primitive == "all"]
+    return " ".join(s[0].upper() + s[1:] for s in said)
+
+
+def _comparison(page: Page, groups: list[Group], before: str, after: str) -> None:
+    page.heading(f"What changed from {before} to {after}")
     for group in groups:
         page.paragraph(group.sentence[0].upper() + group.sentence[1:])
     page.paragraph(
@@ -205,51 +253,32 @@ def _verdict(page: Page, groups: list[Group]) -> None:
         "Clips are paired by scene and whole scenes are resampled; an interval that includes zero is called not significant.",
         "note",
     )
-
-
-def _comparison_table(page: Page, groups: list[Group], before: str, after: str) -> None:
+    page.figure(plots.rendered(plots.improvements(groups), 8.5, 0.9 + 0.34 * len(groups)), "average over the five metrics")
+    overall = [g for g in groups if g.primitive == "all"]
+    page.figure(plots.rendered(plots.metric_changes(overall), 3.2 + 2.6 * len(overall), 2.3), "metric by metric")
     body: list[list[str | tuple[str, str]]] = []
     for group in groups:
         for metric, comparison in group.metrics.items():
             gain = comparison.improvement
             span = "" if math.isnan(gain.low) else f"{gain.low:+.1%} to {gain.high:+.1%}"
-            name = f"{group.primitive.replace('_', ' ')} {group.split.upper()}".strip()
             means = [f"{x.value:.3g}" for x in (comparison.before, comparison.after)]
+            name = _name(group.primitive, group.split)
             body.append([name, plots.METRIC[metric], *means, (f"{gain.value:+.1%}", span), comparison.verdict])
     page.table(["primitive", "metric", before, after, "improvement", "verdict"], body)
 
 
-def _absolute(page: Page, before: Run, after: Run, resamples: int, seed: int) -> None:
-    for run in (before, after):
-        page.heading(f"Scores of {run.name}")
-        rows = run.table(resamples=resamples, seed=seed)
-        head = ["primitive", "clips", *(plots.METRIC[m] for m in FIVE), "lost", "motion"]
-        body: list[list[str | tuple[str, str]]] = [
-            [
-                f"{row.primitive.replace('_', ' ')} {row.split.upper()}".strip(),
-                (str(row.asked), f"{row.failed} failed"),
-                *(_cell(row.penalised.get(m), row.as_coded.get(m, math.nan)) for m in FIVE),
-                f"{row.lost:.1%}",
-                f"{row.motion:.2f}",
-            ]
-            for row in rows
-        ]
-        page.table(head, body)
-    page.paragraph(CONVENTION, "note")
-    page.details("Definitions", "\n".join(f"{plots.METRIC[m]} [{UNITS[m]}]: {NOTES[m]}" for m in UNITS))
-
-
 def _side_by_side(page: Page, before: Run, after: Run, shown: int) -> None:
-    partners = {(c.scene): c for c in before.clips if c.key in before.pictures}
-    clips = [c for c in _spread(after, len(after.clips)) if c.scene in partners]
-    if not clips:
+    pairs = [(b, a) for b, a in paired(before, after) if b.key in before.pictures and a.key in after.pictures]
+    if not pairs:
         return
-    clips.sort(key=lambda c: c.penalised["l2"].value - partners[c.scene].penalised["l2"].value)
-    chosen = clips if len(clips) <= shown else [clips[round(i * (len(clips) - 1) / max(1, shown - 1))] for i in range(shown)]
+    pairs.sort(key=lambda pair: pair[1].penalised["l2"].value - pair[0].penalised["l2"].value)
+    partners = {a.key: b for b, a in pairs}
     page.heading("Side by side")
-    page.paragraph(f"From most improved to most worsened, chosen evenly. Films: {before.name} | {after.name} | truth, slowed down.", "note")
-    for clip in chosen:
-        partner = partners[clip.scene]
+    page.paragraph(
+        f"From most improved to most worsened, chosen evenly. Films: {before.name} | {after.name} | truth, slowed down.", "note"
+    )
+    for clip in _evenly([a for _, a in pairs], shown):
+        partner = partners[clip.key]
         old, new = before.pictures[partner.key], after.pictures[clip.key]
         true = new.true if new.true is not None else old.true
         page.open_card(_title(clip))
@@ -257,9 +286,18 @@ def _side_by_side(page: Page, before: Run, after: Run, shown: int) -> None:
         page.paragraph(f"{before.name}: {explain(partner)}")
         page.paragraph(f"{after.name}: {explain(clip)}")
         page.figure(plots.rendered(plots.motion([(before.name, partner), (after.name, clip)]), 10.5, 2.4))
-        _maps(page, before, partner)
-        _maps(page, after, clip)
+        _maps(page, [old, new], [before.name, after.name])
         page.close_card()
+
+
+def _recordings(page: Page, results: Sequence[Recording]) -> None:
+    page.heading("Recordings without ground truth")
+    rows: list[list[str | tuple[str, str]]] = []
+    for result in results:
+        rows.append([result.name, "not measured" if result.reason else "measured", *_recording_numbers(result)])
+    page.table(["clip", "outcome", "g [m/s²]", "acceleration [px/s²]", "fit residual", "frames used"], rows)
+    for result in results:
+        _recording(page, result)
 
 
 def _recording_numbers(result: Recording) -> list[str | tuple[str, str]]:
@@ -271,7 +309,12 @@ def _recording_numbers(result: Recording) -> list[str | tuple[str, str]]:
         return [g, "-", "-", "-"]
     (ax, ay), (sx, sy) = flight.acceleration, flight.sigma
     share = f"{len(flight.frames)} of {result.count}"
-    return [g, (f"({ax:.0f}, {ay:.0f})", f"± ({sx:.0f}, {sy:.0f})"), (f"{flight.residual:.2f} px", f"{flight.ratio:.2%} of the path"), share]
+    return [
+        g,
+        (f"({ax:.0f}, {ay:.0f})", f"± ({sx:.0f}, {sy:.0f})"),
+        (f"{flight.residual:.2f} px", f"{flight.ratio:.2%} of the path"),
+        share,
+    ]
 
 
 def _recording(page: Page, result: Recording) -> None:
@@ -293,12 +336,8 @@ def _recording(page: Page, result: Recording) -> None:
             sigma = f"± {law.sigma:.2g}" if math.isfinite(law.sigma) else "uncertainty not known"
             rows.append([law.law.replace("_", " "), (f"{law.value:.3g}", sigma) if law.valid else ("-", law.note), law.unit])
         page.table(["law, read by Lucas-Kanade at working size", "residual ↓", "unit"], rows)
-    if result.picture is not None and "flow" in result.picture.maps:
-        parts = result.picture.maps
-        page.image(
-            pictures.sheet(pictures.maps(parts["frames"], parts["flow"], parts.get("field"))),
-            "frames, optical flow (hue: direction, saturation: speed), residual of constant acceleration",
-        )
+    if result.picture is not None:
+        _maps(page, [result.picture])
     for note in result.notes:
         page.paragraph(note, "note")
     page.close_card()
@@ -311,4 +350,6 @@ def _film_caption(result: Recording) -> str:
 
 def _provenance(page: Page, about: dict[str, object]) -> None:
     page.heading("How this was made")
-    page.details("Settings and versions", json.dumps(finite({"about": about, "made_with": provenance()}), indent=1, default=str))
+    page.details(
+        "Settings and versions", json.dumps(finite({"about": about, "made_with": provenance()}), indent=1, default=str)
+    )

@@ -94,7 +94,9 @@ class Run:
         if not isinstance(content, dict) or content.get("format") != "visviva-metrics":
             raise InputError(f"{path}: not a metrics file of this package; give a metrics.json that 'visviva evaluate' wrote")
         if content["version"] > FORMAT:
-            raise InputError(f"{path}: written by a newer visviva (format {content['version']}, known {FORMAT}); update visviva")
+            raise InputError(
+                f"{path}: written by a newer visviva (format {content['version']}, known {FORMAT}); update visviva"
+            )
         return cls(content["name"], [ClipScore.from_json(row) for row in content["clips"]], content["about"])
 
 

@@ -3,6 +3,7 @@
 Samples that share a source scene (several seeds, several models, several crops of one scene) are not independent, so whole scenes
 are resampled (clustered bootstrap). Intervals are expanded percentile intervals (Hesterberg, arXiv 1411.5279): the percentile
 levels are widened to ``Phi(sqrt(n/(n-1)) t_{n-1}(alpha/2))``, which mends the shortness of percentile intervals for few scenes.
+Percentiles cannot leave the range of the data, so below ten scenes a t interval with the bootstrap standard error stands instead.
 
 With training seeds given, an interval speaks about a new training run, not only about new clips: the variance over scenes and the
 variance over seeds (each resampled alone, times n/(n-1)) add up, and a t interval takes their Welch-Satterthwaite degrees of
@@ -176,7 +177,9 @@ def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
         raise InputError(f"{name}: there is no sample to take statistics of")
     if not np.isfinite(data).all():
         bad = int((~np.isfinite(data)).sum())
-        raise InputError(f"{name}: {bad} of {len(data)} samples are not finite; score failed clips with their penalty, do not drop them")
+        raise InputError(
+            f"{name}: {bad} of {len(data)} samples are not finite; score failed clips with their penalty, do not drop them"
+        )
     return data
 
 
@@ -218,7 +221,7 @@ def _interval(value: Any, draws: list[NDArray], resampled: _Resampled, level: fl
     value, n, scenes = float(value), resampled.n, resampled.groups[0]
     if min(resampled.groups) < 2:
         return Interval(value, math.nan, math.nan, level, n, scenes)
-    if len(draws) == 1:
+    if len(draws) == 1 and scenes >= 10:
         tail = norm.cdf(math.sqrt(scenes / (scenes - 1)) * t.ppf((1 - level) / 2, scenes - 1))
         low, high = np.quantile(draws[0], [tail, 1 - tail])
         beyond = max(1 / (len(draws[0]) + 1), min((draws[0] <= 0).mean(), (draws[0] >= 0).mean()))

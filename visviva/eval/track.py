@@ -112,7 +112,9 @@ def _camera(images: list[NDArray]) -> CameraMotion:
     scale = min(1.0, 480 / max(height, width))
     grey = _resized([cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in images], scale)
     motion = camera_motion(grey)
-    return CameraMotion(_scaled(motion.transforms, 1 / scale), motion.shift / scale, motion.agreement, motion.verdict, motion.sentence)
+    return CameraMotion(
+        _scaled(motion.transforms, 1 / scale), motion.shift / scale, motion.agreement, motion.verdict, motion.sentence
+    )
 
 
 def _scaled(transforms: NDArray, scale: float) -> NDArray:
@@ -175,7 +177,9 @@ def _smoothest_path(found: list[list[_Blob]], shape: tuple[int, ...]) -> list[_B
     return _trace(found, links, last)
 
 
-def _extend(found: list, links: dict, before: _Blob, blob: _Blob, node: tuple[int, int], largest: float) -> tuple[float, int | None]:
+def _extend(
+    found: list, links: dict, before: _Blob, blob: _Blob, node: tuple[int, int], largest: float
+) -> tuple[float, int | None]:
     gap = blob.frame - before.frame
     vx, vy = (blob.x - before.x) / gap, (blob.y - before.y) / gap
     speed = math.hypot(vx, vy)
@@ -234,7 +238,9 @@ def _refined(images: list[NDArray], times: NDArray, path: list[_Blob], scale: fl
             cut[k] = "the visible object changes size (occluded, or merged with something else)"
     positions[list(cut)] = np.nan
     if np.isfinite(positions[:, 0]).sum() < 5:
-        raise Unmeasurable("the moving object is hidden, cut by the border or merged with something else in all but a few frames")
+        raise Unmeasurable(
+            "the moving object is hidden, cut by the border or merged with something else in all but a few frames"
+        )
     return Track(positions, _noise(positions), times, area, across, soft, camera, (width, height), boxes, cut)
 
 

@@ -48,7 +48,10 @@ class Sprites:
         return replace(self, **changes)
 
     def render(self) -> Rendered:
-        """Return frames, visible masks and exact flow; differentiable with respect to trajectory, texture and background."""
+        """Return frames, visible masks and exact flow; differentiable with respect to trajectory, texture and background.
+
+        Masks and flow are of what can be seen: an object of opacity 0, or under nothing but noise, has neither.
+        """
         steps, count = self.trajectory.shape[1:3]
         layers, covers = self._layers()
         frames = self.background[:, None].expand(-1, steps, -1, -1, -1)
@@ -57,7 +60,7 @@ class Sprites:
             cover = covers[:, :, n]
             frames = frames * (1 - cover[:, :, None]) + layers[:, :, n] * cover[:, :, None]
             masks = [mask * (1 - cover) for mask in masks] + [cover]
-        visible = torch.stack(masks, dim=2)
+        visible = torch.stack(masks, dim=2) * (1 - self.noise.view(-1, 1, 1, 1, 1))
         return Rendered(self._noisy(frames), visible, self._flow(visible))
 
     def _layers(self) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from visviva.data.manifest import Manifest, output_folder
 from visviva.data.prompts import Prompt, read_prompts
 from visviva.data.video import write_video
 from visviva.errors import InputError
-from visviva.models.backbones.lora import load_lora, lora_file
+from visviva.models.backbones.lora import load_lora, lora_files
 from visviva.models.backbones.wan import WanBackbone
 from visviva.models.guidance import PhysicsGuidance, Segment
 from visviva.models.probes import MotionMasks, TrackedMasks
@@ -131,7 +131,7 @@ def plan(recipe: GenerateRecipe) -> list[Item]:
 def load(recipe: GenerateRecipe, device: torch.device) -> WanBackbone:
     """Load the model, frozen, without adapters."""
     if recipe.lora:
-        lora_file(recipe.lora)  # a missing file is said before the slow part
+        lora_files(recipe.lora)  # a missing file is said before the slow part
     backbone = WanBackbone.load(recipe.model.path, dtype=getattr(torch, recipe.model.dtype), device=device)
     for network in backbone.networks().values():
         network.requires_grad_(False).eval()
@@ -156,9 +156,10 @@ def request(recipe: GenerateRecipe, backbone: WanBackbone, size: Size) -> dict[s
     """Return everything but the prompts that the clips depend on, for the manifest."""
     guided = recipe.guidance.scale > 0
     networks = [*backbone.networks().values(), backbone.vae, backbone.text_encoder, backbone.image_encoder]
+    adapters = b"".join(file.read_bytes() for file in lora_files(recipe.lora)) if recipe.lora else b""
     return {
         "model": weights_hash(networks)[:16],
-        "lora": hashlib.sha256(lora_file(recipe.lora).read_bytes()).hexdigest()[:16] if recipe.lora else None,
+        "lora": hashlib.sha256(adapters).hexdigest()[:16] if recipe.lora else None,
         "dtype": recipe.model.dtype,
         "size": [size.frames, size.height, size.width],
         "negative": recipe.negative,

@@ -339,6 +339,12 @@ def rotation_matrix(q: tuple[float, ...]) -> np.ndarray:
     )
 
 
+def radius(body: Body) -> float:
+    """Radius of the sphere around the body [m]."""
+    a, b, _ = body.size
+    return {"ball": a, "box": math.hypot(*body.size), "cylinder": math.hypot(a, b), "capsule": a + b}[body.shape]
+
+
 def extent(body: Body) -> np.ndarray:
     """Half size of the body's bounding box along the world axes (3,) [m]."""
     matrix = rotation_matrix(body.quaternion)

@@ -20,14 +20,13 @@ import warp as wp
 
 from visviva.data.scenes.appearance import Texture
 from visviva.data.scenes.dynamics import Motion
-from visviva.data.scenes.primitives import FIELD_OF_VIEW, LENS_SHIFT, Scene
-from visviva.data.scenes.world import statics
+from visviva.data.scenes.primitives import FIELD_OF_VIEW, LENS_SHIFT, Scene, radius
 
 if TYPE_CHECKING:
     import newton
 
 SAMPLES = 2
-NOTHING = 255
+GRID = 4
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,18 @@ def _encode(x: float) -> float:
 @wp.kernel(enable_backward=False)
 def _shade(
     samples: int,
+    row: int,
+    column: int,
+    world: wp.array[int],
     rays: wp.array4d[wp.vec3f],
     camera: wp.array[wp.transformf],
     distance: wp.array3d[float],
     normal: wp.array3d[wp.vec3f],
     shape: wp.array3d[wp.uint32],
+    centre_depth: wp.array3d[float],
+    centre_shape: wp.array3d[wp.uint32],
     shapes_per_world: int,
+    bodies_per_world: int,
     shape_pose: wp.array[wp.transformf],
     shape_body: wp.array[int],
     body_pose: wp.array[wp.transformf],
@@ -68,16 +73,19 @@ def _shade(
     bright: wp.array[wp.vec3f],
     light: wp.array2d[wp.vec3f],
     image: wp.array4d[wp.uint8],
+    depth: wp.array3d[float],
+    label: wp.array3d[wp.uint8],
 ) -> None:
-    b, i, j = wp.tid()
+    view, i, j = wp.tid()
+    b = world[view]
     total = wp.vec3f(0.0, 0.0, 0.0)
     for si in range(samples):
         for sj in range(samples):
             y, x = i * samples + si, j * samples + sj
-            hit = int(shape[b, y, x])
+            hit = int(shape[view, y, x])
             if hit >= 0:
-                direction = wp.transform_vector(camera[b], rays[y, x, 0, 1])
-                point = wp.transform_point(camera[b], rays[y, x, 0, 0]) + direction * distance[b, y, x]
+                direction = wp.transform_vector(camera[view], rays[y, x, 0, 1])
+                point = wp.transform_point(camera[view], rays[y, x, 0, 0]) + direction * distance[view, y, x]
                 body = shape_body[hit]
                 local = point
                 if body >= 0:
@@ -90,11 +98,17 @@ def _shade(
                     s += amplitudes[hit][k] * wp.sin(w[0] * local[0] + w[1] * local[1] + w[2] * local[2] + w[3])
                 mix = 0.5 + 0.5 * wp.tanh(sharpness[hit] * s)
                 albedo = dark[hit] * (1.0 - mix) + bright[hit] * mix
-                facing = wp.max(0.0, wp.dot(normal[b, y, x], light[b, 0]))
+                facing = wp.max(0.0, wp.dot(normal[view, y, x], light[b, 0]))
                 total += wp.cw_mul(albedo, light[b, 1] * facing + light[b, 2])
     total = total / float(samples * samples)
     for c in range(3):
-        image[b, i, j, c] = wp.uint8(_encode(total[c]) * 255.0 + 0.5)
+        image[b, row + i, column + j, c] = wp.uint8(_encode(total[c]) * 255.0 + 0.5)
+    depth[b, row + i, column + j] = centre_depth[view, i, j]
+    seen = int(centre_shape[view, i, j])
+    label[b, row + i, column + j] = wp.uint8(255)
+    if seen >= 0:
+        if shape_body[seen] >= 0:
+            label[b, row + i, column + j] = wp.uint8(shape_body[seen] - b * bodies_per_world)
 
 
 def camera_rays(height: int, width: int) -> np.ndarray:
@@ -114,37 +128,53 @@ def render(scenes: Sequence[Scene], motion: Motion, height: int, width: int, mod
     return Images(frames, depth, label)
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """A rectangle of the image and its rays: SAMPLES x SAMPLES per pixel, and through the pixel centres."""
+
+    rows: slice
+    columns: slice
+    fine: wp.array
+    centre: wp.array
+
+
 class _Stage:
-    """Sensor, rays, materials and output buffers of one batch."""
+    """Sensor, tiles, materials and output images of one batch.
+
+    The camera and the background stand still. So after the first frame, in each world, only the tiles that a body
+    touches, or touched in the frame before, are drawn again; the pictures are the same as if all were.
+    """
 
     def __init__(self, scenes: Sequence[Scene], height: int, width: int, model: newton.Model) -> None:
         from newton.sensors import SensorCamera
 
-        self.model, self.state, self.device = model, model.state(), model.device
-        self.count, self.height, self.width = len(scenes), height, width
+        self.scenes, self.model, self.state, self.device = scenes, model, model.state(), model.device
+        self.size = (height, width)
         self.sensor = SensorCamera(model, load_textures=False)
-        self.first_body = statics(scenes[0])
         self.per_world = model.shape_count // len(scenes)
-        self.bodies = len(scenes[0].bodies)
-        self.camera = wp.array([_pose(scene) for scene in scenes], dtype=wp.transformf, device=self.device)
-        self.fine, self.coarse = (self.rays(height * SAMPLES, width * SAMPLES), self.rays(height, width))
+        self.camera = np.array([_pose(scene) for scene in scenes], np.float32)
+        self.tiles = self.split(GRID if self.device.is_cpu else 1)
         self.materials = self.material(scenes)
         self.light = self.array([[s.light.direction, s.light.colour, s.light.ambient] for s in scenes], wp.vec3f)
-        sensor, h, w = self.sensor, height * SAMPLES, width * SAMPLES
-        self.distance = sensor.allocate_image_depth(self.count, w, h)
-        self.normal = sensor.allocate_image_normal(self.count, w, h)
-        self.shape = sensor.allocate_image_shape_index(self.count, w, h)
-        self.depth = sensor.allocate_image_depth_forward(self.count, width, height)
-        self.centre = sensor.allocate_image_shape_index(self.count, width, height)
-        self.image = wp.zeros((self.count, height, width, 3), dtype=wp.uint8, device=self.device)
+        self.image = wp.zeros((len(scenes), height, width, 3), dtype=wp.uint8, device=self.device)
+        self.depth = wp.zeros((len(scenes), height, width), dtype=wp.float32, device=self.device)
+        self.label = wp.zeros((len(scenes), height, width), dtype=wp.uint8, device=self.device)
 
     def array(self, values: object, dtype: type) -> wp.array:
         return wp.array(np.asarray(values, np.float32), dtype=dtype, device=self.device)
 
-    def rays(self, height: int, width: int) -> wp.array:
-        directions = camera_rays(height, width)
-        bundle = np.stack([np.zeros_like(directions), directions], axis=2)[:, :, None]
-        return self.array(bundle, wp.vec3f)
+    def split(self, grid: int) -> list[_Tile]:
+        height, width = self.size
+        bundles = [camera_rays(height * k, width * k) for k in (SAMPLES, 1)]
+        fine, centre = (np.stack([np.zeros_like(d), d], axis=2)[:, :, None] for d in bundles)
+        rows, columns = (np.unique(np.linspace(0, n, grid + 1).astype(int)) for n in (height, width))
+        tiles = []
+        for i, i2 in zip(rows[:-1], rows[1:], strict=True):
+            for j, j2 in zip(columns[:-1], columns[1:], strict=True):
+                part = fine[i * SAMPLES : i2 * SAMPLES, j * SAMPLES : j2 * SAMPLES]
+                rays = (self.array(np.ascontiguousarray(x), wp.vec3f) for x in (part, centre[i:i2, j:j2]))
+                tiles.append(_Tile(slice(int(i), int(i2)), slice(int(j), int(j2)), *rays))
+        return tiles
 
     def material(self, scenes: Sequence[Scene]) -> list[wp.array]:
         textures: list[Texture] = []
@@ -163,34 +193,46 @@ class _Stage:
         pose = np.concatenate([motion.position[:, t], motion.quaternion[:, t][..., [1, 2, 3, 0]]], axis=-1)
         self.state.body_q.assign(pose.reshape(-1, 7).astype(np.float32))
         self.model.bvh_refit_shapes(self.state)
-        sensor, state = self.sensor, self.state
-        sensor.update(
-            state, self.camera, self.fine, depth_image=self.distance, normal_image=self.normal, shape_index_image=self.shape
-        )
-        sensor.update(state, self.camera, self.coarse, forward_depth_image=self.depth, shape_index_image=self.centre)
-        model = self.model
-        inputs = [
-            SAMPLES,
-            self.fine,
-            self.camera,
-            self.distance,
-            self.normal,
-            self.shape,
-            self.per_world,
-            model.shape_transform,
-        ]
-        inputs += [model.shape_body, state.body_q, *self.materials, self.light]
-        dim = (self.count, self.height, self.width)
-        wp.launch(_shade, dim=dim, inputs=inputs, outputs=[self.image], device=self.device)
-        return self.image.numpy().copy(), self.depth.numpy().copy(), self.label()
+        boxes = [_pixel_boxes(self.scenes, motion.position[:, k], *self.size) for k in {t, max(t - 1, 0)}]
+        for tile in self.tiles:
+            worlds = np.arange(len(self.scenes)) if t == 0 else np.flatnonzero(np.any([_touches(b, tile) for b in boxes], axis=0))
+            if len(worlds):
+                self.draw(tile, worlds.astype(np.int32))
+        return self.image.numpy().copy(), self.depth.numpy().copy(), self.label.numpy().copy()
 
-    def label(self) -> np.ndarray:
-        index = self.centre.numpy().astype(np.int64)
-        body = self.model.shape_body.numpy()
-        worlds = np.arange(self.count)[:, None, None]
-        inside = index < len(body)
-        owner = np.where(inside, body[np.where(inside, index, 0)], -1)
-        return np.where(owner >= 0, owner - worlds * self.bodies, NOTHING).astype(np.uint8)
+    def draw(self, tile: _Tile, worlds: np.ndarray) -> None:
+        sensor, model, count = self.sensor, self.model, len(worlds)
+        camera, index = self.array(self.camera[worlds], wp.transformf), wp.array(worlds, dtype=wp.int32, device=self.device)
+        (h, w), (fine_h, fine_w) = tile.centre.shape[:2], tile.fine.shape[:2]
+        distance, normal = sensor.allocate_image_depth(count, fine_w, fine_h), sensor.allocate_image_normal(count, fine_w, fine_h)
+        shape, seen = sensor.allocate_image_shape_index(count, fine_w, fine_h), sensor.allocate_image_shape_index(count, w, h)
+        depth = sensor.allocate_image_depth_forward(count, w, h)
+        images = {"depth_image": distance, "normal_image": normal, "shape_index_image": shape, "world_indices": index}
+        sensor.update(self.state, camera, tile.fine, **images)
+        centres = {"forward_depth_image": depth, "shape_index_image": seen, "world_indices": index}
+        sensor.update(self.state, camera, tile.centre, **centres)
+        inputs = [SAMPLES, tile.rows.start, tile.columns.start, index, tile.fine, camera, distance, normal, shape, depth, seen]
+        inputs += [self.per_world, len(self.scenes[0].bodies), model.shape_transform, model.shape_body, self.state.body_q]
+        inputs += [*self.materials, self.light]
+        wp.launch(_shade, dim=(count, h, w), inputs=inputs, outputs=[self.image, self.depth, self.label], device=self.device)
+
+
+def _pixel_boxes(scenes: Sequence[Scene], position: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Rectangles (B, N, 4) in pixels, left, top, right, bottom, around the bounding spheres of all bodies, one pixel wider."""
+    reach = np.array([[radius(body) for body in scene.bodies] for scene in scenes])
+    camera = np.array([scene.camera.position for scene in scenes])[:, None]
+    relative = position - camera
+    focal = height / (2 * math.tan(FIELD_OF_VIEW / 2))
+    scale = focal / (relative[..., 1] - reach)
+    x, spread = width / 2 + focal * relative[..., 0] / relative[..., 1], reach * scale + 1
+    y = height / 2 - height * LENS_SHIFT - focal * relative[..., 2] / relative[..., 1]
+    slack = np.hypot(x - width / 2, y - height / 2 + height * LENS_SHIFT) * (reach / (relative[..., 1] - reach)) + spread
+    return np.stack([x - slack, y - slack, x + slack, y + slack], axis=-1)
+
+
+def _touches(boxes: np.ndarray, tile: _Tile) -> np.ndarray:
+    across = (boxes[..., 2] >= tile.columns.start) & (boxes[..., 0] <= tile.columns.stop)
+    return (across & (boxes[..., 3] >= tile.rows.start) & (boxes[..., 1] <= tile.rows.stop)).any(1)
 
 
 def _pose(scene: Scene) -> tuple[float, ...]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import newton
 
 DENSITY = 500.0
-STIFFNESS = 2.5e3
-DAMPING = 100.0
+STIFFNESS = 1.0e4
+DAMPING = {"ramp_down": 50.0, "ramp_up": 100.0}
 FOOT = 0.1
 
 
@@ -63,8 +63,9 @@ def _add_world(builder: newton.ModelBuilder, scene: Scene) -> None:
     builder.add_shape_box(-1, xform=wall, hx=8.0 * s, hy=0.5 * s, hz=8.0 * s, cfg=seen)
     collide = scene.ramp is not None
     seen_body = replace(seen, density=DENSITY)
+    damping = DAMPING.get(scene.primitive, 0.0)
     solid = newton.ModelBuilder.ShapeConfig(
-        density=0.0, ke=STIFFNESS, kd=DAMPING, mu=scene.friction, has_particle_collision=False
+        density=0.0, ke=STIFFNESS, kd=damping, mu=scene.friction, has_particle_collision=False
     )
     if scene.ramp is not None:
         ramp = scene.ramp

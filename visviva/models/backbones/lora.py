@@ -12,22 +12,31 @@ FILE = "pytorch_lora_weights.safetensors"
 
 
 def load_lora(backbone: WanBackbone, path: str | Path) -> int:
-    """Load adapters in diffusers format (a .safetensors file, or the folder with it) and return how many tensors were matched.
+    """Load adapters in diffusers format and return how many tensors were matched.
+
+    ``path`` is a .safetensors file or the folder that holds it; the adapters of a second expert (Wan 2.2 A14B) lie in that
+    folder's ``transformer_2``.
 
     Raises:
         InputError: no such file, or an adapter whose layers this model does not have (a wrong checkpoint family).
     """
-    file = lora_file(path)
+    return sum(_load(backbone, file, second) for file, second in zip(lora_files(path), (False, True), strict=False))
+
+
+def _load(backbone: WanBackbone, file: Path, second: bool) -> int:
     from safetensors import SafetensorError, safe_open
 
+    if second and backbone.transformer_2 is None:
+        raise InputError(f"{file}: adapters of a second expert, but this {backbone.family} model has only one")
     try:
         with safe_open(file, "pt") as content:
             given = len(list(content.keys()))
     except (SafetensorError, OSError) as error:
         raise InputError(f"{file}: not a safetensors file ({error})") from error
     before = _adapter_tensors(backbone)
+    options = {"load_into_transformer_2": True} if second else {}
     try:
-        backbone.pipeline.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
+        backbone.pipeline.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True, **options)
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{file}: its adapters do not fit a {backbone.family} model ({str(error).splitlines()[0]})") from error
     matched = _adapter_tensors(backbone) - before
@@ -38,13 +47,14 @@ def load_lora(backbone: WanBackbone, path: str | Path) -> int:
     return matched
 
 
-def lora_file(path: str | Path) -> Path:
-    """Return the adapter file at ``path``: itself, or the one in that folder."""
+def lora_files(path: str | Path) -> list[Path]:
+    """Return the adapter files at ``path``: that of the first network, and where there is one that of the second."""
     path = Path(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
         raise InputError(f"no adapters at {str(path)!r}; give a .safetensors file, or the folder that holds {FILE}")
-    return file
+    second = path / "transformer_2" / FILE
+    return [file, second] if path.is_dir() and second.is_file() else [file]
 
 
 def _adapter_tensors(backbone: WanBackbone) -> int:

@@ -109,7 +109,7 @@ def tokenizer(length: int) -> Any:
 
 
 def tiny_wan(size: str = "default", *, seed: int = 0) -> WanBackbone:
-    """Return the tiny Wan with random weights; ``size="test"`` is minimal (milliseconds a step), ``"default"`` is the shipped one.
+    """Return the tiny Wan with random weights; ``"test"`` is minimal (milliseconds a step), ``"default"`` the shipped one.
 
     Compression: 8 in space, 2 in time; clips of 2k + 1 frames whose sides are multiples of 16 pixels.
     """

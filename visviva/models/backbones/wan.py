@@ -1,7 +1,7 @@
 """The Wan family (2.1 text-to-video and image-to-video, 2.2 A14B, 2.2 TI2V-5B) as diffusers loads it, behind one interface.
 
-Shapes: frames (B, T, 3, H, W) in [0, 1]; latents (B, C, F, h, w), normalised with the VAE's statistics; F = (T - 1) / r + 1 with
-temporal ratio r. The network predicts v = noise - clean at timestep 1000 sigma; no sign differs inside.
+Shapes: frames (B, T, 3, H, W) in [0, 1]; latents (B, C, F, h, w), normalised with the VAE's statistics; F = (T - 1) / r + 1
+with temporal ratio r. The network predicts v = noise - clean at timestep 1000 sigma; no sign differs inside.
 Source: Wan, arXiv 2503.20314, and the classes of diffusers.
 """
 
@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,13 @@ class WanBackbone:
 
         The VAE is always kept in float32, because second differences of frames amplify rounding.
         """
-        import diffusers
-
         folder = TINY if str(path) == "tiny" else Path(path)
-        name = _pipeline_class(folder, str(path))
-        vae = _load_part(diffusers.AutoencoderKLWan, folder, str(path), subfolder="vae", dtype=torch.float32)
-        pipeline = _load_part(getattr(diffusers, name), folder, str(path), dtype=dtype, vae=vae)
+        with _quiet():
+            import diffusers
+
+            name = _pipeline_class(folder, str(path))
+            vae = _load_part(diffusers.AutoencoderKLWan, folder, str(path), subfolder="vae", dtype=torch.float32)
+            pipeline = _load_part(getattr(diffusers, name), folder, str(path), dtype=dtype, vae=vae)
         return cls(pipeline.to(device))
 
     def save(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -80,7 +82,8 @@ class WanBackbone:
         path = Path(path)
         temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
-        self.pipeline.save_pretrained(temporary, safe_serialization=True)
+        with _quiet():
+            self.pipeline.save_pretrained(temporary, safe_serialization=True)
         if dtype is not None:
             _cast_files(temporary, dtype)
         old = path.with_name(f".{path.name}.old-{os.getpid()}")
@@ -349,6 +352,25 @@ class WanBackbone:
             for key, parameter in network.named_parameters():
                 if parameter.requires_grad:
                     yield f"{name}.{key}", parameter
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' loading bars, and without their remarks on optional packages that no part of this family uses."""
+    from diffusers.utils import logging as theirs
+    from transformers.utils import logging as others
+
+    levels = [(lib, lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in (theirs, others)]
+    try:
+        for lib, _, _ in levels:
+            lib.set_verbosity_error()
+            lib.disable_progress_bar()
+        yield
+    finally:
+        for lib, level, bar in levels:
+            lib.set_verbosity(level)
+            if bar:
+                lib.enable_progress_bar()
 
 
 def _family(backbone: WanBackbone) -> tuple[str, bool]:

@@ -73,8 +73,10 @@ class ReferenceFlow:
         else:
             if measurement.masks is None or reference.masks is None:
                 raise InputError(f"the law {self.name!r} within masks needs masks of the reference; measure them as well")
-            weight = torch.maximum(measurement.masks[:, :-1].detach().amax(2), reference.masks[:, :-1].detach().amax(2))
-            weight = torch.nan_to_num(weight)
+            here, clean_here = finite(measurement.masks[:, :-1].detach())
+            there, clean_there = finite(reference.masks[:, :-1].detach())
+            weight = torch.maximum(here.amax(2), there.amax(2))
             value = (apart * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1.0)
+            clean = clean & clean_here & clean_there
         valid = clean & clean_reference
         return Residual(torch.where(valid, value, 0.0), valid, unknown(value), apart.detach())

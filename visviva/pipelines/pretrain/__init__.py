@@ -18,7 +18,7 @@ import torch
 
 from visviva.configs.pretrain import PretrainRecipe
 from visviva.models.backbones.tiny import tiny_wan
-from visviva.pipelines.pretrain import autoencoder, denoiser
+from visviva.pipelines.pretrain import autoencoder, card, denoiser
 from visviva.pipelines.pretrain.clips import load_clips
 
 
@@ -36,6 +36,7 @@ def run(recipe: PretrainRecipe) -> Path:
     if finished:
         denoiser.train(backbone, recipe, train, held_out, out, deadline)
     backbone.save(out / "model", dtype=torch.bfloat16)
+    card.write(backbone, recipe, train, held_out, out, out / "model")
     return out / "model"
 
 

@@ -1,0 +1,59 @@
+"""The settings of ``visviva evaluate``: clips in, metrics.json, report.html and plots out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from tyro.conf import Positional, arg
+
+from visviva.configs.schema import Recipe
+
+
+class EvaluateRecipe(Recipe):
+    """Measure clips, generated or real: metrics against ground truth where there is some, trajectories, laws and gravity otherwise."""
+
+    verb: Literal["evaluate"] = "evaluate"
+    """Which verb this recipe is for."""
+    clips: Positional[list[str]] = []
+    """What to measure: video files, folders of videos, data sets (folders with metadata.jsonl, as 'visviva simulate' and 'visviva
+    generate' write them)."""
+    output: Annotated[str, arg(aliases=["--out"])] = "runs/evaluate"
+    """Folder to write: metrics.json, report.html, plots."""
+    reference: str = ""
+    """Data set with the true clips; generated clips are paired with it by their 'scene'. Empty: the clips that they were generated
+    from, where their metadata names them. The clips of a data set that has ground truth are measured against their own."""
+    baseline: str = ""
+    """An earlier evaluation (its folder or metrics.json) of the same scenes to compare with: paired bootstrap, clustered by scene."""
+    name: str = ""
+    """What the run is called in reports; empty takes the first clip's or folder's name."""
+    where: dict[str, str | int | float] = {}
+    """Only rows of data sets with these values, for example {split: ood, primitive: free_fall}."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first clips."""
+    max_frames: int | None = Field(None, ge=5)
+    """Only the first frames of each recording."""
+
+    metres_per_pixel: float | None = Field(None, gt=0)
+    """Recordings: scale at the moving object's depth [m/px]; with it g is measured."""
+    scale_error: float = Field(0.03, ge=0)
+    """Relative standard error of metres_per_pixel. 0.03 allows for a scale read 10 cm off the object's plane at 3 m."""
+    object_size: float | None = Field(None, gt=0)
+    """Recordings: known width of the moving object (a ball's diameter) [m]; measures the scale where metres_per_pixel is not given."""
+    object_size_error: float = Field(0.015, ge=0)
+    """Relative standard error of object_size (a tennis ball is made to +-2.4 %)."""
+    time_scale: float = Field(1.0, gt=0)
+    """Recordings: seconds of reality per second of playback; 0.25 for a clip slowed down four times."""
+    timing_error: float = Field(0.005, ge=0)
+    """Relative standard error of the frame clock."""
+
+    laws: bool = True
+    """Read the laws' residuals too."""
+    level: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence level of intervals."""
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples."""
+    seed: int = Field(0, ge=0)
+    """Seed of the bootstrap."""
+    shown: int = Field(8, ge=0)
+    """Clips with a film and plots in the report, evenly from worst to best."""

@@ -1,0 +1,308 @@
+"""Evaluate clips: against ground truth the five NewtonBench metrics, without it trajectories, laws and gravity; one report.
+
+Predicted masks of clips with ground truth come from `visviva.models.probes.masks.track_masks`, which follows the true first-frame
+masks through the clip. The clips of a data set that has ground truth are tracked in the same way and measured against their own
+masks: that is the noise floor of the measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from visviva.configs.evaluate import EvaluateRecipe
+from visviva.data.clip import Clip
+from visviva.data.dataset import VIDEOS, ClipDataset
+from visviva.errors import InputError, closest
+from visviva.eval import plots, report
+from visviva.eval.comparison import compare
+from visviva.eval.laws import read_laws
+from visviva.eval.newtonbench import ClipScore, failed_clip, score_clip
+from visviva.eval.pictures import pixels
+from visviva.eval.recording import Recording, Settings, measure_recording
+from visviva.eval.run import Picture, Run, write_json
+from visviva.models.probes.masks import track_masks
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip to evaluate: how to read it, and how to read its true clip (None: a recording without ground truth)."""
+
+    key: str
+    path: Path
+    clip: Callable[[], Clip]
+    true: Callable[[], Clip] | None
+    labels: dict[str, Any]
+
+
+def run(recipe: EvaluateRecipe) -> Path:
+    """Evaluate the recipe's clips and return the folder that holds metrics.json, report.html and plots.
+
+    Example::
+
+        from visviva.configs.evaluate import EvaluateRecipe
+        from visviva.pipelines import evaluate
+
+        folder = evaluate.run(EvaluateRecipe(clips=["throw.mp4"], object_size=0.067))
+    """
+    with one_thread():
+        return _run(recipe)
+
+
+def _run(recipe: EvaluateRecipe) -> Path:
+    items = collect(recipe)
+    before = Run.read(recipe.baseline) if recipe.baseline else None
+    output = Path(recipe.output)
+    output.mkdir(parents=True, exist_ok=True)
+    scored = [item for item in items if item.true is not None]
+    scores = [score(item) for item in tqdm(scored, desc="clips against truth", disable=not scored)]
+    settings = recording_settings(recipe)
+    free = [item for item in items if item.true is None]
+    results = [measure_recording(item.path, settings) for item in tqdm(free, desc="recordings", disable=not free)]
+    _refuse_if_nothing_was_read(items, scores, results)
+    about = {"recipe": recipe.model_dump(), "reference": recipe.reference}
+    evaluated = Run(recipe.name or _name(recipe), scores, about, _pictures(scored, scores, recipe))
+    statistics: dict[str, Any] = {"resamples": recipe.resamples, "seed": recipe.seed, "level": recipe.level}
+    content = evaluated.to_json(**statistics) | {"recordings": [r.to_json() for r in results]}
+    content["counts"]["recordings"] = len(results)
+    content["counts"]["recordings_not_measured"] = sum(bool(r.reason) for r in results)
+    if before is not None:
+        content["comparison"] = [group.to_json() for group in compare(before, evaluated, **statistics)]
+    write_json(output / "metrics.json", content)
+    _plots(output / "plots", evaluated, results)
+    report.evaluation(output / "report.html", evaluated, results, before, shown=recipe.shown, **statistics)
+    _say(output, evaluated, results, content.get("comparison", []))
+    return output
+
+
+def evaluate_pairs(name: str, pairs: list[tuple[Clip, Clip]], *, maps: bool = True, about: dict[str, Any] | None = None) -> Run:
+    """Score generated clips against their true clips, in memory, with pictures for `visviva.eval.report.compare`.
+
+    Args:
+        pairs: (generated clip, true clip with masks); the true clip's ``meta`` names scene, primitive and split.
+        maps: also measure flow and residual maps for the report.
+
+    Example::
+
+        before = evaluate_pairs("base", list(zip(base_clips, true_clips)))
+        after = evaluate_pairs("post-trained", list(zip(new_clips, true_clips)))
+        report.compare("report.html", before, after)
+    """
+    scores, pictures = [], {}
+    with one_thread():
+        for k, (clip, true) in enumerate(tqdm(pairs, desc=f"measure {name}")):
+            scores.append(score_pair(clip, true, str(k), _labels(true.meta, true.caption, str(k))))
+            pictures[str(k)] = picture(clip, true, maps)
+    return Run(name, scores, about or {}, pictures)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: clips are small, and threads that wait for each other cost more than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def collect(recipe: EvaluateRecipe) -> list[Item]:
+    """Return the clips that the recipe names, each with its ground truth if there is one.
+
+    Raises:
+        InputError: nothing named, a path that is not there, a reference without the clips' scenes.
+    """
+    if not recipe.clips:
+        raise InputError("nothing to evaluate: name video files, folders of videos, or data sets")
+    reference = _Reference(ClipDataset(recipe.reference)) if recipe.reference else None
+    items = [item for source in recipe.clips for item in _items(Path(source), recipe, reference)]
+    if not items:
+        raise InputError(f"no clip matches where = {recipe.where}; loosen the filter")
+    return items[: recipe.limit]
+
+
+class _Reference:
+    """True clips by scene."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+        self.index = {str(row.get("scene", row["file_name"])): k for k, row in reversed(list(enumerate(dataset.rows)))}
+
+    def find(self, row: dict[str, Any], source: Path) -> Callable[[], Clip]:
+        scene = str(row.get("scene", row["file_name"]))
+        if scene not in self.index:
+            raise InputError(
+                f"{source}: the clip {row['file_name']!r} shows scene {scene!r}, which the reference {str(self.dataset.source)!r} does "
+                f"not hold{closest(scene, self.index)}; give the data set that the clips were generated from"
+            )
+        return lambda: self.dataset[self.index[scene]]
+
+
+def _items(source: Path, recipe: EvaluateRecipe, reference: _Reference | None) -> list[Item]:
+    if not source.exists():
+        raise InputError(f"no clip or folder {str(source)!r}; check the path")
+    if source.is_file() and source.suffix != ".jsonl":
+        if source.suffix.lower() not in VIDEOS:
+            raise InputError(f"{source}: not a video file by its name; known: {', '.join(VIDEOS)}")
+        return [_file(source)]
+    dataset = ClipDataset(source)
+    keep = [k for k, row in enumerate(dataset.rows) if all(row.get(f) == v for f, v in recipe.where.items())]
+    return [_row(dataset, k, reference) for k in keep]
+
+
+def _file(path: Path) -> Item:
+    own = path.with_suffix(".npz").is_file()
+    return Item(path.stem, path, lambda: Clip.read(path), (lambda: Clip.read(path)) if own else None, {})
+
+
+def _row(dataset: ClipDataset, k: int, reference: _Reference | None) -> Item:
+    row, path = dataset.rows[k], dataset.path(k)
+    labels = _labels(row, str(row.get("caption", "")), Path(row["file_name"]).stem)
+    true: Callable[[], Clip] | None = None
+    source = (dataset.root / str(row["source"])) if row.get("source") else None
+    if reference is not None:
+        true = reference.find(row, dataset.source)
+    elif path.with_suffix(".npz").is_file():
+        true = lambda: dataset[k]  # noqa: E731
+    elif source is not None and source.with_suffix(".npz").is_file():
+        true = lambda: Clip.read(source)  # noqa: E731
+    return Item(str(row.get("id", Path(row["file_name"]).stem)), path, lambda: dataset[k], true, labels)
+
+
+def _labels(row: dict[str, Any], caption: str, key: str) -> dict[str, Any]:
+    return {
+        "scene": str(row.get("scene", key)),
+        "primitive": str(row.get("primitive", "")),
+        "split": str(row.get("split", "")),
+        "caption": caption,
+    }
+
+
+def score(item: Item) -> ClipScore:
+    """Score one clip of a data set; a clip that cannot be read or compared keeps its place, with the reason."""
+    if item.true is None:
+        raise InputError(f"{item.key}: has no ground truth to be scored against")
+    true = item.true()
+    if true.masks is None:
+        raise InputError(f"the true clip of {item.key!r} has no masks; simulate the reference with --arrays small or all")
+    try:
+        return score_pair(item.clip(), true, item.key, item.labels)
+    except InputError as error:
+        return failed_clip(true.masks, true.fps, str(error), key=item.key, **item.labels)
+
+
+@torch.no_grad()
+def score_pair(clip: Clip, true: Clip, key: str, labels: dict[str, Any]) -> ClipScore:
+    """Track the true clip's first-frame masks through the clip and score them."""
+    if true.masks is None:
+        raise InputError(f"the true clip of {key!r} has no masks; simulate the reference with --arrays small or all")
+    if not bool(clip.frames.isfinite().all()):
+        raise InputError(f"{key}: the frames hold values that are not finite (NaN or infinity)")
+    masks = tracked(clip.frames, true.masks)
+    return score_clip(masks, true.masks, clip.fps, true.fps, key=key, **labels)
+
+
+def tracked(frames: Tensor, true: Tensor) -> Tensor:
+    """Return the objects' masks in a clip's frames (T, N, H, W), bool, followed from the true masks of the first frame."""
+    first = true[:1].float()
+    if first.shape[-2:] != frames.shape[-2:]:
+        first = functional.interpolate(first, size=frames.shape[-2:], mode="area")
+    return track_masks(frames[None], (first > 0.5).float())[0] > 0.5
+
+
+@torch.no_grad()
+def picture(clip: Clip, true: Clip, maps: bool = True) -> Picture:
+    """Return what a report shows of a clip and its true clip."""
+    shown: dict[str, Tensor] = {}
+    if maps and len(clip.frames) > 3:
+        masks = None if true.masks is None else tracked(clip.frames, true.masks)
+        reading = read_laws(clip.frames, clip.fps, masks)
+        small = functional.interpolate(clip.frames, size=reading.flow.shape[-2:], mode="area")
+        shown = {"flow": reading.flow, "frames": pixels(small)}
+        shown |= {"field": reading.field} if reading.field is not None else {}
+    return Picture(pixels(clip.frames), _like(true, clip), shown)
+
+
+def _like(true: Clip, clip: Clip) -> Tensor:
+    """Return the true frames paired with the clip's by time, as bytes."""
+    from visviva.eval.trajectory import aligned
+
+    return pixels(true.frames[aligned(len(clip.frames), clip.fps, len(true.frames), true.fps)])
+
+
+def recording_settings(recipe: EvaluateRecipe) -> Settings:
+    """Return how recordings are measured."""
+    names = (
+        "metres_per_pixel",
+        "scale_error",
+        "object_size",
+        "object_size_error",
+        "time_scale",
+        "timing_error",
+        "level",
+        "max_frames",
+        "laws",
+    )
+    return Settings(**{name: getattr(recipe, name) for name in names})
+
+
+def _refuse_if_nothing_was_read(items: list[Item], scores: list[ClipScore], results: list[Recording]) -> None:
+    failures = [s.failure for s in scores if s.failure] + [r.reason for r in results if r.failed]
+    if len(failures) == len(items):
+        more = f" (and {len(failures) - 1} more clips failed)" if len(failures) > 1 else ""
+        raise InputError(failures[0] + more)
+
+
+def _pictures(items: list[Item], scores: list[ClipScore], recipe: EvaluateRecipe) -> dict[str, Picture]:
+    by_key = {item.key: item for item in items}
+    wanted = report.chosen([s for s in scores if not s.failure], recipe.shown)
+    found = {}
+    for chosen in wanted:
+        item = by_key[chosen.key]
+        if item.true is not None:
+            found[chosen.key] = picture(item.clip(), item.true(), recipe.laws)
+    return found
+
+
+def _plots(folder: Path, evaluated: Run, results: list[Recording]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        f"{c.key}-motion": (plots.motion([(evaluated.name, c)]), 10.5, 2.4)
+        for c in evaluated.clips
+        if c.key in evaluated.pictures
+    }
+    for result in results:
+        stem = Path(result.name).stem
+        if result.track is not None and result.flight is not None:
+            drawn[f"{stem}-flight"] = (plots.flight(result.track, result.flight, result.gravity), 10.5, 2.5)
+        if result.gravity is not None:
+            drawn[f"{stem}-gravity"] = (plots.budget(result.gravity), 9.5, 2.2)
+    for name, (draw, width, height) in drawn.items():
+        (folder / f"{name.replace('/', '-')}.png").write_bytes(plots.rendered(draw, width, height)[0])
+
+
+def _name(recipe: EvaluateRecipe) -> str:
+    return Path(recipe.clips[0]).name or "clips"
+
+
+def _say(output: Path, evaluated: Run, results: list[Recording], comparison: list[dict[str, Any]]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for row in evaluated.table():
+        if row.primitive == "all" or len({c.primitive for c in evaluated.clips}) == 1:
+            told = ", ".join(f"{plots.METRIC[m]} {i.value:.3g}" for m, i in row.penalised.items() if m != "l2_pisa")
+            console.print(f"{row.split or 'all'}: {row.asked} clips ({row.failed} failed): {told}", markup=False)
+    for result in results:
+        console.print(f"{result.name}: {result.sentence}", markup=False)
+    for group in comparison:
+        console.print(group["sentence"], markup=False)
+    console.print(f"written: {output / 'report.html'}, {output / 'metrics.json'}", markup=False)
