@@ -1,5 +1,7 @@
 """Appearance features: gradients to the frames, honest errors, and a surprise score that cannot see the future."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from test_probes_contract import folder, tiny_vae  # noqa: F401 (a fixture and a builder shared with the contract)
@@ -43,7 +45,7 @@ def test_mass_is_conserved_by_the_clip_itself_and_lost_with_the_object(build, di
         fading = scene.with_(opacity=scene.opacity * opacity)
         values.append(law(probe(fading.render().frames, FPS).with_(reference=true)).value)
     assert float(values[0].max()) < 1e-6
-    assert all(bool((later > earlier).all()) for earlier, later in zip(values[:-1], values[1:], strict=True))
+    assert all(bool((later > earlier).all()) for earlier, later in pairwise(values))
 
 
 def test_surprise_does_not_see_the_future(folder):  # noqa: F811
@@ -104,7 +106,7 @@ def test_models_that_are_not_there_or_not_v_jepa_are_refused(tmp_path, folder): 
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(InputError, match="no safetensors weights"):
         VJEPA2Features(tmp_path)
-    with pytest.raises(InputError, match="context of 3 frames does not fit"):
+    with pytest.raises(InputError, match="context of 3 frames does not fit 8 frames"):
         VJEPA2Features(folder).surprise(torch.rand(1, 8, 3, 32, 32), context=3)
 
 

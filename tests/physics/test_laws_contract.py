@@ -15,7 +15,12 @@ from visviva.physics.violations import VIOLATIONS
 
 FPS = 32.0
 OPTIONS = {  # variants with other code paths; a new law is tested with its defaults without an entry here
-    "constant_acceleration": [{"form": "material"}, {"form": "eulerian"}, {"form": "centroid"}, {"form": "object", "window": 5}],
+    "constant_acceleration": [
+        {"form": "material"},
+        {"form": "eulerian"},
+        {"form": "centroid"},
+        {"form": "object", "window": 5},
+    ],
     "mass_conservation": [{"distance": "cosine"}],
     "motion_floor": [{"fraction": 0.5}],
     "reference_flow": [{"within": "mask"}],

@@ -5,7 +5,16 @@ import torch
 
 from visviva.errors import InputError
 from visviva.models.probes import DIS, Combined, LucasKanade, Oracle, PatchFeatures
-from visviva.physics import ConstantAcceleration, Gate, MassConservation, Measurement, MotionFloor, ReferenceFlow, Term, Verifier
+from visviva.physics import (
+    ConstantAcceleration,
+    Gate,
+    MassConservation,
+    Measurement,
+    MotionFloor,
+    ReferenceFlow,
+    Term,
+    Verifier,
+)
 from visviva.physics.sprites import random_sprites
 from visviva.physics.verify import iou
 from visviva.physics.violations import VIOLATIONS
@@ -57,23 +66,23 @@ def test_masks_may_be_boolean_and_a_batch_is_its_clips(drawn):
 
 
 def test_trivial_laws_are_refused_without_an_anchor_unless_allowed():
-    with pytest.raises(InputError, match="a frozen or empty clip satisfies 'constant_acceleration'"):
+    with pytest.raises(InputError, match=r"a frozen or empty clip satisfies 'constant_acceleration'"):
         Verifier(LucasKanade(), [Term(ConstantAcceleration())])
-    with pytest.raises(InputError, match="frozen"):
+    with pytest.raises(InputError, match=r"frozen"):
         Verifier(LucasKanade(), [Term(ConstantAcceleration()), Term(MotionFloor(), 0.0)])
     Verifier(LucasKanade(), [Term(ConstantAcceleration())], allow_trivial=True)
     Verifier(LucasKanade(), [Term(ConstantAcceleration()), Term(ReferenceFlow())])
 
 
 def test_what_a_probe_does_not_measure_is_refused_at_once():
-    with pytest.raises(InputError, match="needs features, but the probe 'lucas_kanade' measures only"):
+    with pytest.raises(InputError, match=r"needs features, but the probe 'lucas_kanade' measures only"):
         Verifier(LucasKanade(), [Term(MassConservation())])
     Verifier(Combined(LucasKanade(), features=PatchFeatures()), [Term(MassConservation())])
 
 
 def test_a_law_that_needs_a_reference_is_an_error_where_there_is_none(drawn):
     verifier = Verifier(LucasKanade(), [Term(ReferenceFlow())])
-    with pytest.raises(InputError, match="'reference_flow' needs 'reference'.*give the paired true clip"):
+    with pytest.raises(InputError, match=r"'reference_flow' needs 'reference'.*give the paired true clip"):
         verifier.score(drawn.frames, FPS)
     reference = verifier.measure(drawn.frames, FPS)
     assert float(verifier.score(drawn.frames, FPS, reference=reference).loss.max()) == 0
@@ -83,26 +92,28 @@ def test_the_reference_carries_no_gradient(drawn):
     verifier = Verifier(LucasKanade(), [Term(ReferenceFlow())])
     true = drawn.frames.clone().requires_grad_()
     reference = verifier.measure(true, FPS)
-    verdict = verifier(VIOLATIONS["freeze"](random_sprites(3, seed=1)).render().frames.requires_grad_(), FPS, reference=reference)
+    verdict = verifier(
+        VIOLATIONS["freeze"](random_sprites(3, seed=1)).render().frames.requires_grad_(), FPS, reference=reference
+    )
     verdict.loss.sum().backward()
     assert true.grad is None
 
 
 def test_a_probe_without_gradient_scores_but_gives_no_loss(drawn):
     verifier = Verifier(DIS(), KINEMATIC)
-    with pytest.raises(InputError, match="use verifier.score"):
+    with pytest.raises(InputError, match=r"use verifier.score"):
         verifier(drawn.frames, FPS)
     assert torch.isfinite(verifier.score(drawn.frames, FPS).loss).all()
 
 
 def test_misuse_is_refused_in_one_sentence(drawn):
-    with pytest.raises(InputError, match="without laws"):
+    with pytest.raises(InputError, match=r"without laws"):
         Verifier(LucasKanade(), [])
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match=r"stands twice"):
         Verifier(LucasKanade(), [*KINEMATIC, Term(MotionFloor())])
-    with pytest.raises(InputError, match="weight -1.0"):
+    with pytest.raises(InputError, match=r"weight -1.0"):
         Term(MotionFloor(), -1.0)
-    with pytest.raises(InputError, match="finite numbers"):
+    with pytest.raises(InputError, match=r"finite numbers"):
         Verifier(LucasKanade(), KINEMATIC).score(drawn.frames * float("nan"), FPS)
 
 

@@ -11,20 +11,23 @@ from visviva.configs.schema import Recipe
 
 
 class EvaluateRecipe(Recipe):
-    """Measure clips, generated or real: metrics against ground truth where there is some, trajectories, laws and gravity otherwise."""
+    """Measure clips, generated or real: metrics against ground truth where there is some, trajectories, laws and gravity
+    otherwise."""
 
     verb: Literal["evaluate"] = "evaluate"
     """Which verb this recipe is for."""
     clips: Positional[list[str]] = []
-    """What to measure: video files, folders of videos, data sets (folders with metadata.jsonl, as 'visviva simulate' and 'visviva
-    generate' write them)."""
+    """What to measure: video files, folders of videos, data sets (folders with metadata.jsonl, as 'visviva simulate' and
+    'visviva generate' write them)."""
     output: Annotated[str, arg(aliases=["--out"])] = "runs/evaluate"
     """Folder to write: metrics.json, report.html, plots."""
     reference: str = ""
-    """Data set with the true clips; generated clips are paired with it by their 'scene'. Empty: the clips that they were generated
-    from, where their metadata names them. The clips of a data set that has ground truth are measured against their own."""
+    """Data set with the true clips; generated clips are paired with it by their 'scene'. Empty: the clips that they were
+    generated from, where their metadata names them. The clips of a data set that has ground truth are measured against their
+    own."""
     baseline: str = ""
-    """An earlier evaluation (its folder or metrics.json) of the same scenes to compare with: paired bootstrap, clustered by scene."""
+    """An earlier evaluation (its folder or metrics.json) of the same scenes to compare with: paired bootstrap, clustered by
+    scene."""
     name: str = ""
     """What the run is called in reports; empty takes the first clip's or folder's name."""
     where: dict[str, str | int | float] = {}
@@ -39,7 +42,8 @@ class EvaluateRecipe(Recipe):
     scale_error: float = Field(0.03, ge=0)
     """Relative standard error of metres_per_pixel. 0.03 allows for a scale read 10 cm off the object's plane at 3 m."""
     object_size: float | None = Field(None, gt=0)
-    """Recordings: known width of the moving object (a ball's diameter) [m]; measures the scale where metres_per_pixel is not given."""
+    """Recordings: known width of the moving object (a ball's diameter) [m]; measures the scale where metres_per_pixel is not
+    given."""
     object_size_error: float = Field(0.015, ge=0)
     """Relative standard error of object_size (a tennis ball is made to +-2.4 %)."""
     time_scale: float = Field(1.0, gt=0)

@@ -33,7 +33,7 @@ class Data(Section):
     JSONL with video and caption."""
     prompts: str = ""
     """Instead of ``path``: a .jsonl or .csv of prompts, with first frames for image-to-video (see 'visviva generate')."""
-    where: dict[str, str | int | float] = Field(default_factory=dict)
+    where: dict[str, int | float | str] = Field(default_factory=dict)
     """Only clips whose metadata has these values, for example {split: id, primitive: free_fall}."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first clips."""
@@ -191,7 +191,7 @@ class Validation(Section):
     """Updates between validations; 0 never."""
     path: str = ""
     """Clips to validate on; empty: the first training clips."""
-    where: dict[str, str | int | float] = Field(default_factory=dict)
+    where: dict[str, int | float | str] = Field(default_factory=dict)
     """Only clips whose metadata has these values."""
     clips: int = Field(default=4, ge=1)
     """How many."""

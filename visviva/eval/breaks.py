@@ -38,8 +38,9 @@ class Break:
     def sentence(self) -> str:
         """Return the break in words."""
         return (
-            f"between frames {self.frame} and {self.frame + 1} the position jumps by ({self.shift[0]:+.1f}, {self.shift[1]:+.1f}) px and "
-            f"the velocity by ({self.kick[0]:+.0f}, {self.kick[1]:+.0f}) px/s, {self.strength:.0f} standard errors"
+            f"between frames {self.frame} and {self.frame + 1} the position jumps by ({self.shift[0]:+.1f}, "
+            f"{self.shift[1]:+.1f}) px and the velocity by ({self.kick[0]:+.0f}, {self.kick[1]:+.0f}) px/s, "
+            f"{self.strength:.0f} standard errors"
         )
 
 

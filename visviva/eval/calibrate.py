@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ from visviva.physics.gate import Gate
 from visviva.physics.kinematics import object_velocity
 from visviva.physics.laws import ConstantAcceleration, Law, MassConservation, MotionFloor, ReferenceFlow
 from visviva.physics.measurement import Measurement, Probe
-from visviva.physics.sprites import Rendered, Sprites
+from visviva.physics.sprites import Sprites
 from visviva.physics.violations import VIOLATIONS
 
 VARIANTS: dict[str, dict[str, Law]] = {
     "constant_acceleration": {
         "object": ConstantAcceleration(form="object"),
-        "object, window 5": ConstantAcceleration(form="object", window=5),
-        "object, whole run": ConstantAcceleration(form="object", window=None),
-        "centroid, whole run": ConstantAcceleration(form="centroid", window=None),
+        "object, windows of 5": ConstantAcceleration(form="object", window=5),
+        "object, windows of 3": ConstantAcceleration(form="object", window=3),
+        "centroid": ConstantAcceleration(form="centroid"),
         "material": ConstantAcceleration(form="material"),
         "eulerian": ConstantAcceleration(form="eulerian"),
         "eulerian, in mask": ConstantAcceleration(form="eulerian", region="mask"),
@@ -42,6 +42,10 @@ VARIANTS: dict[str, dict[str, Law]] = {
     "motion_floor": {"half the reference": MotionFloor(fraction=0.5)},
     "reference_flow": {"frame": ReferenceFlow(), "mask": ReferenceFlow(within="mask")},
 }
+
+
+GRAIN = 0.01
+"""Standard deviation of the grain of estimated clips, in units of the full range: 2.5 grey values of 255."""
 
 
 def auc(truth: Float[Tensor, " n"], violated: Float[Tensor, " m"]) -> float:
@@ -78,39 +82,52 @@ def _short(number: float) -> float:
 
 
 def measurements(
-    scene: Sprites, fps: Tensor, probe: Probe, features: Probe, truth: Rendered | None = None
+    scene: Sprites, fps: Tensor, probe: Probe, features: Probe, first: Float[Tensor, "B t N H W"] | None = None, take: int = 0
 ) -> tuple[Measurement, Measurement]:
-    """Return the true and the estimated measurement of scenes; the clip that they started from gives the first masks."""
+    """Return the true and the estimated measurement of scenes; the estimate is told the masks of the first frame.
+
+    It sees 8-bit frames with grain (`GRAIN`) of the seed ``take``, so that two takes of one scene are not one clip.
+    """
     drawn = scene.render()
-    frames = (drawn.frames.clamp(0, 1) * 255).round() / 255
-    known = Combined(Oracle(flow=drawn.flow, masks=drawn.masks), features=PatchFeatures())
-    estimate = Combined(probe, masks=TrackedMasks(), features=features)
-    start = (truth or drawn).masks
-    return known(frames, fps), estimate(frames, fps, start)
+    known = Combined(Oracle(flow=drawn.flow, masks=drawn.masks), features=PatchFeatures())(drawn.frames.clamp(0, 1), fps)
+    frames = photographed(drawn.frames, take)
+    estimate = Combined(probe, masks=TrackedMasks(), features=features)(frames, fps, drawn.masks if first is None else first)
+    return known.with_(contact=scene.contact), estimate.with_(contact=scene.contact)
+
+
+def photographed(frames: Float[Tensor, "B T 3 H W"], take: int = 0) -> Float[Tensor, "B T 3 H W"]:
+    """Return frames as a camera would store them: with white grain, in 8 bits."""
+    grain = torch.randn(frames.shape, generator=torch.Generator().manual_seed(take), dtype=frames.dtype)
+    return ((frames + GRAIN * grain).clamp(0, 1) * 255).round() / 255
 
 
 @torch.no_grad()
 def read(
-    laws: Mapping[str, Law], scenes: Sequence[Sprites], fps: float, probe: Probe | None = None, features: Probe | None = None
+    laws: Mapping[str, Law], scenes: Iterable[Sprites], fps: float, probe: Probe | None = None, features: Probe | None = None
 ) -> tuple[dict[str, Reading], dict[str, Reading]]:
-    """Return the readings of law variants by true and by estimated measurement, over scenes in batches."""
+    """Return the readings of named laws by true and by estimated measurement over batches of scenes.
+
+    ``probe`` (default `LucasKanade`) measures flow and ``features`` (default `PatchFeatures`) appearance in the estimate;
+    masks are followed from the first frame. The reference of each violated clip is the true clip, measured the same way.
+    """
     probe, features = probe or LucasKanade(), features or PatchFeatures()
-    values: list[dict[str, dict[str, list[Tensor]]]] = [{}, {}]
+    values: list[dict[str, dict[str, list[Tensor]]]] = [{law: {} for law in laws}, {law: {} for law in laws}]
     for scene in scenes:
         rate = torch.full((scene.trajectory.shape[0],), fps)
-        drawn = scene.render()
-        true = measurements(scene, rate, probe, features)
-        shown = {"": true} | {name: measurements(v(scene), rate, probe, features, drawn) for name, v in VIOLATIONS.items()}
-        for name, measured in shown.items():
-            for side in (0, 1):
-                paired = measured[side].with_(reference=true[side])
-                for variant, law in laws.items():
-                    values[side].setdefault(variant, {}).setdefault(name, []).append(law(paired).value)
-    joined = [
-        {v: {name: torch.cat(parts) for name, parts in names.items()} for v, names in side.items()} for side in values
-    ]
-    exact, estimated = ({v: Reading(names.pop(""), names) for v, names in side.items()} for side in joined)
+        first = scene.render().masks[:, :1]
+        true = measurements(scene, rate, probe, features, first, take=1)
+        for name, violate in {"": lambda same: same, **VIOLATIONS}.items():
+            shown = measurements(violate(scene), rate, probe, features, first)
+            for kind, measured, reference in zip(values, shown, true, strict=True):
+                for law in laws:
+                    kind[law].setdefault(name, []).append(laws[law](measured.with_(reference=reference)).value)
+    exact, estimated = ({law: _reading(found) for law, found in kind.items()} for kind in values)
     return exact, estimated
+
+
+def _reading(found: Mapping[str, list[Tensor]]) -> Reading:
+    joined = {name: torch.cat(parts) for name, parts in found.items()}
+    return Reading(joined.pop(""), joined)
 
 
 @torch.no_grad()
@@ -122,7 +139,7 @@ def probe_error(scenes: Sequence[Sprites], fps: float, probe: Probe) -> dict[str
     errors, speeds, along = [], [], []
     for scene in scenes:
         drawn = scene.render()
-        frames = (drawn.frames.clamp(0, 1) * 255).round() / 255
+        frames = photographed(drawn.frames)
         measured = probe(frames, torch.full((frames.shape[0],), fps))
         inner = (drawn.masks[:, :-1] > 0.9).to(frames.dtype)
         true, area = object_velocity(drawn.flow, inner)
@@ -147,36 +164,55 @@ def gate_disagreement(scenes: Sequence[Sprites], fps: float, probe: Probe, gate:
     for scene in scenes:
         drawn = scene.render()
         rate = torch.full((drawn.frames.shape[0],), fps)
-        found.append(gate.disagreement(probe(drawn.frames, rate, drawn.masks), drawn.frames))
+        frames = photographed(drawn.frames)
+        found.append(gate.disagreement(probe(frames, rate, drawn.masks), frames))
     median, high = torch.quantile(torch.cat(found).double(), torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
     return {"median": _short(median), "p95": _short(high)}
 
 
 def calibrate(
-    name: str, scenes: Sequence[Sprites], fps: float, features: Probe | None = None, **provenance: Any
-) -> dict[str, Any]:
-    """Return the calibration of the law ``name`` over scenes, ready to be written; ``provenance`` is recorded as it is."""
-    laws = VARIANTS[name]
-    exact, estimated = read(laws, scenes, fps, features=features)
-    variants = {
-        variant: {
-            "options": asdict(law),  # type: ignore[call-overload]
-            "true": exact[variant].summary(law.detects),
-            "estimated": estimated[variant].summary(law.detects),
-        }
-        for variant, law in laws.items()
-    }
-    probes = {"flow": "lucas_kanade", "masks": "tracked from the first frame", "features": (features or PatchFeatures()).name}
-    clips = sum(scene.trajectory.shape[0] for scene in scenes)
-    return {
+    names: Sequence[str],
+    scenes: Sequence[Sprites],
+    fps: float,
+    features: Probe | None = None,
+    shown: Iterable[Sprites] | None = None,
+    **provenance: Any,
+) -> dict[str, dict[str, Any]]:
+    """Return the calibrations of the named laws over scenes, ready to be written.
+
+    ``shown`` is an iterable over the same scenes that shows progress; ``provenance`` is recorded as it is.
+    """
+    laws = {f"{name}/{variant}": law for name in names for variant, law in VARIANTS[name].items()}
+    exact, estimated = read(laws, shown or scenes, fps, features=features)
+    common = {
         "format": 1,
-        "law": name,
-        "clips": clips,
+        "clips": sum(scene.trajectory.shape[0] for scene in scenes),
+        "frames": scenes[0].trajectory.shape[1],
+        "size": list(scenes[0].background.shape[-2:]),
         "fps": fps,
-        "estimated_by": probes,
-        "variants": variants,
+        "grain": GRAIN,
+        "estimated_by": {
+            "flow": "lucas_kanade",
+            "masks": "tracked from the first frame",
+            "features": (features or PatchFeatures()).name,
+        },
         "versions": {"visviva": visviva.__version__, "torch": torch.__version__, "python": platform.python_version()},
         **provenance,
+    }
+    return {
+        name: {
+            "law": name,
+            **common,
+            "variants": {
+                variant: {
+                    "options": asdict(law),  # type: ignore[call-overload]
+                    "true": exact[f"{name}/{variant}"].summary(law.detects),
+                    "estimated": estimated[f"{name}/{variant}"].summary(law.detects),
+                }
+                for variant, law in VARIANTS[name].items()
+            },
+        }
+        for name in names
     }
 
 

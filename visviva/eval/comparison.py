@@ -46,7 +46,8 @@ class Group:
         gain = self.improvement
         if math.isnan(gain.low):
             return f"{where}: {gain.value:+.1%} on average over the five metrics; one scene gives no interval."
-        told = f"{gain.value:+.1%} on average over the five metrics ({gain.level:.0%} interval {gain.low:+.1%} to {gain.high:+.1%})"
+        interval = f"({gain.level:.0%} interval {gain.low:+.1%} to {gain.high:+.1%})"
+        told = f"{gain.value:+.1%} on average over the five metrics {interval}"
         if self.verdict == "no significant difference":
             return f"{where}: {told}: the difference is not significant."
         return f"{where}: {told}: significantly {self.verdict}."

@@ -118,12 +118,13 @@ class Flight:
         flight = f"the flight over frames {first} to {last}"
         if self.drifting:
             return (
-                f"{flight} is not one constant acceleration: its vertical acceleration is {parts} px/s^2 over the first, middle and "
-                f"last half (drag, motion in depth, or uneven frame times would do that)"
+                f"{flight} is not one constant acceleration: its vertical acceleration is {parts} px/s^2 over the first, "
+                f"middle and last half (drag, motion in depth, or uneven frame times would do that)"
             )
         return (
             f"{flight} is one constant acceleration of ({ax:.0f}, {ay:.0f}) px/s^2 to {self.drift:.1%} between its parts "
-            f"({parts} px/s^2 vertically over the first, middle and last half); a parabola fits its path to {self.ratio:.2%} of its extent"
+            f"({parts} px/s^2 vertically over the first, middle and last half); a parabola fits its path to {self.ratio:.2%} "
+            "of its extent"
         )
 
 
@@ -169,8 +170,9 @@ class Gravity:
         plain = ", ".join(f"{w.plain:.2f}" for w in self.windows)
         outside = "" if self.low <= 9.81 <= self.high else " Standard gravity lies outside: check the scale and the time scale."
         return (
-            f"g = {self.value:.2f} m/s^2, {self.level:.0%} interval {self.low:.2f} to {self.high:.2f} (+-{self.half_width:.1%}); most of it "
-            f"comes from {largest}. The first, middle and last half of the flight give {windows}; by plain parabolas {plain}.{outside}"
+            f"g = {self.value:.2f} m/s^2, {self.level:.0%} interval {self.low:.2f} to {self.high:.2f} "
+            f"(+-{self.half_width:.1%}); most of it comes from {largest}. The first, middle and last half of the flight give "
+            f"{windows}; by plain parabolas {plain}.{outside}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -221,7 +223,8 @@ def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
     frames = max(stretches, key=len)
     if len(frames) < LEAST_FRAMES:
         raise Unmeasurable(
-            f"the longest undisturbed stretch of motion has {len(frames)} frames; measuring an acceleration takes at least {LEAST_FRAMES}"
+            f"the longest undisturbed stretch of motion has {len(frames)} frames; measuring an acceleration takes at least "
+            f"{LEAST_FRAMES}"
         )
     frames, displaced = _without_displaced(track, frames)
     t, p = track.times[frames] - track.times[frames].mean(), track.positions[frames]
@@ -234,14 +237,14 @@ def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
         raise Unmeasurable("the path is too short or too straight: its curvature is not larger than the tracking noise")
     if residual > longest_ratio * extent:
         raise Unmeasurable(
-            f"the object does not move with one constant acceleration: a parabola misses its path by {residual / extent:.1%} of its extent, "
-            f"more than the {longest_ratio:.1%} of a free flight (a swing, a bounce, a roll or a hand would do that)"
+            f"the object does not move with one constant acceleration: a parabola misses its path by {residual / extent:.1%} of "
+            f"its extent, more than the {longest_ratio:.1%} of a free flight (a swing, a bounce, a roll or a hand would do that)"
         )
     worst = float(np.linalg.norm(halves - whole, axis=1).max())
     if worst > 0.5 * size:
         raise Unmeasurable(
-            f"the object does not move with one constant acceleration: it changes by {worst / size:.0%} between parts of the path "
-            "(a swing, a bounce, a roll or a hand would do that)"
+            f"the object does not move with one constant acceleration: it changes by {worst / size:.0%} between parts of the "
+            "path (a swing, a bounce, a roll or a hand would do that)"
         )
     others = [
         (int(f[0]), int(f[-1]), float(_parabola(track.times[f], track.positions[f])[0][1]))
@@ -303,8 +306,8 @@ def measure_gravity(
     if spread > LARGEST_DRIFT * g:
         parts = ", ".join(f"{w.gravity:.1f}" for w in windows)
         raise Unmeasurable(
-            f"even with drag and a rolling shutter allowed for, the parts of the flight disagree on g ({parts} m/s^2 over the first, "
-            "middle and last half), so no value is given (motion in depth or uneven frame times would do that)"
+            f"even with drag and a rolling shutter allowed for, the parts of the flight disagree on g ({parts} m/s^2 over the "
+            "first, middle and last half), so no value is given (motion in depth or uneven frame times would do that)"
         )
     budget = {
         "scale": scale.relative_error,

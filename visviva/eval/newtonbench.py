@@ -198,7 +198,7 @@ def _comparable(masks: Tensor, true: Tensor, fps: float, true_fps: float) -> tup
 
 
 def _score_object(masks: Tensor, true: Tensor, times: Tensor) -> dict[str, Any]:
-    height, width = true.shape[1:]
+    height = true.shape[1]
     truth, track = trajectory.centroids(true), trajectory.centroids(masks)
     visible, seen = true.flatten(1).any(1), masks.flatten(1).any(1)
     lost = visible & ~seen

@@ -13,19 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 STYLE = """
-:root{color-scheme:light dark;--ink:#1f2430;--soft:#5c6473;--line:#e3e6ec;--paper:#fff;--card:#f7f8fa;--blue:#2456d6;--amber:#a86a00;
+:root{color-scheme:light dark;
+--ink:#1f2430;--soft:#5c6473;--line:#e3e6ec;--paper:#fff;--card:#f7f8fa;--blue:#2456d6;--amber:#a86a00;
 --red:#c2352b;--green:#1c7c4a}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e8ee;--soft:#9aa1b0;--line:#2b303a;--paper:#14171d;--card:#1b1f27;--blue:#8fb1ff;
 --amber:#f2b44b;--red:#ff8378;--green:#6fd39d}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 Charter,"Bitstream Charter","Sitka Text",Cambria,Georgia,serif}
+body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 Charter,"Bitstream Charter",
+"Sitka Text",Cambria,Georgia,serif}
 main{max-width:1080px;margin:0 auto;padding:48px 24px 96px}
 h1{font-size:2.1rem;line-height:1.15;letter-spacing:-.01em;margin:0 0 .4rem}
 h2{font-size:1.35rem;margin:3.2rem 0 .6rem;padding-top:1.2rem;border-top:1px solid var(--line)}
 h3{font-size:1.02rem;margin:0 0 .25rem;overflow-wrap:anywhere}
 p{max-width:72ch;margin:.5rem 0 1rem;overflow-wrap:anywhere}
 .lead{font-size:1.15rem;color:var(--soft)}
-.note,figcaption,td,th,.badge,summary,dl{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+.note,figcaption,td,th,.badge,summary,dl{font-family:system-ui,-apple-system,"Segoe UI",Roboto,
+"Helvetica Neue",Arial,sans-serif}
 .note,figcaption{font-size:.82rem;line-height:1.45;color:var(--soft)}
 .big{display:flex;flex-wrap:wrap;gap:14px;margin:1.4rem 0}
 .big div{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 18px;min-width:150px}
@@ -46,8 +49,8 @@ video{max-width:100%;border-radius:6px;border:1px solid var(--line);background:#
 margin-right:6px}
 .better,.ok{color:var(--green)}.worse,.bad{color:var(--red)}.none{color:var(--soft)}.caution{color:var(--amber)}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft);font-size:.85rem}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.76rem;background:var(--card);border:1px solid var(--line);border-radius:8px;
-padding:12px}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.76rem;background:var(--card);border:1px solid
+var(--line);border-radius:8px; padding:12px}
 """
 
 BADGES = {"better": "better", "worse": "worse", "no significant difference": "none", "measured": "ok", "not measured": "bad"}
@@ -136,7 +139,8 @@ class Page:
     def html(self) -> str:
         """Return the whole page."""
         return (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
             f"<title>{text(self.title)}</title><style>{STYLE}</style></head><body><main><h1>{text(self.title)}</h1>"
             f'<p class="lead">{text(self.lead)}</p>{"".join(self.parts)}</main></body></html>\n'
         )

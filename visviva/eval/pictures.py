@@ -28,7 +28,8 @@ def pixels(frames: Float[Tensor, "*T 3 H W"]) -> UInt8[Tensor, "*T 3 H W"]:
 
 
 def film(panels: Sequence[UInt8[Tensor, "T 3 H W"]], fps: float, height: int = 192, crf: int = 23) -> bytes:
-    """Return an H.264 film of the panels side by side, cut to the shortest, scaled to about ``height`` pixels; small ones by whole factors."""
+    """Return an H.264 film of the panels side by side, cut to the shortest, scaled to about ``height`` pixels; small ones by
+    whole factors."""
     count = min(len(p) for p in panels)
     scaled = [_to_height(p[:count], height) for p in panels]
     bar = torch.full((count, 3, scaled[0].shape[2], GAP), 128, dtype=torch.uint8)
@@ -107,7 +108,8 @@ class Maps:
 
 
 def map_rows(clips: Sequence[Maps], columns: int = 6) -> list[list[Tensor]]:
-    """Return rows of pictures at a few moments, for each clip its frames, its flow and its residual field, on common colour scales."""
+    """Return rows of pictures at a few moments, for each clip its frames, its flow and its residual field, on common colour
+    scales."""
     fastest = max(_high(c.flow.norm(dim=1)) for c in clips)
     most = max((_high(c.field) for c in clips if c.field is not None), default=0.0)
     rows = []
@@ -133,7 +135,8 @@ def _high(values: Tensor) -> float:
 def overlay(
     frames: UInt8[Tensor, "T 3 H W"], track: Track, flight: Flight | None, longest: int = 400
 ) -> UInt8[Tensor, "T 3 h w"]:
-    """Return the clip, reduced, with the track drawn on it: blue where it enters the fit, grey elsewhere, a ring where the object is."""
+    """Return the clip, reduced, with the track drawn on it: blue where it enters the fit, grey elsewhere, a ring where the
+    object is."""
     import cv2
 
     scale = min(1.0, longest / max(frames.shape[2:]))

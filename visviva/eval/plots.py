@@ -1,7 +1,7 @@
 """Figures of reports, each drawn twice, for light and for dark pages, as small palette PNGs.
 
-One look for all: no frames, a light grid, the truth in grey, a run in blue, the run it is compared with in amber, trouble in red.
-A figure is a function ``draw(figure, look)``; `rendered` calls it once per look.
+One look for all: no frames, a light grid, the truth in grey, a run in blue, the run it is compared with in amber, trouble in
+red. A figure is a function ``draw(figure, look)``; `rendered` calls it once per look.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def _png(draw: Draw, look: Look, width: float, height: float) -> bytes:
 def motion(scores: Sequence[tuple[str, ClipScore]]) -> Draw:
     """Return the figure of one clip under one or two runs: path, height over time, speed, error over frames.
 
-    ``scores``: (name, score) of the same scene; the last one is the run in question, an earlier one is what it is compared with.
+    ``scores``: (name, score) of the same scene; the last one is the run in question, an earlier one is what it is compared
+    with.
     """
 
     def draw(figure: Any, look: Look) -> None:

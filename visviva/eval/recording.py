@@ -49,8 +49,8 @@ class Settings:
 class Recording:
     """What one recording gave.
 
-    ``reason`` is why no acceleration (or, with a scale, no g) was measured; empty if it was. ``failed``: the file itself could not be
-    used. ``frames``: the clip, reduced, for pictures.
+    ``reason`` is why no acceleration (or, with a scale, no g) was measured; empty if it was. ``failed``: the file itself could
+    not be used. ``frames``: the clip, reduced, for pictures.
     """
 
     name: str
@@ -248,7 +248,8 @@ def _with_laws(result: Recording, frames: Tensor) -> Recording:
 
 
 def _masks(track: Track, first: int, last: int, shape: torch.Size) -> Tensor:
-    """Return the tracked object as the ellipse of its bounding box at a reduced size, (T, 1, h, w), bool; empty where it was not found."""
+    """Return the tracked object as the ellipse of its bounding box at a reduced size, (T, 1, h, w), bool; empty where it was
+    not found."""
     height, width = shape
     scale = np.array([width / track.size[0], height / track.size[1]])
     masks = torch.zeros(last - first + 1, 1, height, width, dtype=torch.bool)

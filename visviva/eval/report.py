@@ -1,8 +1,8 @@
 """Reports: one self-contained report.html of a run, of real recordings, or of two runs side by side.
 
-What a reader finds: the outcome in a sentence, tables with 95 % intervals, and per clip why it scored as it did, the film beside the
-true one, the measured path over the true parabola, velocity, error over frames, flow and residual maps. Differences that the data
-cannot tell from chance are called not significant, in words.
+What a reader finds: the outcome in a sentence, tables with 95 % intervals, and per clip why it scored as it did, the film
+beside the true one, the measured path over the true parabola, velocity, error over frames, flow and residual maps. Differences
+that the data cannot tell from chance are called not significant, in words.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from visviva.eval.score import finite
 from visviva.eval.statistics import Interval
 
 CONVENTION = (
-    "All five numbers are penalised: a frame in which the true object is visible and the predicted one cannot be found counts as the "
-    "worst a visible object could have done, so that nothing is won by vanishing. The small numbers are the plain means over the frames "
-    "where the object was found, as published code computes them. Velocity and acceleration RMSE are our reconstruction of metrics whose "
-    "code is not published: differences of mask centroids; second differences amplify tracking noise, so compare runs, not absolute values."
+    "All five numbers are penalised: a frame in which the true object is visible and the predicted one cannot be found counts "
+    "as the worst a visible object could have done, so that nothing is won by vanishing. In brackets are the plain means over "
+    "the frames where the object was found, as published code computes them. Velocity and acceleration RMSE are our "
+    "reconstruction of metrics whose code is not published: differences of mask centroids; second differences amplify tracking "
+    "noise, so compare runs, not absolute values."
 )
 
 
@@ -134,9 +135,7 @@ def _outcome(run: Run, results: Sequence[Recording]) -> str:
         said.append(f"The object cannot be found in {lost:.1%} of the frames in which the truth shows it.")
     if results:
         measured = sum(not r.reason for r in results)
-        said.append(
-            f"{measured} of {len(results)} clips without ground truth could be measured; for the others the reason is given."
-        )
+        said.append(f"{measured} of {len(results)} clips without ground truth could be measured; the others say why not.")
     return " ".join(said)
 
 

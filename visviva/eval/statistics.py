@@ -1,13 +1,15 @@
 """Intervals and comparisons that do not flatter: bootstrap over source scenes, paired between runs, seeds explicit.
 
-Samples that share a source scene (several seeds, several models, several crops of one scene) are not independent, so whole scenes
-are resampled (clustered bootstrap). Intervals are expanded percentile intervals (Hesterberg, arXiv 1411.5279): the percentile
-levels are widened to ``Phi(sqrt(n/(n-1)) t_{n-1}(alpha/2))``, which mends the shortness of percentile intervals for few scenes.
-Percentiles cannot leave the range of the data, so below ten scenes a t interval with the bootstrap standard error stands instead.
+Samples that share a source scene (several seeds, several models, several crops of one scene) are not independent, so whole
+scenes are resampled (clustered bootstrap). Intervals are expanded percentile intervals (Hesterberg, arXiv 1411.5279): the
+percentile levels are widened to ``Phi(sqrt(n/(n-1)) t_{n-1}(alpha/2))``, which mends the shortness of percentile intervals for
+few scenes. Percentiles cannot leave the range of the data, so below ten scenes a t interval with the bootstrap standard error
+stands instead.
 
-With training seeds given, an interval speaks about a new training run, not only about new clips: the variance over scenes and the
-variance over seeds (each resampled alone, times n/(n-1)) add up, and a t interval takes their Welch-Satterthwaite degrees of
-freedom, so that three seeds that disagree give an honestly wide interval. Sample noise enters both terms: slightly conservative.
+With training seeds given, an interval speaks about a new training run, not only about new clips: the variance over scenes and
+the variance over seeds (each resampled alone, times n/(n-1)) add up, and a t interval takes their Welch-Satterthwaite degrees
+of freedom, so that three seeds that disagree give an honestly wide interval. Sample noise enters both terms: slightly
+conservative.
 
 Everything is deterministic given ``seed``.
 """
@@ -185,7 +187,8 @@ def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Resampled:
-    """How often each sample enters each resample, (resamples, n), per way of resampling (scenes; seeds), and its group counts."""
+    """How often each sample enters each resample, (resamples, n), per way of resampling (scenes; seeds), and its group
+    counts."""
 
     weights: list[NDArray]
     groups: list[int]

@@ -1,13 +1,15 @@
-"""Where one freely moving object is in a real clip, without any weights: background, blobs, the smoothest long path, sub-pixel refinement.
+"""Where one freely moving object is in a real clip, without any weights: background, blobs, the smoothest long path, sub-pixel
+refinement.
 
 Steps: (1) global camera motion (`visviva.eval.camera`); (2) background = temporal median of the stabilised frames, noise = its
-robust spread; (3) per frame, connected regions that differ from it; (4) regions are linked into the path that travels farthest with
-the smallest second differences (dynamic programming over pairs of detections, up to two missed frames bridged without inventing
-positions); (5) at full resolution each pixel's opacity ``alpha`` is solved from ``pixel = alpha * object + (1 - alpha) * background``
-along the colour direction that tells the object from the backgrounds it crosses (Fisher's discriminant), and the position is its
-centroid. A motion-blurred object is thus placed at its mean position during the exposure.
+robust spread; (3) per frame, connected regions that differ from it; (4) regions are linked into the path that travels farthest
+with the smallest second differences (dynamic programming over pairs of detections, up to two missed frames bridged without
+inventing positions); (5) at full resolution each pixel's opacity ``alpha`` is solved from ``pixel = alpha * object + (1 -
+alpha) * background`` along the colour direction that tells the object from the backgrounds it crosses (Fisher's discriminant),
+and the position is its centroid. A motion-blurred object is thus placed at its mean position during the exposure.
 
-Frames are *cut, never interpolated*, where the object touches the image border or its visible area or width jumps (occlusion, a hand).
+Frames are *cut, never interpolated*, where the object touches the image border or its visible area or width jumps (occlusion, a
+hand).
 What it does not do: several objects at once, an object that stays in one place for most of the clip (it becomes background), a
 camera that walks. Units: pixels of the given frames (of the reference frame, if the camera moved), seconds, y down.
 """
@@ -154,9 +156,9 @@ def _smoothest_path(found: list[list[_Blob]], shape: tuple[int, ...]) -> list[_B
     """Return the path that travels farthest with the smallest second differences, by dynamic programming over links.
 
     A link joins detections at most three frames apart. Two links that share a detection cost the squared change of velocity
-    over a gate of 20 % of the speed plus 40 % of the object's size plus 1.5 px, per frame; each link earns up to 1 by how far it
-    moved compared with a quarter of its size, so flicker in one place earns nothing, times its size over the clip's largest regions,
-    so that a long row of specks does not beat a ball.
+    over a gate of 20 % of the speed plus 40 % of the object's size plus 1.5 px, per frame; each link earns up to 1 by how far
+    it moved compared with a quarter of its size, so flicker in one place earns nothing, times its size over the clip's largest
+    regions, so that a long row of specks does not beat a ball.
     """
     largest = math.sqrt(np.quantile([max((b.area for b in blobs), default=1.0) for blobs in found], 0.95))
     reach = 0.2 * math.hypot(*shape)
@@ -326,7 +328,8 @@ def _opacity_moments(crop: _Crop, colour: _Colour) -> tuple[tuple[float, float],
 
 
 def _width(weight: NDArray) -> tuple[float, float]:
-    """Return the widest chord across the longest axis, between 25 % and 50 % of the peak opacity, and half their difference [px]."""
+    """Return the widest chord across the longest axis, between 25 % and 50 % of the peak opacity, and half their difference
+    [px]."""
     ys, xs = np.nonzero(weight)
     inside = weight[ys, xs]
     points = np.stack([xs, ys]) - np.average(np.stack([xs, ys]), axis=1, weights=inside)[:, None]
@@ -338,7 +341,8 @@ def _width(weight: NDArray) -> tuple[float, float]:
 
 
 def _noise(positions: NDArray) -> float:
-    """Return the robust standard deviation of one coordinate of one frame, from third differences (variance 20 times larger)."""
+    """Return the robust standard deviation of one coordinate of one frame, from third differences (variance 20 times
+    larger)."""
     third = np.diff(positions, n=3, axis=0)
     third = third[np.isfinite(third).all(1)]
     return 1.4826 * float(np.median(np.abs(third))) / math.sqrt(20) if len(third) else math.nan

@@ -114,9 +114,20 @@ class Probe(Protocol):
     ``measures`` names the `Measurement` fields it fills.
     """
 
-    name: str
-    differentiable: bool
-    measures: frozenset[str]
+    @property
+    def name(self) -> str:
+        """Name under which it is reported."""
+        ...
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients of what it measures reach the frames."""
+        ...
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """The `Measurement` fields that it fills."""
+        ...
 
     def __call__(self, frames: Tensor, fps: Tensor, masks: Tensor | None = None) -> Measurement:
         """Measure frames (B, T, 3, H, W) in [0, 1], float32. ``masks`` (B, T, N, H, W), where known, are passed on."""

@@ -32,6 +32,7 @@ class Sprites:
         opacity: of the whole object, shape (B, T, N), in [0, 1].
         noise: share of white noise in the frames, shape (B,); 1 is nothing but noise.
         seed: of that noise.
+        contact: frames within contact windows, where known, shape (B, T); passed on, not drawn.
     """
 
     background: Tensor
@@ -42,6 +43,7 @@ class Sprites:
     opacity: Tensor
     noise: Tensor
     seed: int = 0
+    contact: Tensor | None = None
 
     def with_(self, **changes: Any) -> Sprites:
         """Return a copy with some attributes replaced."""
@@ -140,7 +142,7 @@ def cut(
     of all frames. Patches keep each frame's own look (shading, rotation); shadows on the background are lost. The patches
     follow ``trajectory`` (the projected centre of mass), by default the centroids of the masks.
     """
-    steps, count, height, width = masks.shape[1:]
+    count, height, width = masks.shape[2:]
     free = masks.sum(2) < 0.05
     known = torch.where(free[:, :, None], frames, float("nan")).nanmedian(dim=1).values
     background = torch.where(torch.isnan(known), frames.median(dim=1).values, known)

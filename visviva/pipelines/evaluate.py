@@ -1,7 +1,8 @@
 """Evaluate clips: against ground truth the five NewtonBench metrics, without it trajectories, laws and gravity; one report.
 
-Predicted masks of clips with ground truth come from `visviva.models.probes.masks.track_masks`, which follows the true first-frame
-masks through the clip. The clips of a data set that has ground truth are tracked in the same way and measured against their own
+Predicted masks of clips with ground truth come from `visviva.models.probes.masks.track_masks`, which follows the true
+first-frame masks through the clip. The clips of a data set that has ground truth are tracked in the same way and measured
+against their own
 masks: that is the noise floor of the measurement.
 """
 
@@ -142,8 +143,8 @@ class _Reference:
         scene = str(row.get("scene", row["file_name"]))
         if scene not in self.index:
             raise InputError(
-                f"{source}: the clip {row['file_name']!r} shows scene {scene!r}, which the reference {str(self.dataset.source)!r} does "
-                f"not hold{closest(scene, self.index)}; give the data set that the clips were generated from"
+                f"{source}: the clip {row['file_name']!r} shows scene {scene!r}, which the reference "
+                f"{str(self.dataset.source)!r} does not hold{closest(scene, self.index)}; give the data set that the clips were generated from"
             )
         return lambda: self.dataset[self.index[scene]]
 

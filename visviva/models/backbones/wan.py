@@ -423,7 +423,8 @@ def decode_unclamped(vae: Any, latents: Tensor, checkpoint: bool = False) -> Ten
         return vae.decoder(z, feat_cache=updated, feat_idx=[0], first_chunk=first), *updated
 
     vae.clear_cache()
-    cache, chunks = tuple(vae._feat_map), []
+    cache: list[Any] = list(vae._feat_map)
+    chunks = []
     vae.clear_cache()
     for i, z in enumerate(vae.post_quant_conv(latents.to(vae.dtype)).split(1, dim=2)):
         if checkpoint and torch.is_grad_enabled():

@@ -7,6 +7,7 @@ objects by tens of per cent. The preset was made for large images and skips the 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class DIS:
         import cv2
 
         check_frames(frames, fps)
-        estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
         factor = -(-self.least_side // min(frames.shape[-2:]))
         weights = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
         grey = ((frames.detach() * weights).sum(2) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
@@ -62,8 +63,7 @@ def _enlarged(image: np.ndarray, factor: int) -> np.ndarray:
 
 def _clip(estimator: Any, images: list[np.ndarray], factor: int) -> np.ndarray:
     """Flow of consecutive images (T-1, 2, h, w) [px], averaged back over blocks of factor x factor pixels."""
-    pairs = zip(images[:-1], images[1:], strict=True)
-    flows = np.stack([estimator.calc(one, two, None) for one, two in pairs]).transpose(0, 3, 1, 2)
+    flows = np.stack([estimator.calc(one, two, None) for one, two in pairwise(images)]).transpose(0, 3, 1, 2)
     steps, _, height, width = flows.shape
     blocks = flows.reshape(steps, 2, height // factor, factor, width // factor, factor)
     return np.ascontiguousarray(blocks.mean((3, 5)) / factor, dtype=np.float32)

@@ -75,7 +75,7 @@ class VAEFeatures:
     def __call__(
         self, frames: Float[Tensor, "B T 3 H W"], fps: Float[Tensor, " B"], masks: Float[Tensor, "B T N H W"] | None = None
     ) -> Measurement:
-        """Measure tokens (B, F*h*w, C), normalised per channel where the autoencoder has statistics; ``masks`` are passed on."""
+        """Measure tokens (B, F*h*w, C), normalised per channel by the autoencoder's statistics; ``masks`` are passed on."""
         check_frames(frames, fps, least=1)
         ratio = 2 ** sum(self.vae.config.temperal_downsample)
         if (frames.shape[1] - 1) % ratio:
@@ -120,7 +120,7 @@ class VJEPA2Features:
     def __call__(
         self, frames: Float[Tensor, "B T 3 H W"], fps: Float[Tensor, " B"], masks: Float[Tensor, "B T N H W"] | None = None
     ) -> Measurement:
-        """Measure tokens (B, T/tubelet * (crop/patch)^2, D), time-major; an odd last frame is repeated; ``masks`` are passed on."""
+        """Measure tokens (B, T/tubelet * (crop/patch)^2, D), time-major; an odd last frame is repeated; masks are passed on."""
         check_frames(frames, fps, least=1)
         return Measurement(fps=fps, features=self.encode(frames), masks=masks)
 
@@ -133,7 +133,7 @@ class VJEPA2Features:
         self.model.train()
 
     def prepare(self, frames: Float[Tensor, "B T 3 H W"]) -> Tensor:
-        """Resize to crop x crop (antialiased; the aspect ratio is not kept, so that nothing is cut off), pad time, normalise."""
+        """Resize to crop x crop (antialiased, without keeping the aspect ratio: nothing is cut off), pad time, normalise."""
         missing = -frames.shape[1] % self.tubelet
         frames = torch.cat([frames, frames[:, -1:].expand(-1, missing, -1, -1, -1)], dim=1) if missing else frames
         images = torch.nn.functional.interpolate(
@@ -154,7 +154,7 @@ class VJEPA2Features:
         """
         if not 0 < context < frames.shape[1] or context % self.tubelet:
             raise InputError(
-                f"context of {context} frames does not fit a clip of {frames.shape[1]}; give a multiple of {self.tubelet} below it"
+                f"context of {context} frames does not fit {frames.shape[1]} frames; give a smaller multiple of {self.tubelet}"
             )
         seen, whole = self.encode(frames[:, :context]), self.encode(frames)
         index = torch.arange(whole.shape[1], device=whole.device).expand(whole.shape[0], -1)

@@ -1,9 +1,9 @@
 """Where the moving objects are in a clip with a static camera, when nothing is known: motion segmentation.
 
-Per pixel the temporal median is taken as background; pixels unlike it form connected components in each frame, and
-components that overlap or follow each other are linked into objects. Components in which the flow stays below a tenth of
-a pixel per frame are dropped (flicker, exposure). An object that covers the same pixels for more than half of the clip
-becomes background: give its first mask to `track_masks` instead.
+Per pixel the median over the frames in which nothing changes nearby is taken as background; pixels unlike it form
+connected components in each frame, and components that overlap or follow each other are linked into objects. Components in
+which the flow stays below a tenth of a pixel per frame are dropped (flicker, exposure). A plain or slow object that covers
+the same pixels for more than half of the clip becomes background: give its first mask to `track_masks` instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MotionMasks:
     """
 
     objects: int = 1
-    threshold: float = 0.1
+    threshold: float = 0.12
     softness: float = 0.02
     least_area: int = 9
 
@@ -46,7 +46,7 @@ class MotionMasks:
             return masks
         if frames.shape[1] < 3:
             raise InputError(f"motion segmentation needs at least 3 frames to tell the background, not {frames.shape[1]}")
-        background = frames.detach().median(dim=1, keepdim=True).values
+        background = _background(frames.detach())
         apart = (frames - background).square().sum(2).add(1e-12).sqrt()
         foreground = torch.sigmoid((apart - self.threshold) / self.softness)
         hard = (foreground.detach() > 0.5).cpu().numpy().astype(np.uint8)
@@ -76,6 +76,16 @@ class MotionMasks:
         count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
         found = [labels == i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= self.least_area]
         return found if still is None else [component for component in found if still[component].mean() < 0.9]
+
+
+def _background(still: Tensor) -> Tensor:
+    """Median colour of each pixel over the frames in which it and its surroundings stay as they are, (B, 1, 3, H, W)."""
+    change = (still[:, 1:] - still[:, :-1]).abs().amax(2) > 0.04
+    off = torch.zeros_like(change[:, :1])
+    moving = (torch.cat([off, change], dim=1) | torch.cat([change, off], dim=1)).to(still.dtype)
+    moving = torch.nn.functional.max_pool2d(moving, 5, stride=1, padding=2)[:, :, None] > 0
+    calm = torch.where(moving, float("nan"), still).nanmedian(dim=1, keepdim=True).values
+    return torch.where(torch.isnan(calm), still.median(dim=1, keepdim=True).values, calm)
 
 
 def _link(tracks: list[list[tuple[int, np.ndarray]]], time: int, component: np.ndarray) -> None:

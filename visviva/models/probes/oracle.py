@@ -45,5 +45,5 @@ class Oracle:
         for name, value in self.quantities.items():
             if value.shape[0] != frames.shape[0]:
                 raise InputError(f"the oracle knows {name} of {value.shape[0]} clips, but was shown {frames.shape[0]}")
-        known = {"masks": masks, **self.quantities} if masks is not None else self.quantities
-        return Measurement(fps=fps, noise=torch.zeros_like(fps), **known)
+        measured = Measurement(fps=fps, noise=torch.zeros_like(fps)).with_(**self.quantities)
+        return measured if measured.masks is not None or masks is None else measured.with_(masks=masks)

@@ -19,7 +19,8 @@ class Residual:
 
     Attributes:
         value: residual per clip, shape (B,), >= 0, in the unit the law's docstring states; finite where ``valid``.
-        valid: whether the law applies to this clip and could be measured, shape (B,), bool. Where False, ``value`` is 0 with zero gradient.
+        valid: whether the law applies to this clip and could be measured, shape (B,), bool. Where False, ``value`` is 0 with
+            zero gradient.
         sigma: standard error of ``value`` from measurement noise, shape (B,); NaN where it is not known.
         field: where and when the violation sits, for pictures, shape (B, T', H, W), detached; None if the law has no map.
     """

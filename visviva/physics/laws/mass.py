@@ -56,8 +56,8 @@ class MassConservation:
             raise InputError(f"the law {self.name!r} needs features of the reference; measure it with the same probe")
         if measurement.features.shape != reference.features.shape:
             raise InputError(
-                f"the features have shape {tuple(measurement.features.shape)} but the reference's {tuple(reference.features.shape)}; "
-                "measure clips of one size and length with one probe"
+                f"features of shape {tuple(measurement.features.shape)} do not fit the reference's "
+                f"{tuple(reference.features.shape)}; measure clips of one size and length with one probe"
             )
         features, clean = finite(measurement.features)
         wanted, clean_reference = finite(reference.features.detach())

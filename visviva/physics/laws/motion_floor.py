@@ -35,7 +35,7 @@ class MotionFloor:
     fraction: float | None = None
 
     name: ClassVar[str] = "motion_floor"
-    detects: ClassVar[tuple[str, ...]] = ("freeze", "empty", "noise")
+    detects: ClassVar[tuple[str, ...]] = ("freeze", "empty")
     trivial: ClassVar[bool] = False
     anchor: ClassVar[bool] = True
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,13 +40,23 @@ class Example:
     masks: Bool[Tensor, "T N H W"] | None = None
     contact: Bool[Tensor, "T"] | None = None
 
+    @property
+    def bytes(self) -> int:
+        """Memory taken by the tensors."""
+        return sum(t.numel() * t.element_size() for t in (self.frames, self.masks, self.contact) if t is not None)
+
+
+KEPT = 2**29
+"""Examples are kept in memory up to this size in all [bytes]; further ones are read again each time."""
+
 
 class Examples:
     """The examples of ``data.path`` (clips) or ``data.prompts``, read when asked for.
 
     Attributes:
         paired: whether each example has a true clip.
-        fingerprint: changes with the data and with the settings that shape them.
+        fingerprint: changes with the data (rows, file sizes) and with the settings that shape them.
+        freshness: also changes when a file is written again; what precomputed conditions depend on.
     """
 
     def __init__(self, data: Data) -> None:
@@ -58,21 +70,36 @@ class Examples:
             self.clips = ClipDataset(data.path, limit=data.limit, where=where or None)
             source: object = self.clips.fingerprint
             count = len(self.clips)
+            files = [self.clips.path(i) for i in range(count)]
         else:
             self.prompts = read_prompts(data.prompts, where, data.limit)
-            source = [[p.id, p.caption, str(p.source)] for p in self.prompts]
+            source = [[p.id, p.caption, p.source.name if p.source else ""] for p in self.prompts]
             count = len(self.prompts)
+            files = [p.source for p in self.prompts if p.source is not None]
         if count == 0:
             raise InputError(f"data: no clip under {data.path!r} matches where = {where}; nothing to train on")
         self.count = count
         shape = [data.frames, data.height, data.width, data.fps]
-        self.fingerprint = fingerprint({"source": source, "where": where, "limit": data.limit, "shape": shape})
+        stats = [_stat(file) for file in files]
+        self.fingerprint = fingerprint({"source": source, "shape": shape, "sizes": [s.st_size for s in stats]})
+        self.freshness = fingerprint({"of": self.fingerprint, "times": [s.st_mtime_ns for s in stats]})
+        self.held: dict[int, Example] = {}
+        self.bytes = 0
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Example:
         """Return one example at the recipe's size."""
+        if index not in self.held:
+            example = self._read(index)
+            self.bytes += example.bytes
+            if self.bytes > KEPT:
+                return example
+            self.held[index] = example
+        return self.held[index]
+
+    def _read(self, index: int) -> Example:
         if self.paired:
             clip = self.clips[index]
             name = str(self.clips.rows[index].get("file_name", index))
@@ -83,6 +110,15 @@ class Examples:
             raise InputError(f"{self.data.prompts}: {prompt.id!r} has no fps; set data.fps to the model's frame rate (Wan: 16)")
         first = None if prompt.source is None else fit(prompt.first_frame(), self.data.height, self.data.width)
         return Example(prompt.caption, fps, first)
+
+
+def _stat(file: Path) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError as error:
+        raise InputError(
+            f"the clip {str(file)!r} cannot be read: {error.strerror}; remove its row or restore the file"
+        ) from error
 
 
 def _example(clip: Clip, name: str, data: Data) -> Example:

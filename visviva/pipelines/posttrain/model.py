@@ -73,7 +73,7 @@ def conditions(
     encoders = [backbone.vae, backbone.text_encoder, backbone.image_encoder]
     parts = {
         "encoders": shared(accelerator, lambda: weights_hash(encoders)),
-        "examples": examples.fingerprint,
+        "examples": examples.freshness,
         "negative": recipe.data.negative,
         "family": backbone.family,
         "dtype": recipe.model.dtype,
@@ -96,17 +96,20 @@ def _entry(
     example = examples[index]
     first = example.first_frame[None] if backbone.image_to_video and example.first_frame is not None else None
     condition = backbone.condition([example.caption], first, frames=recipe.data.frames, negative=recipe.data.negative)
-    entry = dict(condition.tensors())
+    entry = {**condition.tensors(), "fps": torch.tensor([example.fps], dtype=torch.float32)}
     if latents and example.frames is not None:
         entry["latents"] = backbone.encode(example.frames[None])
     return entry
 
 
-def condition_of(entries: list[dict[str, Tensor]], device: torch.device) -> tuple[Condition, Tensor | None]:
-    """Return the conditions and the clean latents (None if not cached) of cache entries, as one batch on ``device``."""
-    latents = torch.cat([e["latents"] for e in entries]).to(device) if "latents" in entries[0] else None
-    parts = [Condition(**{n: t for n, t in e.items() if n != "latents"}) for e in entries]
-    return Condition.cat(parts).to(device), latents
+def prepared(entries: list[dict[str, Tensor]], device: torch.device) -> dict[str, Any]:
+    """Return cache entries as one batch on ``device``: ``condition``, ``fps`` and ``latents`` (None if not cached)."""
+    parts = [Condition(**{n: t for n, t in e.items() if n not in ("latents", "fps")}) for e in entries]
+    return {
+        "condition": Condition.cat(parts).to(device),
+        "fps": torch.cat([e["fps"] for e in entries]).to(device),
+        "latents": torch.cat([e["latents"] for e in entries]).to(device) if "latents" in entries[0] else None,
+    }
 
 
 def free_encoders(backbone: WanBackbone, keep: bool) -> None:

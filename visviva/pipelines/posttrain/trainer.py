@@ -246,16 +246,14 @@ class Trainer:
     def batch(self, update: int, micro: int) -> Batch:
         """Return this process's micro-batch."""
         data, samples = self.recipe.data, self.plan.batch(update, self.accelerator.process_index, micro)
-        examples = [self.examples[s.clip] for s in samples]
-        condition, latents = model.condition_of([self.cache[s.clip] for s in samples], self.device)
+        needed = isinstance(self.objective, RewardBackprop)  # flow matching takes the cached latents alone
+        known: dict[str, Any] = truth([self.examples[s.clip] for s in samples], self.device) if needed else {}
         return Batch(
-            condition=condition,
             noise=self.backbone.noise([s.noise for s in samples], data.frames, data.height, data.width),
             keys=[s.noise for s in samples],
-            fps=torch.tensor([e.fps for e in examples], dtype=torch.float32, device=self.device),
             start=self.window_start(update),
-            latents=latents,
-            **truth(examples, self.device),  # type: ignore[arg-type]
+            **model.prepared([self.cache[s.clip] for s in samples], self.device),
+            **known,
         )
 
     def window_start(self, update: int) -> int:

@@ -80,15 +80,13 @@ class Validation:
 
     def _batch(self, index: int) -> Batch:
         data, device = self.recipe.data, self.accelerator.device
-        example = self.examples[index]
-        condition, _ = model.condition_of([self.cache[index]], device)
         seed = key(self.recipe.seed, "validation", index)
+        known: dict[str, Any] = truth([self.examples[index]], device)
         return Batch(
-            condition=condition,
             noise=self.backbone.noise([seed], data.frames, data.height, data.width),
             keys=[seed],
-            fps=torch.tensor([example.fps], dtype=torch.float32, device=device),
-            **truth([example], device),  # type: ignore[arg-type]
+            **model.prepared([self.cache[index]], device),
+            **known,
         )
 
     def _write(self, frames: Tensor, index: int, step: int) -> str:

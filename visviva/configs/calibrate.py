@@ -1,0 +1,33 @@
+"""The settings of ``visviva calibrate``: how well each law tells violations of mechanics from the truth."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from tyro.conf import Positional
+
+from visviva.configs.schema import Recipe
+
+
+class CalibrateRecipe(Recipe):
+    """Measure laws on clips with known motion and known violations: one JSON table per law, and a summary on screen."""
+
+    verb: Literal["calibrate"] = "calibrate"
+    """Which verb this recipe is for."""
+    output: Positional[str] = "calibration"
+    """Folder to write <law>.json to."""
+    laws: list[str] = ["constant_acceleration", "mass_conservation", "motion_floor", "reference_flow"]
+    """Which laws."""
+    dataset: str | None = None
+    """Folder of simulated clips with masks (visviva simulate): they are taken apart and rendered again, true and violated.
+    Without it, textured discs and boxes are drawn."""
+    clips: int = Field(200, ge=4)
+    """How many clips; of a dataset at most as many as it has."""
+    seed: int = Field(0, ge=0)
+    """Seed of drawn scenes."""
+    features: str = "patches"
+    """Appearance features of the estimated measurement: 'patches' (no weights), or 'vae:MODEL' with the autoencoder of a
+    model folder, hub id or 'tiny'."""
+    batch: int = Field(20, ge=1)
+    """Clips measured together."""

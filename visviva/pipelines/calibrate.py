@@ -1,0 +1,112 @@
+"""Calibrate laws: render scenes with known motion, true and violated, measure both, write one JSON table per law."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from visviva.configs.calibrate import CalibrateRecipe
+from visviva.data.clip import Clip
+from visviva.data.dataset import ClipDataset
+from visviva.errors import InputError, closest
+from visviva.eval.calibrate import VARIANTS, calibrate, gate_disagreement, probe_error, write
+from visviva.models.probes import DIS, LucasKanade, PatchFeatures, VAEFeatures
+from visviva.physics.gate import Gate
+from visviva.physics.measurement import Probe
+from visviva.physics.sprites import Sprites, cut, random_sprites
+
+FPS = 32.0
+
+
+def run(recipe: CalibrateRecipe) -> Path:
+    """Calibrate the recipe's laws and return the folder with their tables.
+
+    Example::
+
+        folder = run(CalibrateRecipe(output="calibration", clips=20))
+    """
+    for law in recipe.laws:
+        if law not in VARIANTS:
+            raise InputError(f"no law {law!r} to calibrate; the laws are {', '.join(VARIANTS)}" + closest(law, VARIANTS))
+    folder = Path(recipe.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made a folder ({error.strerror}); choose another output") from error
+    scenes, fps, source = _simulated(recipe) if recipe.dataset else (_drawn(recipe), FPS, {"scenes": "drawn discs and boxes"})
+    probes = {probe.name: probe_error(scenes, fps, probe) for probe in (LucasKanade(), DIS())}
+    probes["disagreement"] = gate_disagreement(scenes, fps, LucasKanade(), Gate(DIS()))
+    shown = tqdm(scenes, unit="batch", desc="calibrate")
+    tables = calibrate(
+        recipe.laws, scenes, fps, _features(recipe.features), shown=shown, source=source, seed=recipe.seed,
+        command=_command(recipe), probes=probes,
+    )  # fmt: skip
+    for law, table in tables.items():
+        write(table, folder / f"{law}.json")
+        tqdm.write(summary(table))
+    return folder
+
+
+def summary(table: dict[str, Any]) -> str:
+    """Return a calibration as text: per variant the value on perfect physics and the AUC of each declared violation."""
+    lines = [f"{table['law']} on {table['clips']} clips"]
+    for variant, content in table["variants"].items():
+        for side in ("true", "estimated"):
+            found = content[side]
+            declared = {name: row["auc"] for name, row in found["violations"].items() if row["declared"]}
+            areas = "  ".join(f"{name} {auc:.3f}" for name, auc in declared.items())
+            lines.append(f"  {variant:<22} {side:<10} perfect p95 {found['floor']:<10} AUC  {areas}")
+    return "\n".join(lines)
+
+
+def _command(recipe: CalibrateRecipe) -> str:
+    given = recipe.model_dump(exclude_defaults=True, exclude={"verb", "output"})
+    options = "".join(f" --{key} {' '.join(value) if isinstance(value, list) else value}" for key, value in given.items())
+    return f"visviva calibrate calibration{options}"
+
+
+def _drawn(recipe: CalibrateRecipe) -> list[Sprites]:
+    """Batches of drawn scenes with one and two objects in turn."""
+    counts = [min(recipe.batch, recipe.clips - start) for start in range(0, recipe.clips, recipe.batch)]
+    return [random_sprites(count, 1000 * recipe.seed + i, objects=1 + i % 2) for i, count in enumerate(counts)]
+
+
+def _simulated(recipe: CalibrateRecipe) -> tuple[list[Sprites], float, dict[str, Any]]:
+    """Batches of taken-apart simulated clips with equal numbers of objects."""
+    dataset = ClipDataset(recipe.dataset or "", limit=recipe.clips)
+    groups: dict[tuple[int, ...], list[Clip]] = defaultdict(list)
+    for clip in (dataset[i] for i in range(len(dataset))):
+        if clip.masks is None or clip.trajectory is None:
+            raise InputError(f"{recipe.dataset}: the clips have no masks and trajectories; simulate them with arrays")
+        groups[tuple(clip.masks.shape)].append(clip)
+    rates = {clip.fps for clips in groups.values() for clip in clips}
+    if len(rates) != 1:
+        raise InputError(
+            f"{recipe.dataset}: the clips have different frame rates {sorted(rates)}; calibrate each rate by itself"
+        )
+    batches = [clips[i : i + recipe.batch] for clips in groups.values() for i in range(0, len(clips), recipe.batch)]
+    source = {"scenes": "simulated clips, taken apart and rendered again", "fingerprint": dataset.fingerprint}
+    return [_taken_apart(batch) for batch in batches], rates.pop(), source
+
+
+def _taken_apart(clips: list[Clip]) -> Sprites:
+    def stacked(name: str) -> torch.Tensor:
+        return torch.stack([getattr(clip, name) for clip in clips])
+
+    scene = cut(stacked("frames"), stacked("masks").float(), stacked("trajectory").float())
+    return scene.with_(contact=stacked("contact")) if all(clip.contact is not None for clip in clips) else scene
+
+
+def _features(name: str) -> Probe:
+    if name == "patches":
+        return PatchFeatures()
+    kind, _, model = name.partition(":")
+    if kind != "vae" or not model:
+        raise InputError(f"no features {name!r}; give 'patches', or 'vae:MODEL' with a model folder, hub id or 'tiny'")
+    from visviva.models.backbones.wan import WanBackbone
+
+    return VAEFeatures(WanBackbone.load(model).vae)
