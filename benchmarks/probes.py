@@ -94,7 +94,7 @@ def main() -> None:
     """Measure, print, write."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--output", default="benchmarks/results/probes.json")
-    options.add_argument("--sides", type=int, nargs="+", default=[64, 128, 256])
+    options.add_argument("--sides", type=int, nargs="+", default=[64, 128])
     options.add_argument("--clips", type=int, default=8)
     options.add_argument("--repeat", type=int, default=7)
     options.add_argument("--threads", type=int, default=1)

@@ -105,7 +105,10 @@ def damage(path: Path, kind: str) -> None:
         np.savez(path, **content)
 
 
-@pytest.mark.parametrize(("kind", "says"), [("garbage", "not a readable"), ("cut", "not a readable"), ("foreign", "not a readable"), ("newer", "newer version")])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("garbage", "not a readable"), ("cut", "not a readable"), ("foreign", "not a readable"), ("newer", "newer version")],
+)
 def test_damaged_arrays_get_one_sentence(tmp_path: Path, kind: str, says: str) -> None:
     made().write(tmp_path, "a")
     damage(tmp_path / "a.npz", kind)

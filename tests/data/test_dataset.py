@@ -69,7 +69,12 @@ def test_a_list_of_videos(tmp_path: Path, keys: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("", "the list is empty"), ("{broken\n", "line 1: not valid JSON"), ('{"file_name": "a.mp4"}\n{"x": 1}\n', "line 2: needs a field"), ("[1]\n", "line 1: needs a field")],
+    [
+        ("", "the list is empty"),
+        ("{broken\n", "line 1: not valid JSON"),
+        ('{"file_name": "a.mp4"}\n{"x": 1}\n', "line 2: needs a field"),
+        ("[1]\n", "line 1: needs a field"),
+    ],
 )
 def test_a_bad_list_names_the_line(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "list.jsonl").write_text(text)

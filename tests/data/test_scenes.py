@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 
@@ -11,18 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visviva.data.scenes.caption import caption
-from visviva.data.scenes.primitives import (
-    AXIS,
-    GRAVITY,
-    PRIMITIVES,
-    RANGES,
-    SPLITS,
-    Scene,
-    extent,
-    multiply,
-    rotation_matrix,
-    sample_scene,
-)
+from visviva.data.scenes.primitives import PRIMITIVES, SPLITS, sample_scene
+from visviva.data.scenes.ranges import AXIS, RANGES
+from visviva.data.scenes.rotation import matrix, multiply
+from visviva.data.scenes.scene import GRAVITY, Scene
 from visviva.data.scenes.truth import project
 from visviva.errors import InputError
 
@@ -47,8 +40,9 @@ def path(scene: Scene, body: int, duration: float) -> np.ndarray:
     return np.array(scene.bodies[body].position) + np.stack([moved[:, 0], 0 * moved[:, 0], moved[:, 1]], axis=1)
 
 
-def many(count: int = 40, **options: object) -> list[Scene]:
-    return [sample_scene(p, 7, i, split=s, **options) for p in PRIMITIVES for s in SPLITS for i in range(count)]
+@functools.cache
+def many() -> list[Scene]:
+    return [sample_scene(p, 7, i, split=s) for p in PRIMITIVES for s in SPLITS for i in range(25)]
 
 
 def test_a_scene_depends_on_its_name_only() -> None:
@@ -85,7 +79,7 @@ def test_nothing_lands_or_leaves_the_view() -> None:
         if scene.primitive == "ramp_up":
             continue  # turns round: the simulation tests look at its pixels
         for k, body in enumerate(scene.bodies):
-            points, half = path(scene, k, 0.5), extent(body)
+            points, half = path(scene, k, 0.5), body.extent
             assert (points[:, 2] - half[2]).min() > 0, scene.name
             corners = np.concatenate([points + half * [sx, 0, sz] for sx in (-1, 1) for sz in (-1, 1)])
             pixels = project(corners, scene.camera, 64, 64)
@@ -100,7 +94,7 @@ def test_objects_are_at_least_eight_pixels_across_and_apart() -> None:
             assert across / scene.camera.view * 64 >= 8, scene.name
         for a, b in zip(scene.bodies, scene.bodies[1:], strict=False):
             assert a.position[0] <= b.position[0]  # captions name them from left to right
-            gap = np.abs(np.array(a.position) - np.array(b.position)) - extent(a) - extent(b)
+            gap = np.abs(np.array(a.position) - np.array(b.position)) - a.extent - b.extent
             assert max(gap[0], gap[2]) > 0
 
 
@@ -121,7 +115,7 @@ def test_all_shapes_and_both_sides_occur() -> None:
 def test_a_longer_clip_is_the_same_picture_under_froude_scaling(duration: float) -> None:
     for primitive in PRIMITIVES:
         scene = sample_scene(primitive, 0, 1, duration=duration)
-        v, a = acceleration(scene)
+        _, a = acceleration(scene)
         assert np.linalg.norm(a) <= GRAVITY + 1e-9  # g is never scaled
         fallen = 0.5 * GRAVITY * duration**2 / scene.camera.view
         assert 0.3 < fallen < 0.65  # the drop fills the same part of the view
@@ -171,8 +165,8 @@ def test_quaternions_compose_as_matrices(values: list[float]) -> None:
     if min(np.linalg.norm(a), np.linalg.norm(b)) < 0.1:
         return
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
-    product = rotation_matrix(multiply(tuple(a), tuple(b)))
-    assert np.allclose(product, rotation_matrix(tuple(a)) @ rotation_matrix(tuple(b)), atol=1e-9)
+    product = matrix(multiply(tuple(a), tuple(b)))
+    assert np.allclose(product, matrix(tuple(a)) @ matrix(tuple(b)), atol=1e-9)
 
 
 def test_unknown_names_are_refused() -> None:

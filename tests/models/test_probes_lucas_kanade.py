@@ -141,6 +141,21 @@ def test_autocast_does_not_cost_sub_pixel_precision():
         assert torch.equal(LucasKanade()(drawn.frames, RATE.expand(2)).flow, exact)
 
 
+def test_a_clip_in_parts_is_the_whole_clip(monkeypatch):
+    frames = random_sprites(2, seed=1, frames=5).render().frames
+
+    def measured():
+        leaf = frames.clone().requires_grad_()
+        flow = LucasKanade()(leaf, RATE.expand(2)).flow
+        return flow.detach(), torch.autograd.grad(flow.square().sum(), leaf)[0]
+
+    whole = measured()
+    monkeypatch.setattr("visviva.models.probes.lucas_kanade.CHUNK", 3 * 64 * 64)
+    parts = measured()
+    assert torch.allclose(whole[0], parts[0], atol=1e-5)
+    assert torch.allclose(whole[1], parts[1], atol=1e-3)
+
+
 def test_blur_keeps_constants_and_is_a_gaussian():
     assert torch.allclose(_blur(torch.ones(1, 1, 9, 17), 2.0), torch.ones(1, 1, 9, 17))
     point = torch.zeros(1, 1, 65, 65)

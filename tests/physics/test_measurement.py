@@ -71,4 +71,4 @@ def test_frames_that_cannot_be_measured_are_refused_in_one_sentence(frames, fps,
 
 
 def test_frames_a_little_outside_the_range_are_measured():
-    check_frames(torch.full((2, 5, 3, 6, 6), 1.05), FPS)
+    assert check_frames(torch.full((2, 5, 3, 6, 6), 1.05), FPS) is None

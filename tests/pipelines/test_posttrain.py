@@ -193,8 +193,8 @@ def test_window_is_a_stretch_of_the_whole_judgement(clips):
     batch = batch_of(backbone, clips)
     late = Batch(**{**batch.__dict__, "start": 3})
     judged = objective(backbone, clips, window=settings.Window(start=3, frames=5), mask_source="truth")
-    verdict, masks = judged.judge(batch.frames, late, None)
-    assert masks.shape[1] == 5
+    verdict, measured = judged.judge(batch.frames, late, None)
+    assert measured.masks.shape[1] == 5
     alone = judged.verifier(
         batch.frames[:, 3:8], batch.fps, masks=batch.masks[:, 3:8].float(), reference=judged.reference(late, None, slice(3, 8))
     )
@@ -402,6 +402,15 @@ def test_monitor_wants_consecutive_low_checks():
     assert error.value.exit_status == 3
 
 
+def test_monitor_sees_a_fooled_probe():
+    monitor = Monitor({}, patience=1, most={"disagreement": 4.0})
+    monitor.check({"disagreement": 0.39}, {"disagreement": 0.1})
+    monitor.stop(1)
+    monitor.check({"disagreement": 0.41}, {"disagreement": 0.1})
+    with pytest.raises(Collapse, match=r"disagreement was above 400% .* fooling the flow probe"):
+        monitor.stop(2)
+
+
 def test_monitor_does_not_judge_what_it_cannot():
     monitor = Monitor({"motion_energy": 0.3, "object_area": 0.3}, patience=1)
     assert monitor.check({"motion_energy": float("nan")}, {"motion_energy": 1.0}) == {}
@@ -463,6 +472,8 @@ def test_unknown_law_option_and_probe(recipe):
     refused(recipe(reward__laws=[options, anchored]), "unknown option 'fom'; did you mean 'form'")
     refused(recipe(reward__probe={"flow": "raft"}), "no flow probe 'raft'")
     refused(recipe(reward__probe={"flow": "dis"}), "carries no gradient")
+    refused(recipe(trackers=["tensorbord"]), "tensorbord")
+    refused(recipe(trackers=["wandb"]), "tracker 'wandb' is not installed")
     refused(recipe(validation={"every": 1, "metrics": ["ious"]}), "no metric 'ious'.*did you mean 'iou'")
 
 
@@ -478,6 +489,15 @@ def test_masks_that_are_not_there(recipe, tmp_path):
     run(recipe(data__path=str(bare), reward__mask_source="none", max_steps=1))
 
 
+def test_own_clips_without_masks_find_objects_by_motion(recipe, tmp_path):
+    bare = dataset(tmp_path / "bare", 2, masks=False)
+    laws = [{"name": "constant_acceleration"}, {"name": "motion_floor", "options": {"fraction": 0.5}}]
+    row = curve(recipe(data__path=str(bare), reward__mask_source="motion", reward__laws=laws, max_steps=1))[0]
+    assert row["law/motion_floor"] is not None
+    assert row["base/disagreement"] == row["disagreement"] > 0
+    assert 0 <= row["iou"] <= 1  # with the reference's masks
+
+
 def test_prompts_have_no_paired_clip(recipe, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "free fall", "fps": 16}\n{"prompt": "ball 3", "fps": 16}\n')
@@ -487,6 +507,51 @@ def test_prompts_have_no_paired_clip(recipe, tmp_path):
     run(recipe(**changes, reward__reference="base", max_steps=1))
     floor = [{"name": "constant_acceleration"}, {"name": "motion_floor", "options": {"fraction": 0.8}}]
     run(recipe(**changes, reward__laws=floor, reward__reference="base", output=str(tmp_path / "two"), max_steps=1))
+
+
+def text_to_video(folder, experts=1):
+    """A tiny Wan text-to-video pipeline, with one denoiser (2.1) or two experts (2.2 A14B)."""
+    from diffusers import WanPipeline
+
+    parts = tiny_wan("test").pipeline.components
+    parts = {name: parts[name] for name in ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")}
+    second = {"transformer_2": tiny_wan("test", seed=1).transformer, "boundary_ratio": 0.875} if experts == 2 else {}
+    WanPipeline(**parts, **second).save_pretrained(folder)
+    return folder
+
+
+def test_text_to_video_has_no_paired_clip(recipe, tmp_path):
+    model = str(text_to_video(tmp_path / "t2v"))
+    refused(
+        recipe(model__path=model), "text-to-video model's clip does not start from the data's clip; set reward.reference: base"
+    )
+    laws = [{"name": "constant_acceleration"}, {"name": "motion_floor", "options": {"fraction": 0.8}}]
+    refused(recipe(model__path=model, reward__laws=laws, reward__reference="base"), "mask_source is 'track'.*text-to-video")
+    made = recipe(model__path=model, reward__laws=laws, reward__reference="base", reward__mask_source="none", max_steps=1)
+    assert curve(made)[0]["law/motion_floor"] == pytest.approx(0, abs=1e-6)  # the base against itself
+    assert run(recipe(model__path=model, method="sft", max_steps=1, output=str(tmp_path / "sft"))).steps == 1
+
+
+def test_two_experts_are_exported_apart(recipe, tmp_path):
+    """The last sampler steps belong to the second expert; its adapters load with load_into_transformer_2."""
+    from diffusers import WanPipeline
+    from safetensors.torch import load_file
+
+    model = text_to_video(tmp_path / "a14b", experts=2)
+    laws = [{"name": "constant_acceleration"}, {"name": "motion_floor", "options": {"fraction": 0.8}}]
+    changes = {"reward__laws": laws, "reward__reference": "base", "reward__mask_source": "none", "optimizer__lr": 1e-2}
+    trainer = Trainer(recipe(model__path=str(model), **changes, max_steps=2))
+    result = trainer.run()
+    first, second = (load_file(result.weights / part / "pytorch_lora_weights.safetensors") for part in ("", "transformer_2"))
+    assert len(first) + len(second) == len(trainer.parameters)
+    assert not any(bool(v.any()) for n, v in first.items() if "lora_B" in n)  # high noise: no reward gradient
+    assert any(bool(v.any()) for n, v in second.items() if "lora_B" in n)
+    pipeline = WanPipeline.from_pretrained(model)
+    pipeline.load_lora_weights(result.weights / "transformer_2", load_into_transformer_2=True)
+    loaded = {n: p for n, p in pipeline.transformer_2.named_parameters() if "lora_" in n}
+    assert len(loaded) == len(second)
+    own = {n.removeprefix("transformer_2."): p for n, p in trainer.parameters.items() if n.startswith("transformer_2.")}
+    assert all(torch.equal(p, own[n.replace("default_0", "default")]) for n, p in loaded.items())
 
 
 def test_empty_data_and_paths(recipe, tmp_path):
@@ -545,8 +610,31 @@ def test_nan_frames_and_nan_gradients(recipe, monkeypatch):
     clip = falling(0)
     clip.frames[3, 0, 0, 0] = float("nan")
     monkeypatch.setattr(type(trainer.examples.clips), "__getitem__", lambda self, i: clip)
+    trainer.examples.held.clear()
     with pytest.raises(InputError, match=r"clip .*mp4: its frames hold NaN"):
         trainer.examples[0]
+
+
+def test_flow_matching_does_not_read_the_clips_again(recipe, monkeypatch):
+    trainer = Trainer(recipe(method="sft"))
+    monkeypatch.setattr(type(trainer.examples), "__getitem__", None)
+    batch = trainer.batch(0, 0)
+    assert batch.latents.shape == batch.noise.shape
+    assert batch.fps.tolist() == [16.0]
+    assert trainer.update(0)["loss"] > 0
+
+
+def test_conditions_are_made_anew_for_changed_files(recipe, tmp_path):
+    """A clip written again under the same name is not served from the cache, and changes what the run is."""
+    folder = dataset(tmp_path / "changing", 2)
+    changes = {"data__path": str(folder), "max_steps": 1}
+    run(recipe(**changes))
+    caches = list((tmp_path / "run" / "cache").iterdir())
+    run(recipe(**changes))
+    assert list((tmp_path / "run" / "cache").iterdir()) == caches
+    falling(7).write(folder / "clips", "000000", arrays="small")
+    refused(recipe(**changes), "data was .* now")
+    assert len(list((tmp_path / "run" / "cache").iterdir())) == len(caches) + 1
 
 
 def test_frames_are_resampled_by_their_times(clips):

@@ -26,6 +26,10 @@ class CalibrateRecipe(Recipe):
     """How many clips; of a dataset at most as many as it has."""
     seed: int = Field(0, ge=0)
     """Seed of drawn scenes."""
+    size: int = Field(64, ge=16)
+    """Height and width of drawn scenes [px]; their objects are an eighth to a quarter as large."""
+    frames: int = Field(17, ge=6)
+    """Frames of drawn scenes."""
     features: str = "patches"
     """Appearance features of the estimated measurement: 'patches' (no weights), or 'vae:MODEL' with the autoencoder of a
     model folder, hub id or 'tiny'."""

@@ -205,7 +205,7 @@ class Validation(Section):
 
 
 class Monitor(Section):
-    """Stops a run whose clips freeze or whose object vanishes, compared with the frozen base from the same noise."""
+    """Stops a run whose clips freeze, lose their object or fool the probe, against the frozen base's from the same noise."""
 
     every: int = Field(default=10, ge=0)
     """Updates between checks; 0 never checks."""
@@ -213,8 +213,11 @@ class Monitor(Section):
     """Smallest motion energy, as a fraction of the base's."""
     area: float = Field(default=0.3, ge=0, le=1)
     """Smallest object area, as a fraction of the base's."""
+    disagreement: float = Field(default=4.0, ge=0)
+    """Largest disagreement of the flow probe with OpenCV DIS at the object, as a multiple of the base's: more means that the
+    probe is being fooled. 0 does not judge it."""
     patience: int = Field(default=3, ge=1)
-    """Checks in a row below a threshold that end the run."""
+    """Checks in a row beyond a limit that end the run."""
 
 
 class PosttrainRecipe(Recipe):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visviva.data.files import whole
 from visviva.data.video import read_video, write_video
 from visviva.errors import InputError
 
@@ -102,8 +103,9 @@ class Clip:
         about |= {"contact_times": list(self.contact_times), "width": int(self.frames.shape[-1])}
         content["about"] = np.array(json.dumps(about))
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **content)
-        _replace(Path(path), buffer.getvalue())
+        np.savez_compressed(buffer, **content)  # type: ignore[arg-type]
+        with whole(path) as part:
+            part.write_bytes(buffer.getvalue())
 
     def load_arrays(self, path: str | Path) -> None:
         """Fill the ground truth from a ``.npz`` that `save_arrays` wrote; it must have as many frames as the clip."""
@@ -112,7 +114,7 @@ class Clip:
             with np.load(path, allow_pickle=False) as stored:
                 content = {name: stored[name] for name in stored.files}
             about = json.loads(str(content.pop("about")))
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a readable ground-truth file ({error}); simulate or copy it again") from error
         if about["format"] > FORMAT:
             raise InputError(f"{path}: written by a newer version (format {about['format']}, known {FORMAT}); update visviva")
@@ -144,14 +146,3 @@ def _unpack(name: str, value: np.ndarray, width: int) -> np.ndarray:
     if name in ("masks", "flow_valid"):
         return np.unpackbits(value, axis=-1, count=width).astype(bool)
     return value.astype(np.float32) if name == "depth" else value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another folder") from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from visviva.data.clip import Clip
+from visviva.data.files import whole
 from visviva.errors import InputError
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -112,10 +112,5 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
 def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write ``metadata.jsonl`` at once, or not at all."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole(path) as part:
         part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another folder") from error

@@ -5,7 +5,6 @@ All video passes through PyAV. Errors are one sentence that names the file.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visviva.data.files import whole
 from visviva.errors import InputError
 
 
@@ -74,6 +74,8 @@ def _decode(path: Path, max_frames: int | None) -> tuple[list[np.ndarray], list[
         if not container.streams.video:
             raise InputError(f"{path}: holds no video stream; give a video file")
         stream = container.streams.video[0]
+        if stream.codec_context is None or not stream.codec_context.width:
+            raise ValueError("its header is cut off")
         if stream.codec_context.width * stream.codec_context.height < 256 * 256:
             stream.codec_context.thread_count = 1  # handing tiny frames between threads costs more than decoding them
         reformatter = VideoReformatter()  # one for all frames: a new one per frame costs ten times the conversion
@@ -108,15 +110,8 @@ def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 12) -> 
         raise InputError(
             f"{path}: cannot encode {count} frames of {height}x{width}; height and width must be even, pad or resize"
         )
-    part = path.with_name(f".{path.stem}.part{path.suffix or '.mp4'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
         _encode(part, pixels, fps, crf)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({_reason(error)}); free space or choose another folder") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _to_bytes(path: Path, frames: Tensor) -> np.ndarray:
@@ -132,7 +127,8 @@ def _to_bytes(path: Path, frames: Tensor) -> np.ndarray:
 def _encode(path: Path, pixels: np.ndarray, fps: float, crf: int) -> None:
     import av
 
-    options = {"crf": str(crf), "preset": "medium", "threads": "1"}
+    # x264's macroblock tree reads memory it has not set when the picture is small: without it equal frames give equal bytes
+    options = {"crf": str(crf), "preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"

@@ -109,7 +109,7 @@ def local_residuals(positions: NDArray[np.float64], reach: int = 6) -> NDArray[n
     second[1:-1] = positions[2:] - 2 * positions[1:-1] + positions[:-2]
     residual = np.full_like(positions, np.nan)
     for k in np.flatnonzero(np.isfinite(second[:, 0])):
-        near = np.arange(max(0, k - reach), min(len(second), k + reach + 1))
+        near = np.arange(max(0, int(k) - reach), min(len(second), int(k) + reach + 1))
         near = near[(np.abs(near - k) >= 2) & np.isfinite(second[near, 0])]
         if len(near) >= 4:
             residual[k] = second[k] - np.median(second[near], axis=0)

@@ -56,7 +56,8 @@ def camera_motion(frames: NDArray[np.uint8], still: float = STILL, largest: floa
     """
     count, height, width = frames.shape
     middle, size = count // 2, f"{width}x{height} working image"
-    reference = _Reference.of(frames[middle])
+    still_image = np.median(frames[:: max(1, count // 25)], axis=0).astype(np.uint8)  # moving objects are not in it
+    reference = _Reference.of(frames[middle]) if _Reference.of(still_image) is not None else None
     fixed = np.tile(np.eye(2, 3), (count, 1, 1))
     if reference is None:
         sentence = "the background has too little texture to check whether the camera stood still; it is taken as fixed"
@@ -132,8 +133,9 @@ class _Reference:
         for _ in range(iterations):
             x = transform[0, 0] * self.x + transform[0, 1] * self.y + transform[0, 2]
             y = transform[1, 0] * self.x + transform[1, 1] * self.y + transform[1, 2]
-            grid = np.float32(x)[:, None], np.float32(y)[:, None]
-            sampled = cv2.remap(blurred, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0].astype(np.float64)
+            x, y = x.astype(np.float32)[:, None], y.astype(np.float32)[:, None]
+            found = cv2.remap(blurred, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            sampled = found[:, 0].astype(np.float64)
             left = sampled - self.values - self.design[:, 4:] @ light
             scale = 1.4826 * float(np.median(np.abs(left))) + 0.5
             weighted = self.design * ((1 + (left / (3 * scale)) ** 2) ** -2)[:, None]

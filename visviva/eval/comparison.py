@@ -45,7 +45,7 @@ class Group:
         where = f"{what}, {self.split.upper()}" if self.split else what
         gain = self.improvement
         if math.isnan(gain.low):
-            return f"{where}: {gain.value:+.1%} on average over the five metrics; one scene gives no interval."
+            return f"{where}: {gain.value:+.1%} on average over the five metrics; these clips give no interval."
         interval = f"({gain.level:.0%} interval {gain.low:+.1%} to {gain.high:+.1%})"
         told = f"{gain.value:+.1%} on average over the five metrics {interval}"
         if self.verdict == "no significant difference":
@@ -96,7 +96,8 @@ def paired(before: Run, after: Run) -> list[Pair]:
             f"the runs {before.name!r} and {after.name!r} do not hold the same clips: {len(missing)} are in one only "
             f"(such as scene {missing[0]!r}); evaluate both on the same data set"
         )
-    return pairs
+    order = {id(clip): k for k, clip in enumerate(before.clips)}
+    return sorted(pairs, key=lambda pair: order[id(pair[0])])
 
 
 def _by_scene(run: Run) -> dict[tuple[int | None, str, int], ClipScore]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from visviva.errors import InputError
 
 
-def psnr(frames: Float[Tensor, "*T C H W"], true: Float[Tensor, "*T C H W"], cap: float = 100.0) -> Float[Tensor, "*T"]:
+def psnr(frames: Float[Tensor, "*T C H W"], true: Float[Tensor, "*S c h w"], cap: float = 100.0) -> Float[Tensor, "*T"]:
     """Return ``10 log10(1 / MSE)`` per image [dB] for values in [0, 1], capped (identical images give ``cap``).
 
     Example: ``psnr(decoded, frames).mean()`` is the round-trip fidelity of a video VAE.
@@ -23,7 +23,7 @@ def psnr(frames: Float[Tensor, "*T C H W"], true: Float[Tensor, "*T C H W"], cap
     return (-10 * mse.clamp(min=10 ** (-cap / 10)).log10()).clamp(max=cap)
 
 
-def ssim(frames: Float[Tensor, "*T C H W"], true: Float[Tensor, "*T C H W"]) -> Float[Tensor, "*T"]:
+def ssim(frames: Float[Tensor, "*T C H W"], true: Float[Tensor, "*S c h w"]) -> Float[Tensor, "*T"]:
     """Return the structural similarity per image (Wang et al. 2004): 11-tap Gaussian window of sigma 1.5, valid region only.
 
     C1 = 0.01^2, C2 = 0.03^2 on values in [0, 1], population moments, mean over region and channels. This is scikit-image's

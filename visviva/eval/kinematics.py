@@ -26,28 +26,28 @@ from visviva.errors import InputError
 from visviva.physics.kinematics import AccelerationFit, acceleration_fit
 
 
-def velocities(positions: Float[Tensor, "T 2"], times: Float[Tensor, " T"]) -> Float[Tensor, "T-1 2"]:
+def velocities(positions: Float[Tensor, "T 2"], times: Float[Tensor, " S"]) -> Float[Tensor, "T-1 2"]:
     """Return forward differences of position over time, in the unit of ``positions`` per second; NaN next to a missing
     position."""
     _check(positions, times, 2)
     return positions.diff(dim=0) / times.diff()[:, None]
 
 
-def accelerations(positions: Float[Tensor, "T 2"], times: Float[Tensor, " T"]) -> Float[Tensor, "T-2 2"]:
+def accelerations(positions: Float[Tensor, "T 2"], times: Float[Tensor, " S"]) -> Float[Tensor, "T-2 2"]:
     """Return second differences over time; on uneven times, velocities differ over the distance of their interval midpoints."""
     _check(positions, times, 3)
     return velocities(positions, times).diff(dim=0) / (0.5 * (times[2:] - times[:-2]))[:, None]
 
 
 def velocity_errors(
-    positions: Float[Tensor, "T 2"], true: Float[Tensor, "T 2"], times: Float[Tensor, " T"]
+    positions: Float[Tensor, "T 2"], true: Float[Tensor, "T 2"], times: Float[Tensor, " S"]
 ) -> Float[Tensor, "T-1"]:
     """Return ``|v - v*|`` per interval, in position units per second; NaN where either trajectory is missing."""
     return torch.linalg.vector_norm(velocities(positions, times) - velocities(true, times), dim=1)
 
 
 def acceleration_errors(
-    positions: Float[Tensor, "T 2"], true: Float[Tensor, "T 2"], times: Float[Tensor, " T"]
+    positions: Float[Tensor, "T 2"], true: Float[Tensor, "T 2"], times: Float[Tensor, " S"]
 ) -> Float[Tensor, "T-2"]:
     """Return ``|a - a*|`` per inner frame, in position units per second squared; NaN where either trajectory is missing."""
     return torch.linalg.vector_norm(accelerations(positions, times) - accelerations(true, times), dim=1)
@@ -63,7 +63,7 @@ def rmse(errors: Float[Tensor, " n"]) -> float:
 
 
 def flow_velocity(
-    flow: Float[Tensor, "T-1 2 H W"], masks: Bool[Tensor, "T H W"], times: Float[Tensor, " T"]
+    flow: Float[Tensor, "t 2 H W"], masks: Bool[Tensor, "T H W"], times: Float[Tensor, " S"]
 ) -> Float[Tensor, "T-1 2"]:
     """Return the object's velocity as the mean flow over its mask, over the frame interval [px/s]; NaN where the mask is empty.
 
@@ -102,7 +102,7 @@ class QuadraticFit:
         return self.fit.at(times.double()[None])[0]
 
 
-def quadratic_fit(positions: Float[Tensor, "T 2"], times: Float[Tensor, " T"]) -> QuadraticFit:
+def quadratic_fit(positions: Float[Tensor, "T 2"], times: Float[Tensor, " S"]) -> QuadraticFit:
     """Fit ``c0 + v0 t + a t^2/2`` per coordinate by least squares over the frames that have a position.
 
     Reference-free: it needs no true clip. A frozen clip has ratio NaN, not 0, so that it cannot win.

@@ -123,7 +123,7 @@ class ClipScore:
 
 def score_clip(
     masks: Bool[Tensor, "T N H W"],
-    true: Bool[Tensor, "S N h w"],
+    true: Bool[Tensor, "S M h w"],
     fps: float,
     true_fps: float | None = None,
     *,

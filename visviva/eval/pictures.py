@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.data.video import write_video
-from visviva.eval.gravity import Flight
+from visviva.eval.flight import Flight
 from visviva.eval.track import Track
 
 GAP = 4
@@ -27,11 +27,14 @@ def pixels(frames: Float[Tensor, "*T 3 H W"]) -> UInt8[Tensor, "*T 3 H W"]:
     return (torch.nan_to_num(frames).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 
-def film(panels: Sequence[UInt8[Tensor, "T 3 H W"]], fps: float, height: int = 192, crf: int = 23) -> bytes:
-    """Return an H.264 film of the panels side by side, cut to the shortest, scaled to about ``height`` pixels; small ones by
-    whole factors."""
+def film(panels: Sequence[Tensor], fps: float, height: int = 192, crf: int = 23) -> bytes:
+    """Return an H.264 film of the panels (T, 3, H, W), uint8, side by side, cut to the shortest.
+
+    Panels are scaled to about ``height`` pixels, small ones by a whole factor.
+    """
     count = min(len(p) for p in panels)
-    scaled = [_to_height(p[:count], height) for p in panels]
+    first = _to_height(panels[0][:count], height)
+    scaled = [first, *(_to_height(p[:count], first.shape[2], exact=True) for p in panels[1:])]
     bar = torch.full((count, 3, scaled[0].shape[2], GAP), 128, dtype=torch.uint8)
     joined = torch.cat([x for p in scaled for x in (p, bar)][:-1], dim=3)
     joined = joined[..., : joined.shape[2] // 2 * 2, : joined.shape[3] // 2 * 2]
@@ -41,14 +44,14 @@ def film(panels: Sequence[UInt8[Tensor, "T 3 H W"]], fps: float, height: int = 1
         return path.read_bytes()
 
 
-def _to_height(frames: Tensor, height: int) -> Tensor:
+def _to_height(frames: Tensor, height: int, exact: bool = False) -> Tensor:
     import cv2
 
     factor = height / frames.shape[2]
-    if factor >= 1.5:
+    if factor >= 1.5 and (not exact or factor == round(factor)):
         return frames.repeat_interleave(round(factor), 2).repeat_interleave(round(factor), 3)
-    size = (2 * round(frames.shape[3] * factor / 2), 2 * round(height / 2))
-    images = [cv2.resize(f.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_AREA) for f in frames]
+    size = (2 * round(frames.shape[3] * factor / 2), height if exact else 2 * round(height / 2))
+    images = [cv2.resize(np.ascontiguousarray(f.permute(1, 2, 0).numpy()), size, interpolation=cv2.INTER_AREA) for f in frames]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
@@ -62,13 +65,13 @@ def still(image: UInt8[Tensor, "3 H W"], height: int | None = None) -> bytes:
     return raw.getvalue()
 
 
-def sheet(rows: Sequence[Sequence[UInt8[Tensor, "3 H W"]]], height: int = 96) -> bytes:
-    """Return rows of equally tall images as one PNG with thin gaps."""
+def sheet(rows: Sequence[Sequence[Tensor]], height: int = 96) -> bytes:
+    """Return rows of images (3, H, W), uint8, as one PNG with thin gaps, each ``height`` tall."""
     from PIL import Image
 
     lines = []
     for row in rows:
-        scaled = [_to_height(i[None], height)[0] for i in row]
+        scaled = [_to_height(i[None], height, exact=True)[0] for i in row]
         gap = torch.full((3, scaled[0].shape[1], GAP), 128, dtype=torch.uint8)
         lines.append(torch.cat([x for i in scaled for x in (i, gap)][:-1], dim=2))
     width = min(line.shape[2] for line in lines)
@@ -133,18 +136,21 @@ def _high(values: Tensor) -> float:
 
 
 def overlay(
-    frames: UInt8[Tensor, "T 3 H W"], track: Track, flight: Flight | None, longest: int = 400
-) -> UInt8[Tensor, "T 3 h w"]:
-    """Return the clip, reduced, with the track drawn on it: blue where it enters the fit, grey elsewhere, a ring where the
-    object is."""
+    frames: UInt8[Tensor, "T 3 h w"], track: Track, flight: Flight | None, longest: int = 400
+) -> UInt8[Tensor, "T 3 _h _w"]:
+    """Return the clip, reduced, with its track drawn on it: blue where it enters the fit, grey elsewhere, a ring at the object.
+
+    The frames may already be smaller than those that were tracked.
+    """
     import cv2
 
-    scale = min(1.0, longest / max(frames.shape[2:]))
-    size = tuple(2 * round(s * scale / 2) for s in (frames.shape[3], frames.shape[2]))
+    shrink = min(1.0, longest / max(frames.shape[2:]))
+    size = tuple(2 * round(s * shrink / 2) for s in (frames.shape[3], frames.shape[2]))
+    scale = size[0] / track.size[0]
     used = set(flight.frames.tolist()) if flight is not None else set()
     drawn = []
     for k, frame in enumerate(frames):
-        image = cv2.resize(frame.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), size, interpolation=cv2.INTER_AREA)
         turn, shift = track.camera.transforms[k][:, :2], track.camera.transforms[k][:, 2]
         for j in np.flatnonzero(track.seen):
             centre = _point(turn @ track.positions[j] + shift, scale)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from visviva.eval.breaks import jump_strength
 from visviva.eval.comparison import Group
 from visviva.eval.explanation import tracks
-from visviva.eval.gravity import Flight, Gravity
+from visviva.eval.flight import Flight
+from visviva.eval.gravity import Gravity
 from visviva.eval.newtonbench import FIVE, ClipScore
 from visviva.eval.track import Track
 
@@ -78,9 +79,8 @@ def _png(draw: Draw, look: Look, width: float, height: float) -> bytes:
         "figure.facecolor": look.paper,
         "axes.facecolor": look.paper,
     }
-    style |= {
-        key: look.ink for key in ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor")
-    }
+    inked = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor")
+    style |= dict.fromkeys(inked, look.ink)
     style |= {"xtick.color": look.faint, "ytick.color": look.faint}
     with mpl.rc_context(style):
         figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
@@ -114,7 +114,7 @@ def motion(scores: Sequence[tuple[str, ClipScore]]) -> Draw:
         for (name, score), colour in zip(scores, [look.other, look.run][-len(scores) :], strict=True):
             track, _, at = tracks(score)
             for n in range(track.shape[1]):
-                label = name if n == 0 else None
+                label = plain(name) if n == 0 else None
                 style = {"color": colour, "marker": "o", "ms": 2.6, "lw": 1.0, "label": label}
                 path.plot(*track[:, n].T, **style)
                 height.plot(at, track[:, n, 1], **style)
@@ -144,6 +144,12 @@ def _framed(axes: Any, side: float) -> None:
     axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
+def plain(name: str) -> str:
+    """Return a name that a figure can draw whatever it holds: no markup, no control characters, at most 40 characters."""
+    kept = "".join(c for c in name if ord(c) >= 32 and c != "$").lstrip("_ ") or "clips"
+    return kept if len(kept) <= 40 else kept[:39] + "…"
+
+
 def _middle(times: NDArray) -> NDArray:
     return 0.5 * (times[1:] + times[:-1])
 
@@ -163,7 +169,7 @@ def improvements(groups: Sequence[Group]) -> Draw:
                 axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, lw=2.4, solid_capstyle="round")
             face = look.paper if group.verdict.startswith("no") else colour
             axes.plot(100 * gain.value, row, "o", ms=7, color=colour, mfc=face, mew=1.8)
-        names = [f"{g.primitive.replace('_', ' ')} {g.split.upper()}".strip() for g in reversed(groups)]
+        names = [plain(f"{g.primitive.replace('_', ' ')} {g.split.upper()}".strip()) for g in reversed(groups)]
         axes.axvline(0, color=look.ink, lw=1)
         axes.set(
             yticks=range(len(groups)),
@@ -193,7 +199,9 @@ def metric_changes(groups: Sequence[Group]) -> Draw:
                 face = look.paper if comparison.verdict.startswith("no") else colour
                 axes.plot(100 * gain.value, row, "o", ms=5, color=colour, mfc=face, mew=1.5)
             axes.axvline(0, color=look.ink, lw=1)
-            axes.set(title=f"{group.primitive.replace('_', ' ')} {group.split.upper()}", yticks=range(len(FIVE)), xlabel="%")
+            axes.set(
+                title=plain(f"{group.primitive.replace('_', ' ')} {group.split.upper()}"), yticks=range(len(FIVE)), xlabel="%"
+            )
             axes.grid(axis="y", visible=False)
         panels[0].set_yticklabels([METRIC[m] for m in reversed(FIVE)])
 

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from visviva.data.video import read_video
 from visviva.errors import InputError
-from visviva.eval.gravity import Flight, Gravity, Scale, measure_flight, measure_gravity, scale_from_object
+from visviva.eval.flight import Flight, measure_flight
+from visviva.eval.gravity import Gravity, Scale, measure_gravity, scale_from_object
 from visviva.eval.laws import LawScore, read_laws
+from visviva.eval.pictures import overlay
 from visviva.eval.run import Picture
 from visviva.eval.score import finite
-from visviva.eval.track import Track, Unmeasurable, track_object
+from visviva.eval.track import Track, Unmeasurable, reduced, track_object
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _flight_json(flight: Flight) -> dict[str, Any]:
     }
 
 
-def measure_recording(path: str | Path, settings: Settings = Settings()) -> Recording:  # noqa: B008 (frozen)
+def measure_recording(path: str | Path, settings: Settings = Settings()) -> Recording:
     """Measure one video file; what cannot be measured comes back with its reason instead of an exception.
 
     Example::
@@ -161,7 +163,7 @@ def measure_frames(
     frames: UInt8[Tensor, "T 3 H W"],
     times: Float[Tensor, " T"],
     settings: Settings = Settings(),
-    name: str = "clip",  # noqa: B008
+    name: str = "clip",
 ) -> Recording:
     """Measure decoded frames with their timestamps [s] (of playback; the time scale is applied here)."""
     if not settings.time_scale > 0:
@@ -169,17 +171,14 @@ def measure_frames(
     cv2.setNumThreads(1)
     times = times * settings.time_scale
     span = float(times[-1] - times[0])
-    result = Recording(
-        name, (len(times) - 1) / span, len(times), (frames.shape[3], frames.shape[2]), picture=Picture(_small(frames))
-    )
+    small = reduced(frames)
+    result = Recording(name, (len(times) - 1) / span, len(times), (frames.shape[3], frames.shape[2]), picture=Picture(small))
     try:
-        track = track_object(frames, times)
+        track = track_object(frames, times, small)
         notes = _notes(track)
-        result = replace(result, track=track, notes=notes, picture=Picture(_drawn(frames, track, None)))
+        result = replace(result, track=track, notes=notes)
         flight = measure_flight(track)
-        result = replace(
-            result, flight=flight, picture=Picture(_drawn(frames, track, flight)), notes=notes + _flight_notes(flight)
-        )
+        result = replace(result, flight=flight, notes=notes + _flight_notes(flight))
         scale = _scale(track, flight, settings)
         if scale is not None:
             result = replace(result, gravity=measure_gravity(track, flight, scale, settings.timing_error, settings.level))
@@ -187,7 +186,9 @@ def measure_frames(
             result = replace(result, reason=flight.sentence)
     except Unmeasurable as error:
         result = replace(result, reason=str(error))
-    return _with_laws(result, frames) if settings.laws else result
+    if result.track is not None:
+        result = replace(result, picture=Picture(overlay(small, result.track, result.flight)))
+    return _with_laws(result, small) if settings.laws else result
 
 
 def _scale(track: Track, flight: Flight, settings: Settings) -> Scale | None:
@@ -216,7 +217,8 @@ def _flight_notes(flight: Flight) -> list[str]:
     notes += [f"Left out of the fit: frame {k}, which alone stands off the path." for k in flight.displaced]
     for first, last, vertical in flight.others:
         notes.append(
-            f"Frames {first} to {last}, on the other side of a break, give {vertical:.0f} px/s^2 by a plain parabola; listed, not pooled."
+            f"Frames {first} to {last}, on the other side of a break, give {vertical:.0f} px/s^2 by a plain parabola; listed, "
+            "not pooled."
         )
     if flight.readout > 0.1:
         notes.append(
@@ -225,13 +227,13 @@ def _flight_notes(flight: Flight) -> list[str]:
     return notes
 
 
-def _with_laws(result: Recording, frames: Tensor) -> Recording:
+def _with_laws(result: Recording, small: Tensor) -> Recording:
     """Read the laws over the flight (at most 96 frames of it), or over the clip's first 96 frames if there is no flight."""
     first, last = (
-        (0, len(frames) - 1) if result.flight is None else (int(result.flight.frames[0]), int(result.flight.frames[-1]))
+        (0, len(small) - 1) if result.flight is None else (int(result.flight.frames[0]), int(result.flight.frames[-1]))
     )
     last = min(last, first + 95)
-    part = torch.stack([_at_most(f, 192) for f in frames[first : last + 1]]).float() / 255
+    part = reduced(small[first : last + 1], 192).float() / 255
     masks = None if result.flight is None or result.track is None else _masks(result.track, first, last, part.shape[2:])
     reading = read_laws(part, result.fps, masks)
     notes = list(result.notes)
@@ -239,10 +241,11 @@ def _with_laws(result: Recording, frames: Tensor) -> Recording:
         step = np.linalg.norm(np.diff(result.track.positions[first : last + 1], axis=0), axis=1)
         if np.nanmedian(step) > np.nanmedian(result.track.width):
             notes.append(
-                "The object moves farther than its own width per frame, which optical flow cannot follow: trust the track, not the laws."
+                "The object moves farther than its own width per frame, which optical flow cannot follow: trust the track, not "
+                "the laws."
             )
     maps = {"flow": reading.flow} if reading.field is None else {"flow": reading.flow, "field": reading.field}
-    picture = result.picture if result.picture is not None else Picture(_small(frames))
+    picture = result.picture if result.picture is not None else Picture(small)
     maps["frames"] = (part * 255).to(torch.uint8)
     return replace(result, laws=reading.scores, notes=notes, picture=Picture(picture.frames, None, maps))
 
@@ -260,21 +263,3 @@ def _masks(track: Track, first: int, last: int, shape: torch.Size) -> Tensor:
             w, h = track.boxes[k][2:] * scale
             masks[k - first, 0] = ((xs - x - w / 2) / (w / 2)) ** 2 + ((ys - y - h / 2) / (h / 2)) ** 2 <= 1
     return masks
-
-
-def _at_most(frame: Tensor, longest: int) -> Tensor:
-    scale = longest / max(frame.shape[1:])
-    if scale >= 1:
-        return frame
-    size = (max(16, round(frame.shape[2] * scale)), max(16, round(frame.shape[1] * scale)))
-    return torch.from_numpy(cv2.resize(frame.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_AREA)).permute(2, 0, 1)
-
-
-def _small(frames: Tensor) -> Tensor:
-    return torch.stack([_at_most(f, 400) for f in frames])
-
-
-def _drawn(frames: Tensor, track: Track, flight: Flight | None) -> Tensor:
-    from visviva.eval.pictures import overlay
-
-    return overlay(frames, track, flight)

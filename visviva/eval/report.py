@@ -167,8 +167,8 @@ def _score_table(page: Page, rows: list[Row], title: str) -> None:
     page.table(head, body)
     page.paragraph(CONVENTION, "note")
     page.paragraph(
-        "Lost: share of frames in which the object cannot be found. Motion: length of its path over the true one; a frozen clip has 0. "
-        "Intervals are 95 % bootstrap intervals over source scenes; in brackets the value as coded.",
+        "Lost: share of frames in which the object cannot be found. Motion: length of its path over the true one; a frozen "
+        "clip has 0. Intervals are 95 % bootstrap intervals over source scenes; in brackets the value as coded.",
         "note",
     )
     page.details("Definitions", "\n".join(f"{plots.METRIC[m]} [{UNITS[m]}]: {NOTES[m]}" for m in UNITS))
@@ -248,8 +248,9 @@ def _comparison(page: Page, groups: list[Group], before: str, after: str) -> Non
     for group in groups:
         page.paragraph(group.sentence[0].upper() + group.sentence[1:])
     page.paragraph(
-        "Improvement is the change of a metric's mean relative to its mean before, averaged over the five metrics; positive is better. "
-        "Clips are paired by scene and whole scenes are resampled; an interval that includes zero is called not significant.",
+        "Improvement is the change of a metric's mean relative to its mean before, averaged over the five metrics; positive is "
+        "better. Clips are paired by scene and whole scenes are resampled; an interval that includes zero is called "
+        "not significant.",
         "note",
     )
     page.figure(plots.rendered(plots.improvements(groups), 8.5, 0.9 + 0.34 * len(groups)), "average over the five metrics")

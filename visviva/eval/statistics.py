@@ -35,7 +35,7 @@ class Interval:
 
     Attributes:
         value: the estimate on the data as they are.
-        low, high: the interval; NaN if fewer than two clusters.
+        low, high: the interval; NaN with fewer than two clusters, or where a relative change of a metric that is zero has none.
         level: its confidence level.
         n: samples; clusters: independent groups (scenes) they come from.
         p: two-sided bootstrap p-value of "the true value is 0"; NaN where it makes no sense.
@@ -222,7 +222,7 @@ def _interval(value: Any, draws: list[NDArray], resampled: _Resampled, level: fl
     from scipy.stats import norm, t
 
     value, n, scenes = float(value), resampled.n, resampled.groups[0]
-    if min(resampled.groups) < 2:
+    if min(resampled.groups) < 2 or not all(np.isfinite(d).all() for d in draws):
         return Interval(value, math.nan, math.nan, level, n, scenes)
     if len(draws) == 1 and scenes >= 10:
         tail = norm.cdf(math.sqrt(scenes / (scenes - 1)) * t.ppf((1 - level) / 2, scenes - 1))

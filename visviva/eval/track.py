@@ -10,6 +10,7 @@ and the position is its centroid. A motion-blurred object is thus placed at its 
 
 Frames are *cut, never interpolated*, where the object touches the image border or its visible area or width jumps (occlusion, a
 hand).
+A shaded object is placed towards its lit side, by the same amount in every frame, which no velocity or acceleration sees.
 What it does not do: several objects at once, an object that stays in one place for most of the clip (it becomes background), a
 camera that walks. Units: pixels of the given frames (of the reference frame, if the camera moved), seconds, y down.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
@@ -70,12 +72,29 @@ class Track:
         return np.isfinite(self.positions[:, 0])
 
 
-def track_object(frames: UInt8[Tensor, "T 3 H W"], times: Float[Tensor, " T"]) -> Track:
+def reduced(frames: UInt8[Tensor, "T 3 H W"], longest: int = WORKING) -> UInt8[Tensor, "T 3 h w"]:
+    """Return the frames with their longest side at most ``longest`` pixels, by area averaging; small frames as they are."""
+    scale = longest / max(frames.shape[2:])
+    if scale >= 1:
+        return frames
+    size = (max(16, round(frames.shape[3] * scale)), max(16, round(frames.shape[2] * scale)))
+    images = [cv2.resize(_image(f), size, interpolation=cv2.INTER_AREA) for f in frames]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def _image(frame: Tensor) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+
+
+def track_object(
+    frames: UInt8[Tensor, "T 3 H W"], times: Float[Tensor, " T"], small: UInt8[Tensor, "T 3 h w"] | None = None
+) -> Track:
     """Find and follow the one object that moves farthest and smoothest through a clip.
 
     Args:
         frames: uint8 RGB, at least 5 frames.
         times: true timestamps [s] (multiply by the time scale first if the clip plays in slow motion).
+        small: the frames at working size (`reduced`), if they are at hand.
 
     Errors: `Unmeasurable` with the reason: too few frames, camera motion that cannot be removed, nothing moves, no smooth path.
 
@@ -85,38 +104,35 @@ def track_object(frames: UInt8[Tensor, "T 3 H W"], times: Float[Tensor, " T"]) -
         track = track_object(video.frames, video.timestamps)
         track.positions[track.seen]
     """
-    count, _, height, width = frames.shape
+    count, width = len(frames), frames.shape[3]
     if count < 5:
         raise Unmeasurable(f"the clip has {count} frames; following an object takes at least 5")
-    images = [f.permute(1, 2, 0).numpy() for f in frames]
-    camera = _camera(images)
+    if small is None:
+        small = reduced(frames)
+    working = np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
+    scale = working.shape[2] / width
+    camera = _camera(working, scale)
     if camera.verdict == "refused":
         raise Unmeasurable(camera.sentence)
-    scale = min(1.0, WORKING / max(height, width))
-    small = _resized(images, scale)
     if camera.verdict == "compensated":
-        small = stabilised(small, _scaled(camera.transforms, scale))
-    path = _smoothest_path(_detections(small), small.shape[1:3])
+        working = stabilised(working, _scaled(camera.transforms, scale))
+    path = _smoothest_path(_detections(working), working.shape[1:3])
     if len(path) < 5:
         raise Unmeasurable("nothing moves along a smooth path through this clip, so there is no object to measure")
-    return _refined(images, times.double().numpy(), path, scale, camera)
+    return _refined(frames, times.double().numpy(), path, scale, camera)
 
 
-def _resized(images: list[NDArray], scale: float) -> NDArray[np.uint8]:
-    if scale == 1.0:
-        return np.stack(images)
-    return np.stack([cv2.resize(i, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for i in images])
-
-
-def _camera(images: list[NDArray]) -> CameraMotion:
+def _camera(working: NDArray[np.uint8], scale: float) -> CameraMotion:
     """Estimate camera motion at up to 480 px and return transforms in full-resolution pixels."""
-    height, width = images[0].shape[:2]
-    scale = min(1.0, 480 / max(height, width))
-    grey = _resized([cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in images], scale)
-    motion = camera_motion(grey)
-    return CameraMotion(
-        _scaled(motion.transforms, 1 / scale), motion.shift / scale, motion.agreement, motion.verdict, motion.sentence
-    )
+    height, width = working.shape[1:3]
+    further = min(1.0, 480 / max(height, width))
+    grey = [cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in working]
+    if further < 1:
+        grey = [cv2.resize(i, None, fx=further, fy=further, interpolation=cv2.INTER_AREA) for i in grey]
+    motion = camera_motion(np.stack(grey))
+    up = 1 / (further * scale)
+    transforms = _scaled(motion.transforms, up)
+    return CameraMotion(transforms, motion.shift * up, motion.agreement, motion.verdict, motion.sentence)
 
 
 def _scaled(transforms: NDArray, scale: float) -> NDArray:
@@ -148,7 +164,8 @@ def _detections(frames: NDArray[np.uint8], most: int = 10) -> list[list[_Blob]]:
         order = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA])[:most]
         least = max(6.0, 1e-4 * changed.size)
         areas = stats[:, cv2.CC_STAT_AREA]
-        found.append([_Blob(k, *centres[i], float(areas[i])) for i in order if least <= areas[i] < 0.25 * changed.size])
+        chosen = [i for i in order if least <= areas[i] < 0.25 * changed.size]
+        found.append([_Blob(k, float(centres[i][0]), float(centres[i][1]), float(areas[i])) for i in chosen])
     return found
 
 
@@ -162,7 +179,7 @@ def _smoothest_path(found: list[list[_Blob]], shape: tuple[int, ...]) -> list[_B
     """
     largest = math.sqrt(np.quantile([max((b.area for b in blobs), default=1.0) for blobs in found], 0.95))
     reach = 0.2 * math.hypot(*shape)
-    links: dict[tuple[int, int], list[tuple[float, tuple[int, int] | None, tuple[int, int]]]] = {}
+    links: dict[tuple[int, int], list[tuple[float, int | None, tuple[int, int]]]] = {}
     best, last = 0.0, None
     for k in range(len(found)):
         for j, blob in enumerate(found[k]):
@@ -211,13 +228,13 @@ def _trace(found: list, links: dict, last: tuple[tuple[int, int], int] | None) -
     return path[::-1]
 
 
-def _refined(images: list[NDArray], times: NDArray, path: list[_Blob], scale: float, camera: CameraMotion) -> Track:
+def _refined(frames: Tensor, times: NDArray, path: list[_Blob], scale: float, camera: CameraMotion) -> Track:
     """Measure the path at full resolution and cut what is not a free, whole object."""
-    height, width = images[0].shape[:2]
-    background = _background(images, camera)
-    crops = {b.frame: _crop(images[b.frame], background, camera.transforms[b.frame], b, scale) for b in path}
+    height, width = frames.shape[2:]
+    background = _background(frames, camera)
+    crops = {b.frame: _crop(frames[b.frame], background, camera.transforms[b.frame], b, scale) for b in path}
     colour = _Colour.of(list(crops.values()))
-    count = len(images)
+    count = len(frames)
     positions, boxes = np.full((count, 2), np.nan), np.full((count, 4), np.nan)
     area, across, soft = np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan)
     cut: dict[int, str] = {}
@@ -243,12 +260,12 @@ def _refined(images: list[NDArray], times: NDArray, path: list[_Blob], scale: fl
         raise Unmeasurable(
             "the moving object is hidden, cut by the border or merged with something else in all but a few frames"
         )
-    return Track(positions, _noise(positions), times, area, across, soft, camera, (width, height), boxes, cut)
+    return Track(positions, max(_noise(positions), 0.02), times, area, across, soft, camera, (width, height), boxes, cut)
 
 
-def _background(images: list[NDArray], camera: CameraMotion) -> NDArray[np.float32]:
-    step = max(1, len(images) // 24)
-    sample = np.stack(images[::step])
+def _background(frames: Tensor, camera: CameraMotion) -> NDArray[np.float32]:
+    step = max(1, len(frames) // 24)
+    sample = np.ascontiguousarray(frames[::step].permute(0, 2, 3, 1).numpy())
     if camera.verdict == "compensated":
         sample = stabilised(sample, camera.transforms[::step])
     rows = np.array_split(np.arange(sample.shape[1]), max(1, sample.shape[1] // 128))
@@ -263,9 +280,9 @@ class _Crop:
     y: int
 
 
-def _crop(image: NDArray, background: NDArray, transform: NDArray, blob: _Blob, scale: float) -> _Crop:
+def _crop(frame: Tensor, background: NDArray, transform: NDArray, blob: _Blob, scale: float) -> _Crop:
     """Cut the neighbourhood of a detection out of the raw frame and out of the background as that frame saw it."""
-    height, width = image.shape[:2]
+    height, width = frame.shape[1:]
     centre = transform[:, :2] @ np.array([(blob.x + 0.5) / scale - 0.5, (blob.y + 0.5) / scale - 0.5]) + transform[:, 2]
     half = int(1.5 * math.sqrt(blob.area) / scale + 6)
     x0, y0 = max(0, int(centre[0]) - half), max(0, int(centre[1]) - half)
@@ -273,7 +290,7 @@ def _crop(image: NDArray, background: NDArray, transform: NDArray, blob: _Blob, 
     shifted = transform.copy()
     shifted[:, 2] -= (x0, y0)
     behind = cv2.warpAffine(background, shifted, (max(1, x1 - x0), max(1, y1 - y0)), borderMode=cv2.BORDER_REPLICATE)
-    return _Crop(image[y0:y1, x0:x1].astype(np.float32), behind, x0, y0)
+    return _Crop(_image(frame[:, y0:y1, x0:x1]).astype(np.float32), behind.astype(np.float32), x0, y0)
 
 
 @dataclass(frozen=True)
@@ -345,4 +362,4 @@ def _noise(positions: NDArray) -> float:
     larger)."""
     third = np.diff(positions, n=3, axis=0)
     third = third[np.isfinite(third).all(1)]
-    return 1.4826 * float(np.median(np.abs(third))) / math.sqrt(20) if len(third) else math.nan
+    return 1.4826 * float(np.median(np.abs(third))) / math.sqrt(20) if len(third) else 0.5

@@ -43,13 +43,13 @@ def aligned(frames: int, fps: float, true_frames: int, true_fps: float) -> list[
     return [i for i in indices if i < true_frames]
 
 
-def l2_pisa(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "T H W"]) -> Float[Tensor, " T"]:
+def l2_pisa(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "S h w"]) -> Float[Tensor, " T"]:
     """Return the mean absolute coordinate error of the centroid over ``sqrt(2) H`` per frame, as PISA codes "L2"."""
     _same_shape(masks, true)
     return (centroids(masks) - centroids(true)).abs().mean(1) / (math.sqrt(2) * masks.shape[1])
 
 
-def l2_euclid(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "T H W"]) -> Float[Tensor, " T"]:
+def l2_euclid(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "S h w"]) -> Float[Tensor, " T"]:
     """Return the Euclidean distance of the centroids over ``sqrt(2) H`` per frame: what "L2" says.
 
     Example::
@@ -61,7 +61,7 @@ def l2_euclid(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "T H W"]) -> Floa
     return torch.linalg.vector_norm(centroids(masks) - centroids(true), dim=1) / (math.sqrt(2) * masks.shape[1])
 
 
-def chamfer(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "T H W"]) -> Float[Tensor, " T"]:
+def chamfer(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "S h w"]) -> Float[Tensor, " T"]:
     """Return the sum of both mean nearest-pixel distances over ``sqrt(2) H`` per frame (a sum of directions, as PISA codes it).
 
     Nearest distances come from an exact Euclidean distance transform, so the cost does not depend on the object's size.
@@ -78,7 +78,7 @@ def chamfer(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "T H W"]) -> Float[
     return values / (math.sqrt(2) * masks.shape[1])
 
 
-def iou(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "T H W"]) -> Float[Tensor, " T"]:
+def iou(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "S h w"]) -> Float[Tensor, " T"]:
     """Return intersection over union per frame; 1 where both masks are empty. Higher is better."""
     _same_shape(masks, true)
     union = (masks | true).sum((1, 2)).double()

@@ -72,7 +72,13 @@ def _command(recipe: CalibrateRecipe) -> str:
 def _drawn(recipe: CalibrateRecipe) -> list[Sprites]:
     """Batches of drawn scenes with one and two objects in turn."""
     counts = [min(recipe.batch, recipe.clips - start) for start in range(0, recipe.clips, recipe.batch)]
-    return [random_sprites(count, 1000 * recipe.seed + i, objects=1 + i % 2) for i, count in enumerate(counts)]
+    size, radius = recipe.size, (5 * recipe.size / 64, 8 * recipe.size / 64)
+    return [
+        random_sprites(
+            count, 1000 * recipe.seed + i, frames=recipe.frames, height=size, width=size, radius=radius, objects=1 + i % 2
+        )
+        for i, count in enumerate(counts)
+    ]
 
 
 def _simulated(recipe: CalibrateRecipe) -> tuple[list[Sprites], float, dict[str, Any]]:

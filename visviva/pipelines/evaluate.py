@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def evaluate_pairs(name: str, pairs: list[tuple[Clip, Clip]], *, maps: bool = Tr
     scores, pictures = [], {}
     with one_thread():
         for k, (clip, true) in enumerate(tqdm(pairs, desc=f"measure {name}")):
-            scores.append(score_pair(clip, true, str(k), _labels(true.meta, true.caption, str(k))))
+            scores.append(score_pair(clip, true, str(k), _labels({"file_name": str(k), **true.meta}, true.caption)))
             pictures[str(k)] = picture(clip, true, maps)
     return Run(name, scores, about or {}, pictures)
 
@@ -125,7 +126,7 @@ def collect(recipe: EvaluateRecipe) -> list[Item]:
     """
     if not recipe.clips:
         raise InputError("nothing to evaluate: name video files, folders of videos, or data sets")
-    reference = _Reference(ClipDataset(recipe.reference)) if recipe.reference else None
+    reference = _Reference(recipe.reference) if recipe.reference else None
     items = [item for source in recipe.clips for item in _items(Path(source), recipe, reference)]
     if not items:
         raise InputError(f"no clip matches where = {recipe.where}; loosen the filter")
@@ -135,18 +136,22 @@ def collect(recipe: EvaluateRecipe) -> list[Item]:
 class _Reference:
     """True clips by scene."""
 
-    def __init__(self, dataset: ClipDataset) -> None:
-        self.dataset = dataset
-        self.index = {str(row.get("scene", row["file_name"])): k for k, row in reversed(list(enumerate(dataset.rows)))}
+    def __init__(self, source: str) -> None:
+        self.source, self.dataset = source, ClipDataset(source)
+        self.index = {_scene(row): k for k, row in reversed(list(enumerate(self.dataset.rows)))}
 
     def find(self, row: dict[str, Any], source: Path) -> Callable[[], Clip]:
-        scene = str(row.get("scene", row["file_name"]))
+        scene = _scene(row)
         if scene not in self.index:
             raise InputError(
-                f"{source}: the clip {row['file_name']!r} shows scene {scene!r}, which the reference "
-                f"{str(self.dataset.source)!r} does not hold{closest(scene, self.index)}; give the data set that the clips were generated from"
+                f"{source}: the clip {row['file_name']!r} shows scene {scene!r}, which the reference {self.source!r} does not "
+                f"hold{closest(scene, self.index)}; give the data set that the clips were generated from"
             )
         return lambda: self.dataset[self.index[scene]]
+
+
+def _scene(row: dict[str, Any]) -> str:
+    return str(row.get("scene", Path(row["file_name"]).stem))
 
 
 def _items(source: Path, recipe: EvaluateRecipe, reference: _Reference | None) -> list[Item]:
@@ -158,31 +163,37 @@ def _items(source: Path, recipe: EvaluateRecipe, reference: _Reference | None) -
         return [_file(source)]
     dataset = ClipDataset(source)
     keep = [k for k, row in enumerate(dataset.rows) if all(row.get(f) == v for f, v in recipe.where.items())]
-    return [_row(dataset, k, reference) for k in keep]
+    return [_row(dataset.rows[k], dataset.path(k), partial(dataset.__getitem__, k), reference) for k in keep]
 
 
 def _file(path: Path) -> Item:
     own = path.with_suffix(".npz").is_file()
-    return Item(path.stem, path, lambda: Clip.read(path), (lambda: Clip.read(path)) if own else None, {})
+    read = partial(Clip.read, path)
+    return Item(path.stem, path, read, read if own else None, _labels({"file_name": path.name}, ""))
 
 
-def _row(dataset: ClipDataset, k: int, reference: _Reference | None) -> Item:
-    row, path = dataset.rows[k], dataset.path(k)
-    labels = _labels(row, str(row.get("caption", "")), Path(row["file_name"]).stem)
+def _row(row: dict[str, Any], path: Path, read: Callable[[], Clip], reference: _Reference | None) -> Item:
+    """Return a data set's clip and its truth: of the reference, its own, or that of the clip it was generated from."""
     true: Callable[[], Clip] | None = None
-    source = (dataset.root / str(row["source"])) if row.get("source") else None
+    source = _beside(path, row) / str(row["source"]) if row.get("source") else None
     if reference is not None:
-        true = reference.find(row, dataset.source)
+        true = reference.find(row, path)
     elif path.with_suffix(".npz").is_file():
-        true = lambda: dataset[k]  # noqa: E731
+        true = read
     elif source is not None and source.with_suffix(".npz").is_file():
-        true = lambda: Clip.read(source)  # noqa: E731
-    return Item(str(row.get("id", Path(row["file_name"]).stem)), path, lambda: dataset[k], true, labels)
+        true = partial(Clip.read, source)
+    key = str(row.get("id", Path(row["file_name"]).stem))
+    return Item(key, path, read, true, _labels(row, str(row.get("caption", ""))))
 
 
-def _labels(row: dict[str, Any], caption: str, key: str) -> dict[str, Any]:
+def _beside(path: Path, row: dict[str, Any]) -> Path:
+    """Return the folder that the row's paths are relative to."""
+    return path.parents[len(Path(row["file_name"]).parts) - 1]
+
+
+def _labels(row: dict[str, Any], caption: str) -> dict[str, Any]:
     return {
-        "scene": str(row.get("scene", key)),
+        "scene": _scene(row),
         "primitive": str(row.get("primitive", "")),
         "split": str(row.get("split", "")),
         "caption": caption,

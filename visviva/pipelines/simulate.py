@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import warp as wp
 from tqdm import tqdm
 
 from visviva.configs.simulate import SimulateRecipe
@@ -33,6 +34,7 @@ def run(recipe: SimulateRecipe) -> Path:
         folder = run(SimulateRecipe(output="data/train", clips=200))
         clips = ClipDataset(folder)
     """
+    wp.config.quiet = True
     folder = Path(recipe.output)
     try:
         (folder / "clips").mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,7 @@ def _default_workers(device: str) -> int:
 
 
 def _write(recipe: SimulateRecipe, batch: list[Slot]) -> list[Row]:
+    wp.config.quiet = True
     rows = []
     for index, clip in shoot(_shot(recipe), batch):
         row = clip.write(recipe.output, f"clips/{_id(index)}", arrays=recipe.arrays, crf=recipe.crf)

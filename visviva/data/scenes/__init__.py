@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from visviva.data.scenes.primitives import PRIMITIVES, SPLITS, Scene, sample_scene
+from visviva.data.scenes.primitives import PRIMITIVES, SPLITS, sample_scene
+from visviva.data.scenes.scene import Scene
 
 if TYPE_CHECKING:
     from visviva.data.scenes.simulation import Shot, simulate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from visviva.data.scenes.primitives import Scene
+from visviva.data.scenes.scene import Scene
 
 
 def caption(scene: Scene) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from visviva.data.scenes.primitives import Scene
+from visviva.data.scenes.scene import Scene
 
 if TYPE_CHECKING:
     import newton
@@ -73,9 +73,12 @@ class _Slide(_Flight):
     def __init__(self, scenes: Sequence[Scene], fps: float, model: newton.Model) -> None:
         import newton
         import warp as wp
+        from mujoco_warp import OverflowType
 
         options = {"cone": "elliptic", "njmax": 32, "nconmax": 8, "iterations": 50, "ls_iterations": 50}
         self.solver = newton.solvers.SolverMuJoCo(model, **options)
+        # a line search that stops at its limit is no fault here (the accelerations are tested), and it prints at every step
+        self.solver.mjw_model.opt.warn_overflow &= ~OverflowType.LS_ITERATIONS
         self.pairs = max(1, round(1.0 / fps / CONTACT_STEP / 2))
         self.worlds, self.step = len(scenes), 1.0 / fps / self.pairs / 2
         self.now, self.later = _start(scenes, model)
@@ -101,7 +104,7 @@ class _Slide(_Flight):
 
         first, _ = _start(scenes, model)
         place, speed = (x.numpy().reshape(self.worlds, -1).astype(np.float64) for x in (first.joint_q, first.joint_qd))
-        normal = np.array([[s.ramp.side * np.sin(s.ramp.slope), 0.0, np.cos(s.ramp.slope)] for s in scenes if s.ramp])
+        normal = np.array([scene.ramp.normal for scene in scenes if scene.ramp])
         self.put(model, place, speed)
         for k in range(SETTLE_PAIRS):
             wp.capture_launch(self.graph)

@@ -10,6 +10,7 @@ Each pixel is the mean of ``SAMPLES`` x ``SAMPLES`` rays; the ray through its ce
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ import warp as wp
 
 from visviva.data.scenes.appearance import Texture
 from visviva.data.scenes.dynamics import Motion
-from visviva.data.scenes.primitives import FIELD_OF_VIEW, LENS_SHIFT, Scene, radius
+from visviva.data.scenes.scene import FIELD_OF_VIEW, LENS_SHIFT, Scene
+from visviva.data.scenes.shading import shade
 
 if TYPE_CHECKING:
     import newton
@@ -38,77 +40,6 @@ class Images:
     frames: np.ndarray
     depth: np.ndarray
     label: np.ndarray
-
-
-@wp.func
-def _encode(x: float) -> float:
-    x = wp.clamp(x, 0.0, 1.0)
-    if x <= 0.0031308:
-        return 12.92 * x
-    return 1.055 * wp.pow(x, 1.0 / 2.4) - 0.055
-
-
-@wp.kernel(enable_backward=False)
-def _shade(
-    samples: int,
-    row: int,
-    column: int,
-    world: wp.array[int],
-    rays: wp.array4d[wp.vec3f],
-    camera: wp.array[wp.transformf],
-    distance: wp.array3d[float],
-    normal: wp.array3d[wp.vec3f],
-    shape: wp.array3d[wp.uint32],
-    centre_depth: wp.array3d[float],
-    centre_shape: wp.array3d[wp.uint32],
-    shapes_per_world: int,
-    bodies_per_world: int,
-    shape_pose: wp.array[wp.transformf],
-    shape_body: wp.array[int],
-    body_pose: wp.array[wp.transformf],
-    waves: wp.array2d[wp.vec4f],
-    amplitudes: wp.array[wp.vec4f],
-    sharpness: wp.array[float],
-    dark: wp.array[wp.vec3f],
-    bright: wp.array[wp.vec3f],
-    light: wp.array2d[wp.vec3f],
-    image: wp.array4d[wp.uint8],
-    depth: wp.array3d[float],
-    label: wp.array3d[wp.uint8],
-) -> None:
-    view, i, j = wp.tid()
-    b = world[view]
-    total = wp.vec3f(0.0, 0.0, 0.0)
-    for si in range(samples):
-        for sj in range(samples):
-            y, x = i * samples + si, j * samples + sj
-            hit = int(shape[view, y, x])
-            if hit >= 0:
-                direction = wp.transform_vector(camera[view], rays[y, x, 0, 1])
-                point = wp.transform_point(camera[view], rays[y, x, 0, 0]) + direction * distance[view, y, x]
-                body = shape_body[hit]
-                local = point
-                if body >= 0:
-                    local = wp.transform_point(wp.transform_inverse(body_pose[body]), point)
-                elif hit - b * shapes_per_world >= 2:
-                    local = wp.transform_point(wp.transform_inverse(shape_pose[hit]), point)
-                s = float(0.0)  # noqa: UP018 (a Warp variable, not a constant)
-                for k in range(4):
-                    w = waves[hit, k]
-                    s += amplitudes[hit][k] * wp.sin(w[0] * local[0] + w[1] * local[1] + w[2] * local[2] + w[3])
-                mix = 0.5 + 0.5 * wp.tanh(sharpness[hit] * s)
-                albedo = dark[hit] * (1.0 - mix) + bright[hit] * mix
-                facing = wp.max(0.0, wp.dot(normal[view, y, x], light[b, 0]))
-                total += wp.cw_mul(albedo, light[b, 1] * facing + light[b, 2])
-    total = total / float(samples * samples)
-    for c in range(3):
-        image[b, row + i, column + j, c] = wp.uint8(_encode(total[c]) * 255.0 + 0.5)
-    depth[b, row + i, column + j] = centre_depth[view, i, j]
-    seen = int(centre_shape[view, i, j])
-    label[b, row + i, column + j] = wp.uint8(255)
-    if seen >= 0:
-        if shape_body[seen] >= 0:
-            label[b, row + i, column + j] = wp.uint8(shape_body[seen] - b * bodies_per_world)
 
 
 def camera_rays(height: int, width: int) -> np.ndarray:
@@ -169,8 +100,8 @@ class _Stage:
         fine, centre = (np.stack([np.zeros_like(d), d], axis=2)[:, :, None] for d in bundles)
         rows, columns = (np.unique(np.linspace(0, n, grid + 1).astype(int)) for n in (height, width))
         tiles = []
-        for i, i2 in zip(rows[:-1], rows[1:], strict=True):
-            for j, j2 in zip(columns[:-1], columns[1:], strict=True):
+        for i, i2 in itertools.pairwise(rows):
+            for j, j2 in itertools.pairwise(columns):
                 part = fine[i * SAMPLES : i2 * SAMPLES, j * SAMPLES : j2 * SAMPLES]
                 rays = (self.array(np.ascontiguousarray(x), wp.vec3f) for x in (part, centre[i:i2, j:j2]))
                 tiles.append(_Tile(slice(int(i), int(i2)), slice(int(j), int(j2)), *rays))
@@ -195,7 +126,9 @@ class _Stage:
         self.model.bvh_refit_shapes(self.state)
         boxes = [_pixel_boxes(self.scenes, motion.position[:, k], *self.size) for k in {t, max(t - 1, 0)}]
         for tile in self.tiles:
-            worlds = np.arange(len(self.scenes)) if t == 0 else np.flatnonzero(np.any([_touches(b, tile) for b in boxes], axis=0))
+            worlds = (
+                np.arange(len(self.scenes)) if t == 0 else np.flatnonzero(np.any([_touches(b, tile) for b in boxes], axis=0))
+            )
             if len(worlds):
                 self.draw(tile, worlds.astype(np.int32))
         return self.image.numpy().copy(), self.depth.numpy().copy(), self.label.numpy().copy()
@@ -204,7 +137,10 @@ class _Stage:
         sensor, model, count = self.sensor, self.model, len(worlds)
         camera, index = self.array(self.camera[worlds], wp.transformf), wp.array(worlds, dtype=wp.int32, device=self.device)
         (h, w), (fine_h, fine_w) = tile.centre.shape[:2], tile.fine.shape[:2]
-        distance, normal = sensor.allocate_image_depth(count, fine_w, fine_h), sensor.allocate_image_normal(count, fine_w, fine_h)
+        distance, normal = (
+            sensor.allocate_image_depth(count, fine_w, fine_h),
+            sensor.allocate_image_normal(count, fine_w, fine_h),
+        )
         shape, seen = sensor.allocate_image_shape_index(count, fine_w, fine_h), sensor.allocate_image_shape_index(count, w, h)
         depth = sensor.allocate_image_depth_forward(count, w, h)
         images = {"depth_image": distance, "normal_image": normal, "shape_index_image": shape, "world_indices": index}
@@ -214,12 +150,12 @@ class _Stage:
         inputs = [SAMPLES, tile.rows.start, tile.columns.start, index, tile.fine, camera, distance, normal, shape, depth, seen]
         inputs += [self.per_world, len(self.scenes[0].bodies), model.shape_transform, model.shape_body, self.state.body_q]
         inputs += [*self.materials, self.light]
-        wp.launch(_shade, dim=(count, h, w), inputs=inputs, outputs=[self.image, self.depth, self.label], device=self.device)
+        wp.launch(shade, dim=(count, h, w), inputs=inputs, outputs=[self.image, self.depth, self.label], device=self.device)
 
 
 def _pixel_boxes(scenes: Sequence[Scene], position: np.ndarray, height: int, width: int) -> np.ndarray:
     """Rectangles (B, N, 4) in pixels, left, top, right, bottom, around the bounding spheres of all bodies, one pixel wider."""
-    reach = np.array([[radius(body) for body in scene.bodies] for scene in scenes])
+    reach = np.array([[body.radius for body in scene.bodies] for scene in scenes])
     camera = np.array([scene.camera.position for scene in scenes])[:, None]
     relative = position - camera
     focal = height / (2 * math.tan(FIELD_OF_VIEW / 2))

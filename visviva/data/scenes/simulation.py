@@ -11,7 +11,8 @@ import torch
 from visviva.data.clip import Clip
 from visviva.data.scenes import dynamics, render, truth, world
 from visviva.data.scenes.caption import caption
-from visviva.data.scenes.primitives import PRIMITIVES, Scene, sample_scene
+from visviva.data.scenes.primitives import PRIMITIVES, sample_scene
+from visviva.data.scenes.scene import Scene
 from visviva.errors import InputError, closest
 
 BATCH = 64
@@ -26,7 +27,7 @@ class Shot:
         frames: frames per clip.
         fps: frames per second; (frames - 1) / fps is the duration, which sets the scale of the scene.
         objects: largest number of objects in falls and throws.
-        split: ``"id"`` or ``"ood"`` (see `visviva.data.scenes.primitives.RANGES`).
+        split: ``"id"`` or ``"ood"`` (see `visviva.data.scenes.ranges.RANGES`).
         seed: seed of the set.
         device: Warp device, ``"cpu"`` or ``"cuda:0"``.
         flow: also compute optical flow and its validity.
@@ -120,9 +121,9 @@ def _renderer(name: str) -> Callable[..., render.Images]:
     if name == "warp":
         return render.render
     if name == "blender":
-        from visviva.data.scenes import blender
+        from visviva.data.scenes.blender import render as photoreal
 
-        return blender.render
+        return photoreal
     raise InputError(f"unknown renderer {name!r}; allowed: warp, blender")
 
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from visviva.data.scenes.dynamics import Motion
-from visviva.data.scenes.primitives import FIELD_OF_VIEW, LENS_SHIFT, Camera, Scene
 from visviva.data.scenes.render import Images, camera_rays
+from visviva.data.scenes.rotation import matrix
+from visviva.data.scenes.scene import FIELD_OF_VIEW, LENS_SHIFT, Camera, Scene
 
 
 def project(points: np.ndarray, camera: Camera, height: int, width: int) -> np.ndarray:
@@ -66,7 +67,7 @@ def flow(scene: Scene, motion: Motion, images: Images, index: int) -> tuple[np.n
 
 
 def _carry(points: np.ndarray, motion: Motion, index: int, body: int, t: int) -> np.ndarray:
-    first, then = (_matrix(motion.quaternion[index, k, body]) for k in (t, t + 1))
+    first, then = (matrix(tuple(motion.quaternion[index, k, body].tolist())) for k in (t, t + 1))
     origin, end = (motion.position[index, k, body].astype(np.float64) for k in (t, t + 1))
     return (points - origin) @ first @ then.T + end
 
@@ -80,13 +81,6 @@ def _seen(target: np.ndarray, depth: np.ndarray, scene_depth: np.ndarray, label:
     return inside & ((label[y, x] == body) | (depth <= other + 1e-3 * depth))
 
 
-def _matrix(quaternion: np.ndarray) -> np.ndarray:
-    from visviva.data.scenes.primitives import rotation_matrix
-
-    q = quaternion.astype(np.float64)
-    return rotation_matrix(tuple(q / np.linalg.norm(q)))
-
-
 def masks(images: Images, index: int, bodies: int) -> np.ndarray:
     """Visible mask of each body (T, N, H, W), bool."""
     return np.stack([images.label[index] == body for body in range(bodies)], axis=1)
@@ -94,10 +88,9 @@ def masks(images: Images, index: int, bodies: int) -> np.ndarray:
 
 def reversal(scene: Scene, motion: Motion, index: int, fps: float) -> tuple[float, ...]:
     """Times [s] at which a box on a ramp comes to rest and turns; constant acceleration does not hold across them."""
-    if scene.primitive != "ramp_up":
+    if scene.ramp is None or scene.primitive != "ramp_up":
         return ()
-    down = np.array([scene.ramp.side * math.cos(scene.ramp.slope), 0.0, -math.sin(scene.ramp.slope)])
-    speed = motion.velocity[index, :, 0].astype(np.float64) @ down
+    speed = motion.velocity[index, :, 0].astype(np.float64) @ scene.ramp.down
     turns = np.flatnonzero((speed[:-1] < 0) & (speed[1:] >= 0))
     return tuple(float((t + speed[t] / (speed[t] - speed[t + 1])) / fps) for t in turns)
 

@@ -2,7 +2,9 @@
 
 Per world the shapes are floor, wall, ramp (where there is one), then the bodies in their order. Only ramp scenes
 collide: falling and thrown objects touch nothing within their clip, so their shapes may differ from world to world,
-while `newton.solvers.SolverMuJoCo` wants equal collision shapes in all worlds (a ramp scene is always a box on a box).
+while `newton.solvers.SolverMuJoCo` wants equal collision shapes in all worlds. A box on a ramp touches it with four small
+feet, spheres inside its lower corners: the contact points of a box on a box come and go from step to step, and the box
+chatters (measured: 1.6 % error of the acceleration going up, 0.2 % with feet).
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from visviva.data.scenes.primitives import GRAVITY, WALL_DEPTH, Body, Scene, axis_angle
+from visviva.data.scenes.rotation import Quaternion, axis_angle
+from visviva.data.scenes.scene import GRAVITY, WALL_DEPTH, Body, Scene
 from visviva.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,11 +30,6 @@ FOOT = 0.1
 def layout(scene: Scene) -> tuple[bool, int]:
     """What must be equal for scenes to share a model: whether there is a ramp, and the number of bodies."""
     return (scene.ramp is not None, len(scene.bodies))
-
-
-def statics(scene: Scene) -> int:
-    """Number of shapes of a world that come before its bodies."""
-    return 2 + (scene.ramp is not None)
 
 
 def build(scenes: Sequence[Scene], device: str = "cpu") -> newton.Model:
@@ -61,21 +59,17 @@ def _add_world(builder: newton.ModelBuilder, scene: Scene) -> None:
     builder.add_shape_box(-1, xform=floor, hx=8.0 * s, hy=(back - front) / 2, hz=0.5 * s, cfg=seen)
     wall = wp.transform(wp.vec3(0.0, back + 0.5 * s, 0.0), upright)
     builder.add_shape_box(-1, xform=wall, hx=8.0 * s, hy=0.5 * s, hz=8.0 * s, cfg=seen)
-    collide = scene.ramp is not None
-    seen_body = replace(seen, density=DENSITY)
-    damping = DAMPING.get(scene.primitive, 0.0)
-    solid = newton.ModelBuilder.ShapeConfig(
-        density=0.0, ke=STIFFNESS, kd=damping, mu=scene.friction, has_particle_collision=False
-    )
+    touching = {"ke": STIFFNESS, "kd": DAMPING.get(scene.primitive, 0.0), "mu": scene.friction}
+    solid = newton.ModelBuilder.ShapeConfig(density=0.0, has_particle_collision=False, **touching)
     if scene.ramp is not None:
         ramp = scene.ramp
         pose = wp.transform(wp.vec3(*ramp.centre), _xyzw(axis_angle((0, 1, 0), ramp.side * ramp.slope)))
         builder.add_shape_box(-1, xform=pose, hx=ramp.half[0], hy=ramp.half[1], hz=ramp.half[2], cfg=solid)
     for body in scene.bodies:
         index = builder.add_body(xform=wp.transform(wp.vec3(*body.position), _xyzw(body.quaternion)))
-        _add_shape(builder, index, body, seen_body)
-        if collide:
-            _add_feet(builder, index, body, solid)
+        _add_shape(builder, index, body, replace(seen, density=DENSITY))
+        if scene.ramp is not None:
+            _add_feet(builder, index, body, replace(solid, is_visible=False))
 
 
 def _add_shape(builder: newton.ModelBuilder, index: int, body: Body, cfg: object) -> None:
@@ -90,22 +84,18 @@ def _add_shape(builder: newton.ModelBuilder, index: int, body: Body, cfg: object
         builder.add_shape_capsule(index, radius=a, half_height=b, cfg=cfg)
 
 
-def _add_feet(builder: newton.ModelBuilder, index: int, body: Body, solid: object) -> None:
+def _add_feet(builder: newton.ModelBuilder, index: int, body: Body, foot: object) -> None:
     import warp as wp
 
     a, b, c = body.size
     r = FOOT * c
     for x in (-a + r, a - r):
         for y in (-b + r, b - r):
-            builder.add_shape_sphere(
-                index,
-                xform=wp.transform(wp.vec3(x, y, r - c), wp.quat_identity()),
-                radius=r,
-                cfg=replace(solid, is_visible=False),
-            )
+            place = wp.transform(wp.vec3(x, y, r - c), wp.quat_identity())
+            builder.add_shape_sphere(index, xform=place, radius=r, cfg=foot)
 
 
-def _xyzw(quaternion: tuple[float, float, float, float]) -> object:
+def _xyzw(quaternion: Quaternion) -> object:
     import warp as wp
 
     w, x, y, z = quaternion

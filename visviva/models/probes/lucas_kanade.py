@@ -15,15 +15,21 @@ equations lose sub-pixel precision in bf16.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from visviva.errors import InputError
 from visviva.physics.kinematics import displaced
 from visviva.physics.measurement import Measurement, check_frames
+
+CHUNK = 2**24
+"""Pixels of image pairs that are worked on at once; larger clips go in parts, whose last update is recomputed in backward."""
 
 
 class LucasKanade:
@@ -85,9 +91,18 @@ class LucasKanade:
             raise InputError(f"images of {side} pixels are too small for Lucas-Kanade; give at least 8 x 8")
         levels = max(1, min(self.levels or 4, int(math.log2(side / (16 if self.levels is None else 4))) + 1))
         window = self.window or min(max(side / 64, 2.0), 4.0)
-        with torch.no_grad():
-            flow = self._approach(first, second, levels, window)
-        return self._refine(_blur(first, 0.7), _blur(second, 0.7), flow, window)
+        chunk = max(1, CHUNK // (first.shape[-2] * first.shape[-1]))
+        parts = []
+        with _full_precision():
+            for one, two in zip(first.split(chunk), second.split(chunk), strict=True):
+                with torch.no_grad():
+                    flow = self._approach(one, two, levels, window)
+                if len(first) > chunk and torch.is_grad_enabled():
+                    parts.append(checkpoint(self._refine, one, two, flow, window, use_reentrant=False))
+                else:
+                    parts.append(self._refine(one, two, flow, window))
+        flows, confidences = zip(*parts, strict=True)
+        return torch.cat(flows), torch.cat(confidences)
 
     def _approach(self, first: Tensor, second: Tensor, levels: int, window: float) -> Tensor:
         """All updates that carry no gradient, from the coarsest level down."""
@@ -106,6 +121,7 @@ class LucasKanade:
         return flow
 
     def _refine(self, one: Tensor, two: Tensor, flow: Tensor, window: float) -> tuple[Tensor, Tensor]:
+        one, two = _blur(one, 0.7), _blur(two, 0.7)
         for _ in range(self.unroll):
             flow, smaller = self._update(one, two, flow, window)
         return flow, smaller / (smaller + 10 * self.tikhonov)
@@ -124,6 +140,17 @@ class LucasKanade:
         half, middle = (a - c).detach() / 2, (a + c).detach() / 2
         smaller = (middle - (half * half + b.detach().square()).sqrt() - self.tikhonov).clamp(min=0)
         return flow - step, smaller[:, None]
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TensorFloat-32 in matrix products: ten bits of mantissa are not enough for the normal equations."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @lru_cache(maxsize=64)

@@ -20,7 +20,8 @@ class MotionFloor:
     |flow| is averaged over each object's mask where masks were measured (a lost object moves at speed zero), over all
     pixels otherwise, and then capped at twice the floor in each frame, because the flow of the one frame in which an object
     vanishes or jumps is huge and would pay for all the others. The floor m0 is ``least`` [px/frame], or ``fraction`` times
-    the mean speed of the reference clip. Where the reference itself does not move the anchor does not apply.
+    the mean speed of the reference clip. Where the reference itself does not move (its objects no faster than the noise)
+    the anchor does not apply.
 
     Attributes:
         least: absolute floor [px/frame]; used when ``fraction`` is None.
@@ -65,7 +66,9 @@ class MotionFloor:
                 )
             wanted, known = speeds(reference.detach())
             floor = self.fraction * wanted.mean((1, 2))
-            valid = valid & known & (floor > 1e-3)
+            known_noise = reference.masks is not None and reference.noise is not None
+            still = reference.noise.clamp(min=1e-3) if known_noise else 1e-3  # type: ignore[union-attr]
+            valid = valid & known & (floor > still)
         speed = torch.minimum(speed, 2 * floor[:, None, None]).mean((1, 2))
         value = torch.relu(floor - speed) / floor.clamp(min=1e-3)
         return Residual(torch.where(valid, value, 0.0), valid, unknown(value))

@@ -22,7 +22,8 @@ class Monitor:
 
     Args:
         least: smallest allowed ratio per quantity, for example ``{"motion_energy": 0.3}``.
-        patience: checks in a row below it that mean collapse.
+        patience: checks in a row beyond a limit that mean collapse.
+        most: largest allowed ratio per quantity, for example ``{"disagreement": 4.0}``; 0 does not judge it.
 
     Example::
 
@@ -31,32 +32,37 @@ class Monitor:
         monitor.stop(update=10)   # raises Collapse after three such checks in a row
     """
 
-    def __init__(self, least: Mapping[str, float], patience: int) -> None:
+    def __init__(self, least: Mapping[str, float], patience: int, most: Mapping[str, float] | None = None) -> None:
         self.least = dict(least)
+        self.most = {name: limit for name, limit in (most or {}).items() if limit > 0}
         self.patience = patience
-        self.low = dict.fromkeys(self.least, 0)
+        self.beyond = dict.fromkeys([*self.least, *self.most], 0)
 
     def check(self, now: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
-        """Return the ratio of each quantity to the base's and count the low ones; `stop` raises after ``patience`` in a row.
+        """Return the ratio of each quantity to the base's and count those beyond a limit; `stop` judges the counts.
 
         A quantity that was not measured, or that the base itself lacks, is not judged.
         """
         ratios: dict[str, float] = {}
-        for name in self.least:
+        for name in self.beyond:
             value, reference = now.get(name, math.nan), base.get(name, math.nan)
             if not (math.isfinite(value) and math.isfinite(reference) and reference > 0):
                 continue
             ratios[name] = value / reference
-            self.low[name] = self.low[name] + 1 if ratios[name] < self.least[name] else 0
+            low, high = self.least.get(name, -math.inf), self.most.get(name, math.inf)
+            self.beyond[name] = 0 if low <= ratios[name] <= high else self.beyond[name] + 1
         return ratios
 
     def stop(self, update: int) -> None:
-        """Raise `Collapse` if a quantity has been low in ``patience`` checks in a row."""
-        for name, count in self.low.items():
-            if count >= self.patience:
-                raise Collapse(
-                    f"stopped at update {update}: the clips' {name.replace('_', ' ')} was below {self.least[name]:.0%} of the "
-                    f"base model's in {count} checks in a row (monitor); the reward is won by doing nothing: strengthen the "
-                    "anchor (mass_conservation, motion_floor) or lower optimizer.lr, and start again in another output; the "
-                    "checkpoints of this run are kept"
-                )
+        """Raise `Collapse` if a quantity has been beyond its limit in ``patience`` checks in a row."""
+        for name, count in self.beyond.items():
+            if count < self.patience:
+                continue
+            low = name in self.least
+            limit = f"below {self.least[name]:.0%}" if low else f"above {self.most[name]:.0%}"
+            reason = "doing nothing" if low else "fooling the flow probe (another probe does not see what it sees)"
+            raise Collapse(
+                f"stopped at update {update}: the clips' {name.replace('_', ' ')} was {limit} of the base model's in {count} "
+                f"checks in a row (monitor); the reward is won by {reason}: strengthen the anchor (mass_conservation, "
+                "motion_floor) or lower optimizer.lr, and start again in another output; the checkpoints of this run are kept"
+            )

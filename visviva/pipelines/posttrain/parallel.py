@@ -54,7 +54,7 @@ def start(device: str, trackers: list[str], folder: str) -> Accelerator:
                 "FSDP 1 is not supported; set fsdp_version: 2 in the accelerate config (or take the shipped fsdp2)"
             )
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             cpu=cpu,
             mixed_precision="no",  # autocast is placed by hand: the denoiser only, never the decoder and the laws
             fsdp_plugin=None if cpu else plugin,
@@ -65,6 +65,12 @@ def start(device: str, trackers: list[str], folder: str) -> Accelerator:
         )
     except (ValueError, ImportError) as error:
         raise InputError(f"accelerate cannot start with trackers {trackers}: {error}") from error
+    kept = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
+    if missing := [name for name in trackers if name not in kept]:
+        raise InputError(
+            f"the tracker {missing[0]!r} is not installed; install it (pip install {missing[0]}) or leave it out of trackers"
+        )
+    return accelerator
 
 
 def sharded() -> bool:

@@ -8,16 +8,15 @@ from the same noise.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from visviva.configs.posttrain import Reward
 from visviva.errors import InputError
+from visviva.physics.gate import Gate
 from visviva.physics.measurement import Measurement
-from visviva.physics.verify import Verifier
+from visviva.physics.verify import Verdict, Verifier
 from visviva.pipelines.posttrain.batch import Batch
 from visviva.pipelines.posttrain.rollout import Rollout
 from visviva.pipelines.posttrain.sft import Outcome, Sft
@@ -32,6 +31,7 @@ class RewardBackprop:
         verifier: probe and weighted laws.
         reward: settings.
         sft: flow matching mixed in, or None.
+        gate: a held-out flow estimator whose disagreement is written down in checked updates, or None.
 
     Example::
 
@@ -39,18 +39,20 @@ class RewardBackprop:
         loss.mean().backward()
     """
 
-    def __init__(self, rollout: Rollout, verifier: Verifier, reward: Reward, sft: Sft | None = None) -> None:
-        self.rollout, self.verifier, self.settings, self.sft = rollout, verifier, reward, sft
+    def __init__(
+        self, rollout: Rollout, verifier: Verifier, reward: Reward, sft: Sft | None = None, gate: Gate | None = None
+    ) -> None:
+        self.rollout, self.verifier, self.settings, self.sft, self.gate = rollout, verifier, reward, sft, gate
         self.needs_reference = any("reference" in term.law.needs for term in verifier.terms)
 
-    def __call__(self, batch: Batch, base: Float[Tensor, "B T 3 H W"] | None = None) -> Outcome:
+    def __call__(self, batch: Batch, base: Float[Tensor, "B T 3 H W"] | None = None, checked: bool = False) -> Outcome:
         """Return the loss per sample (B,) and the logged numbers (B,) by name.
 
-        ``base`` is the frozen base's clip from the same noise, where the laws compare with it.
+        ``base`` is the frozen base's clip from the same noise, where the laws compare with it; ``checked`` asks the gate too.
         """
         frames = self.rollout.frames(batch, self.settings.grad_steps, self.end(batch))
-        verdict, masks = self.judge(frames, batch, base)
-        logs = self.logged(verdict, masks, batch)
+        verdict, measured = self.judge(frames, batch, base)
+        logs = self.logged(verdict, measured, batch) | (self.doubted(measured, frames, batch) if checked else {})
         loss = verdict.loss
         if self.sft is not None and self.settings.sft_weight > 0:
             matching, more = self.sft(batch)
@@ -61,8 +63,8 @@ class RewardBackprop:
     @torch.no_grad()
     def observe(self, frames: Float[Tensor, "B T 3 H W"], batch: Batch) -> dict[str, Tensor]:
         """Return the logged numbers of other frames for the same batch, such as the frozen base's."""
-        verdict, masks = self.judge(frames, batch, frames)
-        return self.logged(verdict, masks, batch)
+        verdict, measured = self.judge(frames, batch, frames)
+        return self.logged(verdict, measured, batch) | self.doubted(measured, frames, batch)
 
     def end(self, batch: Batch) -> int | None:
         """Return how many frames must be decoded: up to the end of the judged window."""
@@ -71,14 +73,15 @@ class RewardBackprop:
 
     def judge(
         self, frames: Float[Tensor, "B T 3 H W"], batch: Batch, base: Float[Tensor, "B T 3 H W"] | None
-    ) -> tuple[Any, Tensor | None]:
-        """Return the verdict on the judged window of ``frames``, and the objects' masks in it."""
+    ) -> tuple[Verdict, Measurement]:
+        """Return the verdict on the judged window of ``frames``, and what was measured in it."""
         frames = frames[:, : self.end(batch)]
         stretch = slice(batch.start, frames.shape[1])
         masks = self.masks(frames, batch, stretch)
         contact = batch.contact[:, stretch] if self.settings.contact and batch.contact is not None else None
         reference = self.reference(batch, base, stretch) if self.needs_reference else None
-        return self.verifier(frames[:, stretch], batch.fps, masks=masks, contact=contact, reference=reference), masks
+        measured = self.verifier.measure(frames[:, stretch], batch.fps, masks, contact, reference)
+        return self.verifier.judge(measured), measured
 
     def masks(self, frames: Float[Tensor, "B T 3 H W"], batch: Batch, stretch: slice) -> Tensor | None:
         """Return the objects' masks in the judged stretch of ``frames``; objects are followed from the first frame on."""
@@ -93,17 +96,30 @@ class RewardBackprop:
             masks = self.masks(base[:, : stretch.stop], batch, stretch)
             return self.verifier.measure(base[:, stretch], batch.fps, masks=masks)
         if self.settings.reference == "truth" and batch.frames is not None:
-            masks = None if batch.masks is None or self.settings.mask_source == "none" else batch.masks[:, stretch].float()
+            source = self.settings.mask_source
+            if source == "none":
+                masks = None
+            elif batch.masks is not None:
+                masks = batch.masks[:, stretch].float()
+            else:
+                masks = self.masks(batch.frames[:, : stretch.stop], batch, stretch)
             return self.verifier.measure(batch.frames[:, stretch], batch.fps, masks=masks)
         raise InputError("a law of this run compares with a reference clip and there is none; see reward.reference")
 
-    def logged(self, verdict: Any, masks: Tensor | None, batch: Batch) -> dict[str, Tensor]:
+    def doubted(self, measured: Measurement, frames: Float[Tensor, "B T 3 H W"], batch: Batch) -> dict[str, Tensor]:
+        """Return how far the gate's flow is from the measured one, ``disagreement`` [px/frame]."""
+        if self.gate is None or measured.flow is None:
+            return {}
+        return {"disagreement": self.gate.disagreement(measured, frames[:, batch.start : self.end(batch)])}
+
+    def logged(self, verdict: Verdict, measured: Measurement, batch: Batch) -> dict[str, Tensor]:
         """Return what is written down of a verdict: raw value per law (NaN where it does not apply), diagnostics, IoU."""
         nan = torch.full_like(verdict.loss.detach(), float("nan"))
         logs = {"reward_loss": verdict.loss.detach()}
         for name, residual in verdict.residuals.items():
             logs[f"law/{name}"] = torch.where(residual.valid, residual.value.detach(), nan)
         logs |= {name: value.detach() for name, value in verdict.diagnostics.items()}
+        masks = measured.masks
         if masks is not None and batch.masks is not None and self.settings.mask_source != "truth":
             logs["iou"] = iou(masks.detach(), batch.masks[:, batch.start : batch.start + masks.shape[1]].float())
         return logs

@@ -37,8 +37,8 @@ class Sft:
         self.backbone, self.settings, self.autocast = backbone, sft, autocast
         self.shift = backbone.default_shift if shift is None else shift
 
-    def __call__(self, batch: Batch, base: Tensor | None = None) -> Outcome:
-        """Return the loss per sample (B,) and the logged numbers (B,) by name."""
+    def __call__(self, batch: Batch, base: Tensor | None = None, checked: bool = False) -> Outcome:
+        """Return the loss per sample (B,) and the logged numbers (B,) by name; nothing is generated, so nothing is checked."""
         if batch.latents is None:
             raise InputError("flow matching needs true clips; give data.path (clips), not data.prompts")
         sigma, dropped = self.levels(batch.keys).to(batch.noise.device), self.dropped(batch.keys)

@@ -22,7 +22,9 @@ from tqdm import tqdm
 from visviva.configs.posttrain import PosttrainRecipe
 from visviva.errors import InputError
 from visviva.models.backbones.wan import WanBackbone
+from visviva.models.probes import DIS
 from visviva.optim.teacher import Constant, Ramp, TeacherEMA
+from visviva.physics.gate import Gate
 from visviva.pipelines.posttrain import checkpoint, export, model, parallel
 from visviva.pipelines.posttrain.batch import Batch, truth
 from visviva.pipelines.posttrain.cache import weights_hash
@@ -110,7 +112,7 @@ class Trainer:
             raise InputError(
                 f"reward.probe.flow is {reward.probe.flow!r}, which carries no gradient; use lucas_kanade to train"
             )
-        objective = RewardBackprop(self.rollout, verifier, reward, sft)
+        objective = RewardBackprop(self.rollout, verifier, reward, sft, Gate(DIS()))
         check_pairs(recipe, objective, self.examples, self.backbone.image_to_video)
         return objective
 
@@ -126,7 +128,7 @@ class Trainer:
         self.ema = None if ema.schedule == "none" else TeacherEMA(self.parameters, decay)
         self.base = TeacherEMA(self.parameters, Constant(1.0)) if self.uses_base() else None
         least = {"motion_energy": recipe.monitor.motion, "object_area": recipe.monitor.area}
-        self.monitor = Monitor(least, recipe.monitor.patience)
+        self.monitor = Monitor(least, recipe.monitor.patience, {"disagreement": recipe.monitor.disagreement})
 
     def uses_base(self) -> bool:
         """Return whether the frozen base generates too: as the laws' reference or for the collapse monitor."""
@@ -145,7 +147,7 @@ class Trainer:
         if self.ema is not None:
             state = {"step": saved.state["ema"]["step"], "decay": saved.state["ema"]["decay"], "shadow": saved.tensors["ema"]}
             self.ema.load_state_dict(state)
-        self.monitor.low = dict(saved.state["monitor"])
+        self.monitor.beyond = dict(saved.state["monitor"])
         return saved.step
 
     def start_log(self) -> Log:
@@ -228,7 +230,7 @@ class Trainer:
             frames = self.base_frames(batch)
         last = micro == self.recipe.gradient_accumulation - 1
         with parallel.no_exchange(self.accelerator, self.model, last):
-            loss, logs = self.model(partial(self.objective, batch, frames))
+            loss, logs = self.model(partial(self.objective, batch, frames, checked))
             self.accelerator.backward(loss.sum() / (len(batch) * self.recipe.gradient_accumulation))
         logs = {"loss": loss.detach(), **logs}
         if checked and frames is not None and isinstance(self.objective, RewardBackprop):
@@ -304,7 +306,7 @@ class Trainer:
             "weights": checkpoint.gathered(self.parameters),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer, self.parameters),
         }
-        state: dict[str, Any] = {"identity": self.identity, "monitor": self.monitor.low}
+        state: dict[str, Any] = {"identity": self.identity, "monitor": self.monitor.beyond}
         if self.ema is not None:
             shadow = self.ema.state_dict()
             groups["ema"] = checkpoint.gathered(shadow["shadow"])

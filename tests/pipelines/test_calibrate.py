@@ -1,0 +1,86 @@
+"""Calibration: the AUC is a probability, tables are complete and repeatable, wrong input is named."""
+
+import json
+
+import pytest
+import torch
+
+from visviva.configs.calibrate import CalibrateRecipe
+from visviva.errors import InputError
+from visviva.eval.calibrate import VARIANTS, Reading, auc, gate_disagreement, photographed, probe_error
+from visviva.models.probes import DIS, LucasKanade, Oracle
+from visviva.physics import LAWS, Gate
+from visviva.physics.sprites import random_sprites
+from visviva.physics.violations import VIOLATIONS
+from visviva.pipelines import calibrate
+
+
+def test_auc_is_the_probability_that_a_violated_clip_lies_above_a_true_one():
+    low, high = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 4.0])
+    assert auc(low, high) == 1.0
+    assert auc(high, low) == 0.0
+    assert auc(low, low) == 0.5
+    assert auc(torch.tensor([0.0, 2.0]), torch.tensor([1.0])) == 0.5
+
+
+def test_a_reading_summarises_truth_and_violations():
+    found = Reading(torch.arange(101.0) / 100, {"jitter": torch.full((101,), 2.0)}).summary(("jitter",))
+    assert found["perfect"] == {"median": 0.5, "p95": 0.95, "max": 1.0}
+    assert found["floor"] == 0.95
+    assert found["violations"]["jitter"] == {"auc": 1.0, "paired": 1.0, "median": 2.0, "declared": True}
+
+
+def test_every_law_has_variants_and_the_first_is_its_default():
+    assert set(VARIANTS) == set(LAWS)
+    for name, variants in VARIANTS.items():
+        for law in variants.values():
+            assert isinstance(law, LAWS[name])
+
+
+def test_the_error_of_a_probe_that_knows_is_zero_and_of_a_biased_one_its_bias():
+    scene = random_sprites(4, seed=1)
+    flow = scene.render().flow / scene.render().masks[:, :-1].sum(2, keepdim=True).clamp(min=0.9)
+    exact = probe_error([scene], 32.0, Oracle(flow=flow))
+    assert exact["rms"] < 0.03
+    assert probe_error([scene], 32.0, Oracle(flow=1.1 * flow))["bias"] == pytest.approx(0.1 + exact["bias"], abs=0.01)
+    honest = gate_disagreement([scene], 32.0, LucasKanade(), Gate(DIS()))
+    assert 0 < honest["median"] < honest["p95"] < 0.5
+
+
+def test_two_takes_of_one_scene_are_two_clips_of_eight_bits():
+    frames = random_sprites(1, seed=1, frames=2).render().frames
+    one, two = photographed(frames, 0), photographed(frames, 1)
+    assert torch.equal(one, photographed(frames, 0))
+    assert 0.003 < float((one - two).std()) < 0.03
+    assert torch.allclose((one * 255).round(), one * 255, atol=1e-3)
+
+
+def test_a_table_is_complete_repeatable_and_says_how_it_was_made(tmp_path):
+    recipe = CalibrateRecipe(
+        output=str(tmp_path / "one"), laws=["constant_acceleration", "motion_floor"], clips=4, batch=2, frames=9, size=40
+    )
+    folder = calibrate.run(recipe)
+    assert sorted(path.name for path in folder.iterdir()) == ["constant_acceleration.json", "motion_floor.json"]
+    table = json.loads((folder / "constant_acceleration.json").read_text())
+    assert table["clips"] == 4
+    assert table["command"].startswith("visviva calibrate calibration --laws constant_acceleration motion_floor --clips 4")
+    assert table["source"]["scenes"] == "drawn discs and boxes"
+    for variant in table["variants"].values():
+        for side in ("true", "estimated"):
+            assert set(variant[side]["violations"]) == set(VIOLATIONS)
+    assert table["variants"]["object"]["estimated"]["violations"]["jitter"]["auc"] == 1.0
+    assert "constant_acceleration on 4 clips" in calibrate.summary(table)
+    again = calibrate.run(recipe.model_copy(update={"output": str(tmp_path / "two")}))
+    assert (again / "constant_acceleration.json").read_text() == (folder / "constant_acceleration.json").read_text()
+
+
+def test_what_cannot_be_calibrated_is_named(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'motion_floor'"):
+        calibrate.run(CalibrateRecipe(laws=["motion_flor"], output=str(tmp_path)))
+    with pytest.raises(InputError, match="no features 'dino'"):
+        calibrate.run(CalibrateRecipe(laws=["motion_floor"], output=str(tmp_path), clips=4, features="dino"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made a folder"):
+        calibrate.run(CalibrateRecipe(output=str(tmp_path / "file")))
+    with pytest.raises(InputError, match="no dataset"):
+        calibrate.run(CalibrateRecipe(output=str(tmp_path / "x"), dataset=str(tmp_path / "missing")))

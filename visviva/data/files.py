@@ -1,0 +1,37 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from visviva.errors import InputError
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Yield a hidden path in the same folder to write to; it takes the name ``path`` only if the block ends well.
+
+    The folder is made where it is missing. An error of the file system (full disk, a path under a file, no permission) is an
+    `InputError` that names ``path``.
+
+    Example::
+
+        with whole("clips/metadata.jsonl") as part:
+            part.write_text(text)
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -1,0 +1,170 @@
+"""The longest undisturbed flight of a tracked object, and whether one constant acceleration explains it; in pixels.
+
+A flight is a stretch of the track without breaks (`visviva.eval.breaks`). It is fitted by one parabola seen through a rolling
+shutter (`visviva.eval.ballistics`, without drag, which needs a scale); a clip that does not fit is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visviva.eval.ballistics import BallisticFit, halves_of, parabola
+from visviva.eval.breaks import Break, find_breaks, flights, local_residuals
+from visviva.eval.track import Track, Unmeasurable
+
+LEAST_FRAMES = 8
+LARGEST_DRIFT = 0.1
+"""Largest standard deviation of the acceleration between parts of a flight, relative to it, that still counts as constant."""
+
+
+@dataclass(frozen=True)
+class Flight:
+    """One constant-acceleration flight in pixels, whether or not there is a scale.
+
+    Attributes:
+        frames: the frames of the flight. acceleration: (ax, ay) [px/s^2] of one parabola seen through a rolling shutter; sigma:
+            its standard error with autocorrelated residuals [px/s^2]; readout: of the shutter, as a share of the frame time.
+        halves: (ax, ay) of the first, middle and last half of the flight [px/s^2]; spread: their standard deviation.
+        fitted, residuals: (n, 2) [px]; residual: root mean square distance [px]; extent: diagonal of the path's box [px];
+            ratio.
+        breaks: where the track is not one smooth motion. displaced: frames left out because they alone stand off the path.
+        others: the other flights of the clip, as (first, last, ay [px/s^2]); listed, not pooled.
+        local: per clip frame, second difference against its neighbours, (T, 2) [px].
+    """
+
+    frames: NDArray[np.int64]
+    acceleration: tuple[float, float]
+    sigma: tuple[float, float]
+    readout: float
+    halves: NDArray[np.float64]
+    spread: tuple[float, float]
+    fitted: NDArray[np.float64]
+    residuals: NDArray[np.float64]
+    residual: float
+    extent: float
+    ratio: float
+    breaks: list[Break]
+    displaced: list[int]
+    others: list[tuple[int, int, float]]
+    local: NDArray[np.float64]
+
+    @property
+    def drift(self) -> float:
+        """Return the standard deviation of the acceleration between parts of the flight, relative to the acceleration."""
+        return float(np.linalg.norm(self.spread) / np.linalg.norm(self.acceleration))
+
+    @property
+    def drifting(self) -> bool:
+        """Whether the acceleration changes too much along the flight to count as one."""
+        return self.drift > LARGEST_DRIFT
+
+    @property
+    def sentence(self) -> str:
+        """Return in words whether one constant acceleration explains the flight."""
+        (ax, ay), (first, last) = self.acceleration, self.frames[[0, -1]]
+        parts = ", ".join(f"{h[1]:.0f}" for h in self.halves)
+        flight = f"the flight over frames {first} to {last}"
+        if self.drifting:
+            return (
+                f"{flight} is not one constant acceleration: its vertical acceleration is {parts} px/s^2 over the first, "
+                f"middle and last half (drag, motion in depth, or uneven frame times would do that)"
+            )
+        return (
+            f"{flight} is one constant acceleration of ({ax:.0f}, {ay:.0f}) px/s^2 to {self.drift:.1%} between its parts "
+            f"({parts} px/s^2 vertically over the first, middle and last half); a parabola fits its path to {self.ratio:.2%} "
+            "of its extent"
+        )
+
+
+def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
+    """Find the longest flight and check that one constant acceleration explains it.
+
+    Errors: `Unmeasurable`, in one sentence, if the flight is too short, too straight, or not of constant acceleration.
+    """
+    breaks = find_breaks(track.positions, track.times, track.sigma)
+    stretches = flights(track.positions, breaks)
+    frames = max(stretches, key=len)
+    if len(frames) < LEAST_FRAMES:
+        raise Unmeasurable(
+            f"the longest undisturbed stretch of motion has {len(frames)} frames; measuring an acceleration takes at least "
+            f"{LEAST_FRAMES}"
+        )
+    frames, displaced = _without_displaced(track, frames)
+    t, p = track.times[frames] - track.times[frames].mean(), track.positions[frames]
+    fit = BallisticFit.of(t, p, track.sigma, row_times(track, frames), drag=False)
+    whole, residual = np.array(fit.acceleration), float(np.sqrt((fit.residuals**2).sum(1).mean()))
+    extent = float(np.linalg.norm(p.max(0) - p.min(0)))
+    halves = np.array([parabola(fit.times[h], p[h])[0] for h in halves_of(len(frames))])
+    size, span = float(np.linalg.norm(whole)), float(t[-1] - t[0])
+    if extent < 10 * track.sigma or size * span**2 / 8 < 8 * max(track.sigma, 0.1):
+        raise Unmeasurable("the path is too short or too straight: its curvature is not larger than the tracking noise")
+    if residual > longest_ratio * extent:
+        raise Unmeasurable(
+            f"the object does not move with one constant acceleration: a parabola misses its path by {residual / extent:.1%} "
+            f"of its extent, more than the {longest_ratio:.1%} of a free flight (a swing, a bounce, a roll or a hand would do "
+            "that)"
+        )
+    worst = float(np.linalg.norm(halves - whole, axis=1).max())
+    if worst > 0.5 * size:
+        raise Unmeasurable(
+            f"the object does not move with one constant acceleration: it changes by {worst / size:.0%} between parts of the "
+            "path (a swing, a bounce, a roll or a hand would do that)"
+        )
+    others = [
+        (int(f[0]), int(f[-1]), float(parabola(track.times[f], track.positions[f])[0][1]))
+        for f in stretches
+        if len(f) >= LEAST_FRAMES and f[0] not in frames and f[-1] not in frames
+    ]
+    return Flight(
+        frames,
+        fit.acceleration,
+        fit.sigma,
+        fit.readout,
+        halves,
+        tuple(halves.std(0, ddof=1).tolist()),
+        p - fit.residuals,
+        fit.residuals,
+        residual,
+        extent,
+        residual / extent,
+        breaks,
+        displaced,
+        others,
+        local_residuals(track.positions),
+    )
+
+
+def row_times(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+    """Return when each position is exposed for a readout of one frame time [s], (n,), and the least readout.
+
+    The least readout is 0, in portrait -1: there the rows run along x, in an unknown direction.
+    """
+    width, height = track.size
+    along, size = (1, height) if width >= height else (0, width)
+    frame_time = float(np.median(np.diff(track.times)))
+    return frame_time * (track.positions[frames, along] / size - 0.5), 0.0 if width >= height else -1.0
+
+
+def _without_displaced(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
+    """Leave out frames that alone stand off their neighbours' parabola by six standard errors; at most a tenth of them."""
+    kept, displaced = frames, []
+    for _ in range(len(frames) // 10):
+        off = np.zeros(len(kept))
+        for i in range(len(kept)):
+            near = np.array([j for j in range(max(0, i - 5), min(len(kept), i + 6)) if j != i])
+            t = track.times[kept] - track.times[kept[i]]
+            design = np.stack([np.ones(len(near)), t[near], t[near] ** 2], axis=1)
+            at = np.linalg.lstsq(design, track.positions[kept[near]], rcond=None)[0][0]
+            unit = math.sqrt(1 + np.linalg.inv(design.T @ design)[0, 0])
+            off[i] = np.linalg.norm(track.positions[kept[i]] - at) / unit / math.sqrt(2)
+        floor = max(track.sigma, 1.4826 * float(np.median(off)), 0.1)
+        worst = int(np.argmax(off))
+        if off[worst] < 6 * floor:
+            break
+        displaced.append(int(kept[worst]))
+        kept = np.delete(kept, worst)
+    return kept, sorted(displaced)
