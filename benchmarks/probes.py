@@ -82,7 +82,7 @@ def accuracy(clips: int) -> dict[str, Any]:
         followed = iou(track_masks(frames, drawn.masks[:, 0]) > 0.5, drawn.masks > 0.5)[:, 1:]
         union = iou(MotionMasks(objects=drawn.masks.shape[2])(frames, None).amax(2) > 0.5, drawn.masks.amax(2) > 0.5)
         found[kind] = {
-            "velocity error [px/frame]": {probe.name: probe_error([scene], FPS, probe) for probe in (LucasKanade(), DIS())},
+            "velocity error [px/frame]": {probe.name: probe_error([drawn], FPS, probe) for probe in (LucasKanade(), DIS())},
             "followed masks, mean IoU": round(float(followed.mean()), 4),
             "followed masks, worst clip": round(float(followed.mean((1, 2)).min()), 4),
             "found masks, mean IoU of the union": round(float(union.mean()), 4),

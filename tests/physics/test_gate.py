@@ -57,7 +57,8 @@ def test_the_pixel_attack_fools_lucas_kanade_and_not_the_gate():
     ungated, gated = rewards(hacked)
     _, fair = rewards(honest.frames)
     assert bool((ungated > 0.97).all())
-    assert bool((gated < 0.6 * fair).all())
+    assert bool((gated < 0.75 * fair).all())
+    assert float(gated.mean()) < 0.5 * float(fair.mean())
     assert float(fair.min()) > 0.9
 
 

@@ -39,12 +39,11 @@ def test_every_law_has_variants_and_the_first_is_its_default():
 
 def test_the_error_of_a_probe_that_knows_is_zero_and_of_a_biased_one_its_bias():
     scene = random_sprites(4, seed=1)
-    flow = scene.render().flow / scene.render().masks[:, :-1].sum(2, keepdim=True).clamp(min=0.9)
-    exact = probe_error([scene], 32.0, Oracle(flow=flow))
-    assert exact["rms"] < 0.03
-    assert probe_error([scene], 32.0, Oracle(flow=1.1 * flow))["bias"] == pytest.approx(0.1 + exact["bias"], abs=0.01)
-    honest = gate_disagreement([scene], 32.0, LucasKanade(), Gate(DIS()))
-    assert 0 < honest["median"] < honest["p95"] < 0.5
+    drawn = scene.render()
+    assert probe_error([drawn], 32.0, Oracle(flow=drawn.flow)) == {"rms": 0.0, "median": 0.0, "bias": 0.0}
+    assert probe_error([drawn], 32.0, Oracle(flow=1.1 * drawn.flow))["bias"] == pytest.approx(0.1, abs=1e-3)
+    honest = gate_disagreement([drawn], 32.0, LucasKanade(), Gate(DIS()))
+    assert 0 < honest["median"] < honest["p95"] < 0.3
 
 
 def test_two_takes_of_one_scene_are_two_clips_of_eight_bits():

@@ -27,7 +27,7 @@ class SimulateRecipe(Recipe):
     split: Literal["id", "ood"] = "id"
     """Ranges of height, speed and friction: in distribution, or beyond it."""
     seed: int = Field(0, ge=0)
-    """Seed of the set; equal settings give equal bytes."""
+    """Seed of the set; equal settings give equal bytes (on a GPU: equal up to rounding)."""
     height: int = Field(64, ge=16, multiple_of=2)
     """Image height [px]."""
     width: int = Field(64, ge=16, multiple_of=2)
@@ -48,5 +48,5 @@ class SimulateRecipe(Recipe):
     """Warp device: cpu or cuda:0."""
     workers: int = Field(0, ge=0)
     """Processes; 0 takes one per CPU core, at most 4, and one on a GPU."""
-    batch: int = Field(64, ge=1)
+    batch: int = Field(128, ge=1)
     """Worlds that are simulated and drawn together; more is faster on a GPU and takes more memory."""

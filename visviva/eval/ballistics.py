@@ -164,6 +164,13 @@ def halves_of(n: int) -> list[NDArray[np.int64]]:
     return [np.arange(start, start + half) for start in (0, (n - half) // 2, n - half)]
 
 
+def half_error(t: NDArray, sigma: float) -> float:
+    """Return the standard error that independent noise sigma gives one component of a half flight's acceleration."""
+    s = t[halves_of(len(t))[0]]
+    design = np.stack([np.ones_like(s), s - s.mean(), (s - s.mean()) ** 2 / 2], axis=1)
+    return sigma * math.sqrt(float(np.linalg.inv(design.T @ design)[2, 2]))
+
+
 def correlation_time(residuals: NDArray) -> float:
     """Return the integrated autocorrelation time of the residuals [frames], at least 1: summed until it first drops below
     zero."""

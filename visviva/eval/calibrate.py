@@ -25,7 +25,7 @@ from visviva.physics.gate import Gate
 from visviva.physics.kinematics import object_velocity
 from visviva.physics.laws import ConstantAcceleration, Law, MassConservation, MotionFloor, ReferenceFlow
 from visviva.physics.measurement import Measurement, Probe
-from visviva.physics.sprites import Sprites
+from visviva.physics.sprites import Rendered, Sprites
 from visviva.physics.violations import VIOLATIONS
 
 VARIANTS: dict[str, dict[str, Law]] = {
@@ -131,14 +131,14 @@ def _reading(found: Mapping[str, list[Tensor]]) -> Reading:
 
 
 @torch.no_grad()
-def probe_error(scenes: Sequence[Sprites], fps: float, probe: Probe) -> dict[str, float]:
+def probe_error(clips: Iterable[Rendered], fps: float, probe: Probe) -> dict[str, float]:
     """Return the error of a probe's object velocities on true clips [px/frame]: per-coordinate rms, median distance, bias.
 
-    ``bias`` is the mean error along the motion relative to the speed, over objects faster than 1 px/frame.
+    ``clips`` are batches with exact masks and flow. ``bias`` is the mean error along the motion relative to the speed, over
+    objects faster than 1 px/frame.
     """
     errors, speeds, along = [], [], []
-    for scene in scenes:
-        drawn = scene.render()
+    for drawn in clips:
         frames = photographed(drawn.frames)
         measured = probe(frames, torch.full((frames.shape[0],), fps))
         inner = (drawn.masks[:, :-1] > 0.9).to(frames.dtype)
@@ -158,11 +158,10 @@ def probe_error(scenes: Sequence[Sprites], fps: float, probe: Probe) -> dict[str
 
 
 @torch.no_grad()
-def gate_disagreement(scenes: Sequence[Sprites], fps: float, probe: Probe, gate: Gate) -> dict[str, float]:
+def gate_disagreement(clips: Iterable[Rendered], fps: float, probe: Probe, gate: Gate) -> dict[str, float]:
     """Return quantiles of the disagreement of two probes on true clips [px/frame]: what the gate's floor must cover."""
     found = []
-    for scene in scenes:
-        drawn = scene.render()
+    for drawn in clips:
         rate = torch.full((drawn.frames.shape[0],), fps)
         frames = photographed(drawn.frames)
         found.append(gate.disagreement(probe(frames, rate, drawn.masks), frames))

@@ -1,10 +1,10 @@
 """Whether the camera stood still: global motion of the background, compensated where it is small and certain.
 
-Every frame is aligned to the middle one by robust least squares on the grey values at all edges (inverse-compositional
-Gauss-Newton, Baker and Matthews 2004): a similarity (shift, roll, zoom) and a gain and offset of brightness, with Geman-McClure
-weights so that moving objects drop out. Edges are used jointly, so a wall with a door frame is enough; corners are not needed.
-Each frame starts from its neighbour's answer, which is why motion between frames must stay within a few pixels of the working
-image.
+Every frame is aligned to the temporal median, and where that moves, to the middle frame, by robust least squares on the grey
+values at all edges (inverse-compositional Gauss-Newton, Baker and Matthews 2004): a similarity (shift, roll, zoom) and a gain
+and offset of brightness, with Geman-McClure weights so that moving objects drop out. Edges are used jointly, so a wall with a
+door frame is enough; corners are not needed. Each frame starts from its neighbour's answer, which is why motion between frames
+must stay within a few pixels of the working image.
 
 The result says *fixed*, *compensated* or *refused*, each with the sentence a report prints. A similarity is exact for a camera
 that rolls or zooms, or for a flat background; the parallax of a walking camera is not removed, it shows as poor agreement and
@@ -33,7 +33,8 @@ class CameraMotion:
     Attributes:
         transforms: for each frame, the similarity that carries reference-frame coordinates into it, (T, 2, 3) [px].
         shift: median displacement of the image corners and centre against the reference frame, (T,) [px].
-        agreement: correlation of each aligned frame with the reference at the edges, (T,); NaN without edges.
+        agreement: correlation of each aligned frame with the reference at the edges, robustly weighted, (T,); NaN without
+            edges.
         verdict: ``fixed``, ``compensated`` or ``refused``.
         sentence: the verdict in words.
     """
@@ -56,26 +57,23 @@ def camera_motion(frames: NDArray[np.uint8], still: float = STILL, largest: floa
     """
     count, height, width = frames.shape
     middle, size = count // 2, f"{width}x{height} working image"
-    still_image = np.median(frames[:: max(1, count // 25)], axis=0).astype(np.uint8)  # moving objects are not in it
-    reference = _Reference.of(frames[middle]) if _Reference.of(still_image) is not None else None
     fixed = np.tile(np.eye(2, 3), (count, 1, 1))
-    if reference is None:
+    background = np.median(frames[:: max(1, count // 25)], axis=0).astype(np.uint8)  # moving objects are not in it
+    still_view = _Reference.of(background)
+    if still_view is None:
         sentence = "the background has too little texture to check whether the camera stood still; it is taken as fixed"
         return CameraMotion(fixed, np.zeros(count), np.full(count, np.nan), "fixed", sentence)
-    transforms, agreement = fixed.copy(), np.ones(count)
-    for order in (range(middle + 1, count), range(middle - 1, -1, -1)):
-        start = np.eye(2, 3)
-        for k in order:
-            transforms[k], agreement[k] = reference.align(frames[k], start)
-            start = transforms[k] if agreement[k] > AGREEMENT else start
+    transforms, agreement = _chained(still_view, frames, 0)
+    shift = np.array([_shift(t, width, height) for t in transforms])
+    if agreement.min() >= AGREEMENT and shift.max() <= still:
+        sentence = f"the camera stood still (the background shifts by at most {shift.max():.2f} px of a {size})"
+        return CameraMotion(fixed, shift, agreement, "fixed", sentence)
+    transforms, agreement = _chained(_Reference.of(frames[middle]) or still_view, frames, middle)
     shift = np.array([_shift(t, width, height) for t in transforms])
     lost, diagonal = agreement < AGREEMENT, float(np.hypot(width, height))
     if lost.mean() > 0.1 or lost.all():
         sentence = f"the background does not line up in {int(lost.sum())} of {count} frames, so camera motion cannot be removed"
         return CameraMotion(transforms, shift, agreement, "refused", sentence)
-    if shift[~lost].max() <= still:
-        sentence = f"the camera stood still (the background shifts by at most {shift[~lost].max():.2f} px of a {size})"
-        return CameraMotion(fixed, shift, agreement, "fixed", sentence)
     if shift.max() > largest * diagonal:
         sentence = (
             f"the camera moves by {shift.max() / diagonal:.0%} of the image diagonal; at most {largest:.0%} is compensated"
@@ -83,6 +81,17 @@ def camera_motion(frames: NDArray[np.uint8], still: float = STILL, largest: floa
         return CameraMotion(transforms, shift, agreement, "refused", sentence)
     sentence = f"the camera moves by up to {shift.max():.1f} px of a {size}; the motion is compensated"
     return CameraMotion(transforms, shift, agreement, "compensated", sentence)
+
+
+def _chained(reference: _Reference, frames: NDArray, first: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Align every frame to the reference, outwards from frame ``first``, each started from its neighbour's answer."""
+    transforms, agreement = np.tile(np.eye(2, 3), (len(frames), 1, 1)), np.ones(len(frames))
+    for order in (range(first, len(frames)), range(first - 1, -1, -1)):
+        start = np.eye(2, 3)
+        for k in order:
+            transforms[k], agreement[k] = reference.align(frames[k], start)
+            start = transforms[k] if agreement[k] > AGREEMENT else start
+    return transforms, agreement
 
 
 def stabilised(frames: NDArray[np.uint8], transforms: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -124,12 +133,12 @@ class _Reference:
         return cls(values.astype(np.float64), x.astype(np.float32), y.astype(np.float32), design.astype(np.float64))
 
     def align(self, frame: NDArray[np.uint8], start: NDArray, iterations: int = 12) -> tuple[NDArray[np.float64], float]:
-        """Return the similarity from reference to frame coordinates and the correlation reached at the edges."""
+        """Return the similarity from reference to frame coordinates and the agreement reached."""
         height, width = frame.shape
         blurred = cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.0)
         transform, light = start.copy(), np.zeros(2)
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
-        sampled = self.values
+        left, weight = np.zeros_like(self.values), np.ones_like(self.values)
         for _ in range(iterations):
             x = transform[0, 0] * self.x + transform[0, 1] * self.y + transform[0, 2]
             y = transform[1, 0] * self.x + transform[1, 1] * self.y + transform[1, 2]
@@ -138,13 +147,16 @@ class _Reference:
             sampled = found[:, 0].astype(np.float64)
             left = sampled - self.values - self.design[:, 4:] @ light
             scale = 1.4826 * float(np.median(np.abs(left))) + 0.5
-            weighted = self.design * ((1 + (left / (3 * scale)) ** 2) ** -2)[:, None]
+            weight = (1 + (left / (3 * scale)) ** 2) ** -2
+            weighted = self.design * weight[:, None]
             step = np.linalg.solve(weighted.T @ self.design + 1e-2 * np.eye(6), weighted.T @ left)
             light += step[4:]
             transform = _compose(transform, step[:4] / np.array([1, 1, width, width]), centre)
             if np.abs(step[:4]).max() < 2e-3:
                 break
-        return transform, float(np.corrcoef(sampled, self.values)[0, 1]) if sampled.std() > 0 else 0.0
+        spread = np.average((self.values - np.average(self.values, weights=weight)) ** 2, weights=weight)
+        unexplained = np.average(left**2, weights=weight) / max(spread, 1e-9)
+        return transform, float(np.sqrt(max(0.0, 1 - unexplained)))
 
 
 def _compose(transform: NDArray, step: NDArray, centre: NDArray) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from visviva.eval.ballistics import BallisticFit, halves_of, parabola
+from visviva.eval.ballistics import BallisticFit, half_error, halves_of, parabola
 from visviva.eval.breaks import Break, find_breaks, flights, local_residuals
 from visviva.eval.track import Track, Unmeasurable
 
@@ -28,7 +28,8 @@ class Flight:
     Attributes:
         frames: the frames of the flight. acceleration: (ax, ay) [px/s^2] of one parabola seen through a rolling shutter; sigma:
             its standard error with autocorrelated residuals [px/s^2]; readout: of the shutter, as a share of the frame time.
-        halves: (ax, ay) of the first, middle and last half of the flight [px/s^2]; spread: their standard deviation.
+        halves: (ax, ay) of the first, middle and last half of the flight [px/s^2]; spread: their standard deviation; chance:
+            the standard error that tracking noise alone gives each of them.
         fitted, residuals: (n, 2) [px]; residual: root mean square distance [px]; extent: diagonal of the path's box [px];
             ratio.
         breaks: where the track is not one smooth motion. displaced: frames left out because they alone stand off the path.
@@ -42,6 +43,7 @@ class Flight:
     readout: float
     halves: NDArray[np.float64]
     spread: tuple[float, float]
+    chance: float
     fitted: NDArray[np.float64]
     residuals: NDArray[np.float64]
     residual: float
@@ -59,8 +61,8 @@ class Flight:
 
     @property
     def drifting(self) -> bool:
-        """Whether the acceleration changes too much along the flight to count as one."""
-        return self.drift > LARGEST_DRIFT
+        """Whether the acceleration changes along the flight by too much to count as one, and by more than tracking noise."""
+        return self.drift > LARGEST_DRIFT and float(np.linalg.norm(self.spread)) > 4 * self.chance
 
     @property
     def sentence(self) -> str:
@@ -73,10 +75,12 @@ class Flight:
                 f"{flight} is not one constant acceleration: its vertical acceleration is {parts} px/s^2 over the first, "
                 f"middle and last half (drag, motion in depth, or uneven frame times would do that)"
             )
+        known = f"to {self.drift:.1%} between its parts"
+        if self.drift > LARGEST_DRIFT:
+            known = f"as far as tracking noise lets it be known, to {self.drift:.0%}"
         return (
-            f"{flight} is one constant acceleration of ({ax:.0f}, {ay:.0f}) px/s^2 to {self.drift:.1%} between its parts "
-            f"({parts} px/s^2 vertically over the first, middle and last half); a parabola fits its path to {self.ratio:.2%} "
-            "of its extent"
+            f"{flight} is one constant acceleration of ({ax:.0f}, {ay:.0f}) px/s^2 {known} ({parts} px/s^2 vertically over the "
+            f"first, middle and last half); a parabola fits its path to {self.ratio:.2%} of its extent"
         )
 
 
@@ -102,14 +106,15 @@ def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
     size, span = float(np.linalg.norm(whole)), float(t[-1] - t[0])
     if extent < 10 * track.sigma or size * span**2 / 8 < 8 * max(track.sigma, 0.1):
         raise Unmeasurable("the path is too short or too straight: its curvature is not larger than the tracking noise")
-    if residual > longest_ratio * extent:
+    if residual > longest_ratio * extent and residual > 2.5 * math.sqrt(2) * track.sigma:
         raise Unmeasurable(
             f"the object does not move with one constant acceleration: a parabola misses its path by {residual / extent:.1%} "
             f"of its extent, more than the {longest_ratio:.1%} of a free flight (a swing, a bounce, a roll or a hand would do "
             "that)"
         )
     worst = float(np.linalg.norm(halves - whole, axis=1).max())
-    if worst > 0.5 * size:
+    chance = half_error(fit.times, track.sigma)
+    if worst > 0.5 * size and worst > 4 * chance:
         raise Unmeasurable(
             f"the object does not move with one constant acceleration: it changes by {worst / size:.0%} between parts of the "
             "path (a swing, a bounce, a roll or a hand would do that)"
@@ -126,6 +131,7 @@ def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
         fit.readout,
         halves,
         tuple(halves.std(0, ddof=1).tolist()),
+        chance,
         p - fit.residuals,
         fit.residuals,
         residual,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visviva.errors import InputError
-from visviva.eval.ballistics import BallisticFit, halves_of, parabola
+from visviva.eval.ballistics import BallisticFit, half_error, halves_of, parabola
 from visviva.eval.flight import LARGEST_DRIFT, Flight, row_times
 from visviva.eval.track import Track, Unmeasurable
 
@@ -166,7 +166,7 @@ def measure_gravity(
         plain = float(parabola(t[half], p[half])[0][1])
         windows.append(Window(int(flight.frames[half][0]), int(flight.frames[half][-1]), held, plain))
     g, spread = fit.acceleration[1], float(np.std([w.gravity for w in windows], ddof=1))
-    if spread > LARGEST_DRIFT * g:
+    if spread > LARGEST_DRIFT * g and spread > 4 * half_error(fit.times, track.sigma) * scale.metres_per_pixel:
         parts = ", ".join(f"{w.gravity:.1f}" for w in windows)
         raise Unmeasurable(
             f"even with drag and a rolling shutter allowed for, the parts of the flight disagree on g ({parts} m/s^2 over the "

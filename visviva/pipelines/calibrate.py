@@ -17,7 +17,7 @@ from visviva.eval.calibrate import VARIANTS, calibrate, gate_disagreement, probe
 from visviva.models.probes import DIS, LucasKanade, PatchFeatures, VAEFeatures
 from visviva.physics.gate import Gate
 from visviva.physics.measurement import Probe
-from visviva.physics.sprites import Sprites, cut, random_sprites
+from visviva.physics.sprites import Rendered, Sprites, cut, random_sprites
 
 FPS = 32.0
 
@@ -37,9 +37,9 @@ def run(recipe: CalibrateRecipe) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made a folder ({error.strerror}); choose another output") from error
-    scenes, fps, source = _simulated(recipe) if recipe.dataset else (_drawn(recipe), FPS, {"scenes": "drawn discs and boxes"})
-    probes = {probe.name: probe_error(scenes, fps, probe) for probe in (LucasKanade(), DIS())}
-    probes["disagreement"] = gate_disagreement(scenes, fps, LucasKanade(), Gate(DIS()))
+    scenes, clips, fps, source = _simulated(recipe) if recipe.dataset else _drawn(recipe)
+    probes = {probe.name: probe_error(clips, fps, probe) for probe in (LucasKanade(), DIS())}
+    probes["disagreement"] = gate_disagreement(clips, fps, LucasKanade(), Gate(DIS()))
     shown = tqdm(scenes, unit="batch", desc="calibrate")
     tables = calibrate(
         recipe.laws, scenes, fps, _features(recipe.features), shown=shown, source=source, seed=recipe.seed,
@@ -69,19 +69,24 @@ def _command(recipe: CalibrateRecipe) -> str:
     return f"visviva calibrate calibration{options}"
 
 
-def _drawn(recipe: CalibrateRecipe) -> list[Sprites]:
+Material = tuple[list[Sprites], list[Rendered], float, dict[str, Any]]
+"""Batches of scenes, the true clips with exact flow that belong to them, frames per second, provenance."""
+
+
+def _drawn(recipe: CalibrateRecipe) -> Material:
     """Batches of drawn scenes with one and two objects in turn."""
     counts = [min(recipe.batch, recipe.clips - start) for start in range(0, recipe.clips, recipe.batch)]
     size, radius = recipe.size, (5 * recipe.size / 64, 8 * recipe.size / 64)
-    return [
+    scenes = [
         random_sprites(
             count, 1000 * recipe.seed + i, frames=recipe.frames, height=size, width=size, radius=radius, objects=1 + i % 2
         )
         for i, count in enumerate(counts)
     ]
+    return scenes, [scene.render() for scene in scenes], FPS, {"scenes": "drawn discs and boxes"}
 
 
-def _simulated(recipe: CalibrateRecipe) -> tuple[list[Sprites], float, dict[str, Any]]:
+def _simulated(recipe: CalibrateRecipe) -> Material:
     """Batches of taken-apart simulated clips with equal numbers of objects."""
     dataset = ClipDataset(recipe.dataset or "", limit=recipe.clips)
     groups: dict[tuple[int, ...], list[Clip]] = defaultdict(list)
@@ -96,15 +101,27 @@ def _simulated(recipe: CalibrateRecipe) -> tuple[list[Sprites], float, dict[str,
         )
     batches = [clips[i : i + recipe.batch] for clips in groups.values() for i in range(0, len(clips), recipe.batch)]
     source = {"scenes": "simulated clips, taken apart and rendered again", "fingerprint": dataset.fingerprint}
-    return [_taken_apart(batch) for batch in batches], rates.pop(), source
+    scenes = [_taken_apart(batch) for batch in batches]
+    clips = [_as_they_are(batch) if all(clip.flow is not None for clip in batch) else scene.render()
+             for batch, scene in zip(batches, scenes, strict=True)]  # fmt: skip
+    return scenes, clips, rates.pop(), source
+
+
+def _stacked(clips: list[Clip], name: str) -> torch.Tensor:
+    return torch.stack([getattr(clip, name) for clip in clips])
 
 
 def _taken_apart(clips: list[Clip]) -> Sprites:
-    def stacked(name: str) -> torch.Tensor:
-        return torch.stack([getattr(clip, name) for clip in clips])
+    scene = cut(_stacked(clips, "frames"), _stacked(clips, "masks").float(), _stacked(clips, "trajectory").float())
+    return scene.with_(contact=_stacked(clips, "contact")) if all(clip.contact is not None for clip in clips) else scene
 
-    scene = cut(stacked("frames"), stacked("masks").float(), stacked("trajectory").float())
-    return scene.with_(contact=stacked("contact")) if all(clip.contact is not None for clip in clips) else scene
+
+def _as_they_are(clips: list[Clip]) -> Rendered:
+    """The simulator's own frames and flow; masks without pixels whose flow is not known."""
+    masks = _stacked(clips, "masks").float()
+    if all(clip.flow_valid is not None for clip in clips):
+        masks[:, :-1] *= _stacked(clips, "flow_valid")[:, :, None]
+    return Rendered(_stacked(clips, "frames"), masks, _stacked(clips, "flow").float())
 
 
 def _features(name: str) -> Probe:

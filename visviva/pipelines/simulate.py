@@ -24,6 +24,8 @@ from visviva.data.scenes.simulation import Shot, Slot, plan, shoot
 from visviva.errors import InputError
 
 Row = dict[str, Any]
+QUIET = 30
+"""Warp's log level for warnings and worse: it would report each kernel that it loads."""
 
 
 def run(recipe: SimulateRecipe) -> Path:
@@ -34,7 +36,7 @@ def run(recipe: SimulateRecipe) -> Path:
         folder = run(SimulateRecipe(output="data/train", clips=200))
         clips = ClipDataset(folder)
     """
-    wp.config.quiet = True
+    wp.config.log_level = QUIET
     folder = Path(recipe.output)
     try:
         (folder / "clips").mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def _default_workers(device: str) -> int:
 
 
 def _write(recipe: SimulateRecipe, batch: list[Slot]) -> list[Row]:
-    wp.config.quiet = True
+    wp.config.log_level = QUIET
     rows = []
     for index, clip in shoot(_shot(recipe), batch):
         row = clip.write(recipe.output, f"clips/{_id(index)}", arrays=recipe.arrays, crf=recipe.crf)

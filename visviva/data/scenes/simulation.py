@@ -15,7 +15,7 @@ from visviva.data.scenes.primitives import PRIMITIVES, sample_scene
 from visviva.data.scenes.scene import Scene
 from visviva.errors import InputError, closest
 
-BATCH = 64
+BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def shoot(shot: Shot, batch: Sequence[Slot]) -> Iterator[tuple[int, Clip]]:
         motion = dynamics.move(scenes, shot.frames, shot.fps, model)
         images = _renderer(shot.renderer)(scenes, motion, *shot.size, model)
         for position, (index, scene) in enumerate(members):
-            yield index, _clip(scene, motion, images, position, shot)
+            yield index, describe(scene, motion, images, position, shot)
 
 
 def _renderer(name: str) -> Callable[..., render.Images]:
@@ -127,7 +127,8 @@ def _renderer(name: str) -> Callable[..., render.Images]:
     raise InputError(f"unknown renderer {name!r}; allowed: warp, blender")
 
 
-def _clip(scene: Scene, motion: dynamics.Motion, images: render.Images, i: int, shot: Shot) -> Clip:
+def describe(scene: Scene, motion: dynamics.Motion, images: render.Images, i: int, shot: Shot) -> Clip:
+    """Collect picture and ground truth of scene ``i`` of a batch in a `Clip`."""
     frames = torch.from_numpy(images.frames[i]).permute(0, 3, 1, 2).float() / 255.0
     count, height, width = frames.shape[0], frames.shape[2], frames.shape[3]
     flow, valid = truth.flow(scene, motion, images, i) if shot.flow else (None, None)

@@ -25,7 +25,7 @@ class DIS:
 
     Args:
         least_side: images with a shorter side are enlarged (bicubic, by a whole factor) before estimation [px].
-        noise: standard error of an object's measured velocity [px/frame], from the shipped calibration.
+        noise: standard error of an object's measured velocity per coordinate [px/frame], as measured on simulated clips.
 
     Example::
 

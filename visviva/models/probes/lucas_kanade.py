@@ -7,7 +7,8 @@ brightness constancy are solved under a Gaussian window (Lucas and Kanade 1981; 
 
 with g the gradient of the average of first and warped second frame, d their difference (warped second minus first), both
 summed over colour channels. Only the last update carries gradient: at a converged fixed point u = Phi(u, I) the update is
-Newton-like (dPhi/du near 0), so its gradient is already the implicit one; ``unroll`` carries more. Gradient lives on
+Newton-like (dPhi/du near 0), so its gradient is already the implicit one; ``unroll`` carries more. Damping would shrink it by
+A / (A + tikhonov) and changes nothing at a fixed point, where b = 0, so the last update is damped ten times less. Gradient lives on
 image edges; a textureless interior gets none (aperture problem). Everything runs in float32, also under autocast: normal
 equations lose sub-pixel precision in bf16.
 """
@@ -41,9 +42,9 @@ class LucasKanade:
         iterations: updates per level.
         window: standard deviation of the Gaussian window at the finest level [px]; None takes 1/64 of the short side,
             within [2, 4]. The coarser levels use at most 2, so that motion is not spread over plain ground.
-        tikhonov: regularisation of the normal equations, for grey values in [0, 1].
+        tikhonov: regularisation of the normal equations, for squared gradients summed over three colours in [0, 1].
         unroll: how many of the last updates at the finest level carry gradient.
-        noise: standard error of an object's measured velocity [px/frame], from the shipped calibration.
+        noise: standard error of an object's measured velocity per coordinate [px/frame], as measured on simulated clips.
 
     Example::
 
@@ -60,9 +61,9 @@ class LucasKanade:
         levels: int | None = None,
         iterations: int = 4,
         window: float | None = None,
-        tikhonov: float = 1e-4,
+        tikhonov: float = 1e-3,
         unroll: int = 1,
-        noise: float = 0.02,
+        noise: float = 0.05,
     ) -> None:
         if iterations < 1 or not 1 <= unroll <= iterations:
             raise InputError(f"iterations {iterations} and unroll {unroll} do not fit; use iterations >= unroll >= 1")
@@ -117,16 +118,16 @@ class LucasKanade:
                 growth = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]])
                 flow = torch.nn.functional.interpolate(flow, (height, width), mode="bilinear") * growth[:, None, None]
             for _ in range(self.iterations - (self.unroll if level == 0 else 0)):
-                flow = self._update(one, two, flow, window if level == 0 else min(window, 2.0))[0]
+                flow = self._update(one, two, flow, window if level == 0 else min(window, 2.0), self.tikhonov)[0]
         return flow
 
     def _refine(self, one: Tensor, two: Tensor, flow: Tensor, window: float) -> tuple[Tensor, Tensor]:
         one, two = _blur(one, 0.7), _blur(two, 0.7)
         for _ in range(self.unroll):
-            flow, smaller = self._update(one, two, flow, window)
-        return flow, smaller / (smaller + 10 * self.tikhonov)
+            flow, smaller = self._update(one, two, flow, window, self.tikhonov / 10)
+        return flow, smaller / (smaller + self.tikhonov)
 
-    def _update(self, one: Tensor, two: Tensor, flow: Tensor, window: float) -> tuple[Tensor, Tensor]:
+    def _update(self, one: Tensor, two: Tensor, flow: Tensor, window: float, damping: float) -> tuple[Tensor, Tensor]:
         warped = displaced(two, flow)
         gx, gy = _gradient((one + warped) / 2)
         apart = warped - one
@@ -134,11 +135,11 @@ class LucasKanade:
             [(gx * gx).sum(1), (gx * gy).sum(1), (gy * gy).sum(1), (gx * apart).sum(1), (gy * apart).sum(1)], 1
         )
         a, b, c, p, q = _blur(products, window).unbind(1)
-        a, c = a + self.tikhonov, c + self.tikhonov
+        a, c = a + damping, c + damping
         determinant = a * c - b * b
         step = torch.stack([c * p - b * q, a * q - b * p], dim=1) / determinant[:, None]
         half, middle = (a - c).detach() / 2, (a + c).detach() / 2
-        smaller = (middle - (half * half + b.detach().square()).sqrt() - self.tikhonov).clamp(min=0)
+        smaller = (middle - (half * half + b.detach().square()).sqrt() - damping).clamp(min=0)
         return flow - step, smaller[:, None]
 
 

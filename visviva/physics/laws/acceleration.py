@@ -18,6 +18,7 @@ Default ``auto``: ``object`` where masks were measured, ``material`` otherwise. 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -46,6 +47,8 @@ class ConstantAcceleration:
         window: velocities per line fit in the forms ``object`` and ``centroid``; the other forms use 3.
         region: for ``eulerian``: mean over the whole ``frame`` (the paper) or inside the ``mask``.
         erode: pixels taken off detached masks before averaging flow, where at least half of the object is left.
+        smooth: for ``material``: the second difference is averaged over squares of 2 smooth + 1 pixels inside the moving
+            region before it is squared, so that the noise of single pixels does not count as a violation.
         normalise: divide by (mean speed + speed_floor)^2, detached, so that slow clips are not favoured.
         speed_floor: [px/frame].
         subtract_noise: take off the value that measurement noise alone would give, 12 noise^2; below it counts as zero.
@@ -65,13 +68,13 @@ class ConstantAcceleration:
     window: int | None = None
     region: str = "frame"
     erode: int = 1
+    smooth: int = 6
     normalise: bool = False
     speed_floor: float = 0.5
     subtract_noise: bool = True
     least_area: float = 4.0
 
     name: ClassVar[str] = "constant_acceleration"
-    detects: ClassVar[tuple[str, ...]] = ("jitter", "dead_stop", "float", "teleport")
     trivial: ClassVar[bool] = True
     anchor: ClassVar[bool] = False
 
@@ -85,6 +88,11 @@ class ConstantAcceleration:
             raise InputError(f"window {self.window} is too short to show a change of acceleration; use 3 or more, or None")
         if self.speed_floor <= 0:
             raise InputError(f"speed_floor {self.speed_floor} must be positive [px/frame], or static clips divide by zero")
+
+    @property
+    def detects(self) -> tuple[str, ...]:
+        """Violations that it must separate from true clips; the paper's form separates fewer."""
+        return ("jitter", "teleport") if self.form == "eulerian" else ("jitter", "dead_stop", "float", "teleport")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -139,7 +147,7 @@ class ConstantAcceleration:
             squared = difference(flow, 2).square().sum(2)
             weight = self._union(measurement)[:, 1:-1] if self.region == "mask" else torch.ones_like(squared)
         else:
-            squared, weight = _material(flow, self._interior(measurement, flow), measurement.confidence)
+            squared, weight = _material(flow, self._interior(measurement, flow), measurement.confidence, self.smooth)
         weight = (weight * free).detach()
         masked = measurement.masks is not None and not (form == "eulerian" and self.region == "frame")
         valid = weight.flatten(1).sum(1) > 0 if masked else free.flatten(1).any(1)
@@ -232,7 +240,7 @@ def _sigma(value: Tensor, noise: Tensor | None, freedom: Tensor) -> Tensor:
     return (variance / freedom.clamp(min=1)).sqrt()
 
 
-def _material(flow: Tensor, interior: Tensor, confidence: Tensor | None) -> tuple[Tensor, Tensor]:
+def _material(flow: Tensor, interior: Tensor, confidence: Tensor | None, smooth: int) -> tuple[Tensor, Tensor]:
     """Squared second difference along the motion and its weight, both (B, T-3, H, W)."""
     clips, steps = flow.shape[0], flow.shape[1] - 2
     before, here, after = (flow[:, i : steps + i].flatten(0, 1) for i in range(3))
@@ -241,8 +249,12 @@ def _material(flow: Tensor, interior: Tensor, confidence: Tensor | None) -> tupl
     back = -here
     for _ in range(3):
         back = -displaced(before, back)
-    squared = (displaced(after, here) - 2 * here - back).square().sum(1)
-    weight = inside_here * displaced(inside_after, here.detach()) * displaced(inside_before, back.detach())
+    second = displaced(after, here) - 2 * here - back
+    weight = inside_here * torch.maximum(displaced(inside_after, here.detach()), displaced(inside_before, back.detach()))
     if confidence is not None:
         weight = weight * confidence[:, 1:-1].flatten(0, 1)
-    return squared.unflatten(0, (clips, steps)), weight[:, 0].detach().unflatten(0, (clips, steps))
+    weight = weight.detach()
+    if smooth:
+        mean = partial(torch.nn.functional.avg_pool2d, kernel_size=2 * smooth + 1, stride=1, padding=smooth)
+        second = mean(second * weight) / mean(weight).clamp(min=1e-6)
+    return second.square().sum(1).unflatten(0, (clips, steps)), weight[:, 0].unflatten(0, (clips, steps))

@@ -38,7 +38,7 @@ from visviva.pipelines.posttrain.rollout import Rollout
 from visviva.pipelines.posttrain.schedule import learning_rate
 from visviva.pipelines.posttrain.sft import Sft
 from visviva.pipelines.posttrain.validation import Validation
-from visviva.pipelines.posttrain.verifier import build
+from visviva.pipelines.posttrain.verifier import build, law_of
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay),
@@ -70,9 +70,11 @@ class Trainer:
         torch.manual_seed(key(recipe.seed, "global"))
         self.accelerator = parallel.start(recipe.model.device, recipe.trackers, str(self.output))
         self.device = self.accelerator.device
+        for law in recipe.reward.laws if recipe.method == "reward_backprop" else []:
+            law_of(law)  # names and options, before anything large is loaded
+        self.examples = Examples(recipe.data)
         self.backbone: WanBackbone = model.load(recipe, self.device) if backbone is None else backbone
         model.freeze(self.backbone, recipe)
-        self.examples = Examples(recipe.data)
         self.autocast = torch.bfloat16 if recipe.mixed_precision == "bf16" else None
         self.objective = self.make_objective()
         networks = self.backbone.networks().values()
