@@ -100,7 +100,7 @@ class Reward(Section):
     """Reward backpropagation: gradients of the laws flow through frames, decoder and the last sampler steps."""
 
     laws: list[Law] = Field(
-        default_factory=lambda: [Law(name="constant_acceleration"), Law(name="mass_conservation")], min_length=1
+        default_factory=lambda: [Law(name="constant_acceleration"), Law(name="mass_conservation", weight=10.0)], min_length=1
     )
     """The laws trained on. A law that a frozen clip satisfies must stand beside an anchor."""
     grad_steps: int = Field(default=1, ge=1)

@@ -7,10 +7,10 @@ brightness constancy are solved under a Gaussian window (Lucas and Kanade 1981; 
 
 with g the gradient of the average of first and warped second frame, d their difference (warped second minus first), both
 summed over colour channels. Only the last update carries gradient: at a converged fixed point u = Phi(u, I) the update is
-Newton-like (dPhi/du near 0), so its gradient is already the implicit one; ``unroll`` carries more. Damping would shrink it by
-A / (A + tikhonov) and changes nothing at a fixed point, where b = 0, so the last update is damped ten times less. Gradient lives on
-image edges; a textureless interior gets none (aperture problem). Everything runs in float32, also under autocast: normal
-equations lose sub-pixel precision in bf16.
+Newton-like (dPhi/du near 0), so its gradient is already the implicit one; ``unroll`` carries more. Damping shrinks that
+gradient by A / (A + tikhonov) and changes nothing at a fixed point, where b = 0: the last update is damped ten times less.
+Gradient lives on image edges; a textureless interior gets none (aperture problem). Everything runs in float32, also under
+autocast: normal equations lose sub-pixel precision in bf16.
 """
 
 from __future__ import annotations
