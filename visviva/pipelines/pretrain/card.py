@@ -84,8 +84,16 @@ Plain diffusers loads it; pass `max_sequence_length={backbone.text_length}`:
 from diffusers import WanImageToVideoPipeline
 
 pipe = WanImageToVideoPipeline.from_pretrained("<this folder>")
-clip = pipe(image=first_frame, prompt="free fall of a ball, height 1.58 m, view 2.31 m", height=64, width=64, num_frames=17,
-            num_inference_steps=8, guidance_scale=1.0, max_sequence_length={backbone.text_length}).frames[0]
+clip = pipe(
+    image=first_frame,
+    prompt="free fall of a ball, height 1.58 m, view 2.31 m",
+    height=64,
+    width=64,
+    num_frames=17,
+    num_inference_steps=8,
+    guidance_scale=1.0,
+    max_sequence_length={backbone.text_length},
+).frames[0]
 ```
 
 Licence: Apache-2.0, as the package. The training clips are synthetic; no third-party data or weights were used.
