@@ -106,6 +106,9 @@ def measure(size: str, case: dict[str, Any], repeats: int, threads: int) -> dict
     parts["step"] = [sum(clock.seconds.values()) for clock in clocks]
     return {
         "seconds": {n: {"median": statistics.median(v), "min": min(v), "max": max(v)} for n, v in parts.items()},
+        "load": round(
+            os.getloadavg()[0], 1
+        ),  # processes that wanted a core just before: times mean little above the number of cores
         "peak_mib": round(peak() / 2**20, 1),
         "peak_above_weights_mib": round((peak() - before) / 2**20, 1),
     }

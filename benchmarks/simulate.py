@@ -20,6 +20,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 COLD = """
 import time
 start = time.perf_counter()
@@ -59,6 +61,7 @@ def stages(count: int, size: int) -> dict[str, float]:
     from visviva.data.scenes import PRIMITIVES, Shot, dynamics, render, world
     from visviva.data.scenes.simulation import describe, plan
 
+    torch.set_num_threads(1)  # as in the worker processes
     shot, spent = Shot(size=(size, size)), dict.fromkeys(("sample", "build", "move", "render", "truth", "write"), 0.0)
 
     def lap(name: str, since: float) -> float:

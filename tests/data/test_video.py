@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -25,14 +26,12 @@ def pattern(frames: int = 6, height: int = 48, width: int = 64) -> torch.Tensor:
     return torch.stack([wave * (1 - ramp), 0.5 * wave, wave * ramp], dim=1).float()
 
 
-def write_at(path: Path, times: list[float], rotation: int | None = None) -> None:
+def write_at(path: Path, times: list[float]) -> None:
     """Write a video whose frames stand at the given times [s], left half white."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 12000)
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
         for k, time in enumerate(times):
             image = np.zeros((32, 64, 3), np.uint8)
             image[:, :32] = 255 - 10 * k
@@ -105,11 +104,23 @@ def test_true_timestamps_are_honoured(tmp_path: Path) -> None:
     assert video.fps == pytest.approx(4 / 0.12, rel=1e-2)
 
 
-def test_rotation_metadata_turns_the_picture_upright(tmp_path: Path) -> None:
-    if not hasattr(av.video.stream.VideoStream, "set_display_rotation"):
-        pytest.skip("this PyAV cannot write rotation metadata; the portrait clip of the real recordings covers reading it")
-    write_at(tmp_path / "turned.mp4", [0.0, 0.1, 0.2], rotation=90)
-    assert read_video(tmp_path / "turned.mp4").frames.shape == (3, 3, 64, 32)
+QUARTER_TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+"""Display matrices (a, b, c, d) of clockwise turns, as phones write them into the track header of an MP4."""
+
+
+@pytest.mark.parametrize(("clockwise", "bright"), [(90, "top"), (180, "right"), (270, "bottom")])
+def test_rotation_metadata_turns_the_picture_upright(tmp_path: Path, clockwise: int, bright: str) -> None:
+    path = tmp_path / "turned.mp4"
+    write_at(path, [0.0, 0.1, 0.2])  # the left half is bright
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40
+    a, b, c, d = (v << 16 for v in QUARTER_TURNS[clockwise])
+    content[matrix : matrix + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    frames = read_video(path).frames.float().mean(dim=(0, 1))
+    assert frames.shape == ((64, 32) if clockwise != 180 else (32, 64))
+    half = {"top": frames[:32], "right": frames[:, 32:], "bottom": frames[32:]}[bright]
+    assert half.mean() > 200
 
 
 def test_max_frames_stops_early(tmp_path: Path) -> None:

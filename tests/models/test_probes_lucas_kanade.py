@@ -1,6 +1,7 @@
 """Accuracy, gradient and speed of the weight-free flow on rendered scenes with known motion, beside OpenCV's DIS."""
 
 import time
+from functools import lru_cache
 
 import pytest
 import torch
@@ -12,6 +13,13 @@ from visviva.physics.kinematics import displaced, erode, object_velocity
 from visviva.physics.sprites import random_sprites, random_texture, sprites
 
 RATE = torch.tensor([30.0])
+
+
+@lru_cache
+def measured(probe, textured_object, textured_ground):
+    """Errors of a probe on that scene; several tests ask for the same."""
+    frames, drawn = thrown_disc(textured_object, textured_ground)
+    return errors(probe()(frames, RATE).flow, drawn)
 
 
 def thrown_disc(textured_object, textured_ground):
@@ -48,8 +56,7 @@ def errors(flow, drawn):
     ],
 )
 def test_accuracy_on_a_large_scene(textured_object, textured_ground, epe, acceleration, ground):
-    frames, drawn = thrown_disc(textured_object, textured_ground)
-    found = errors(LucasKanade()(frames, RATE).flow, drawn)
+    found = measured(LucasKanade, textured_object, textured_ground)
     assert found[0] < epe
     assert abs(found[1]) < acceleration
     assert found[2] < ground
@@ -57,8 +64,7 @@ def test_accuracy_on_a_large_scene(textured_object, textured_ground, epe, accele
 
 @pytest.mark.parametrize("textured_object", [True, False])
 def test_accuracy_is_on_a_par_with_dis(textured_object):
-    frames, drawn = thrown_disc(textured_object, textured_object)
-    ours, theirs = (errors(probe(frames, RATE).flow, drawn) for probe in (LucasKanade(), DIS()))
+    ours, theirs = (measured(probe, textured_object, textured_object) for probe in (LucasKanade, DIS))
     assert ours[0] < 1.3 * theirs[0] + 0.4
     assert abs(ours[1]) < abs(theirs[1]) + 0.02
 

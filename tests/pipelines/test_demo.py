@@ -30,7 +30,7 @@ def test_the_main_job_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert ("not significant" in group["sentence"]) == (group["verdict"] == "no significant difference")
         assert group["sentence"] in said
     page = (out / "report.html").read_text()
-    assert found["comparison"][0]["sentence"].split(",")[0] in page
+    assert found["comparison"][0]["sentence"].split(",")[0] in page.lower()
     assert "http://" not in page.replace("http://www.w3.org", "")
     values = [clip["penalised"]["l2"]["value"] for clip in found["after"]["clips"]]
     assert all(math.isfinite(v) and v >= 0 for v in values)
