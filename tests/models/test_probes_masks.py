@@ -106,7 +106,7 @@ def test_objects_are_followed_through_simulated_clips():
     from visviva.data.scenes import simulate
 
     for primitive in ("parabolic_throw", "ramp_up"):
-        clips = simulate(primitive, n=6, seed=3)
+        clips = simulate(primitive, n=4, seed=3)
         for clip in clips:
             masks = track_masks(clip.frames[None], clip.masks[None, 0].float())
             overlap = iou(masks[0] > 0.5, clip.masks)[1:]
