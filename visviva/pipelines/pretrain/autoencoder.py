@@ -48,13 +48,13 @@ def _update(vae: Any, optimizer: torch.optim.Optimizer, recipe: PretrainRecipe, 
     stage = recipe.autoencoder
     index = torch.randint(len(clips), (stage.batch_size,), generator=rng)
     start = int(torch.randint(clips.frames.shape[1] - stage.frames + 1, (), generator=rng))
-    frames = clips.floats(index)
+    frames = clips.frames[index].to(vae.device).float() / 255
     if torch.rand((), generator=rng) < 0.5:
         frames = frames.flip(-1)
     weight = 1 + stage.motion_weight * ((frames - frames.median(dim=1, keepdim=True).values).abs().amax(2, keepdim=True) > 0.06)
     window = slice(start, start + stage.frames)
-    video = (frames[:, window] * 2 - 1).transpose(1, 2).to(vae.device)
-    weight = weight[:, window].transpose(1, 2).to(vae.device)
+    video = (frames[:, window] * 2 - 1).transpose(1, 2)
+    weight = weight[:, window].transpose(1, 2)
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         posterior = vae.encode(video).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=rng).to(vae.device)
