@@ -23,6 +23,7 @@ from visviva.configs.generate import GenerateRecipe
 from visviva.configs.schema import load
 from visviva.data import ClipDataset
 from visviva.eval.newtonbench import FIVE, LOWER_IS_BETTER, score_clip
+from visviva.eval.run import provenance
 from visviva.eval.statistics import paired_bootstrap
 from visviva.models.probes import DIS, LucasKanade, track_masks
 from visviva.physics import ConstantAcceleration, Term, Verifier
@@ -63,7 +64,7 @@ def main() -> None:
     report = {
         "command": vars(given),
         "machine": {"platform": platform.platform(), "processor": platform.processor(), "threads": torch.get_num_threads()},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "made_with": provenance(),
         "seconds_per_clip": seconds,  # small and wrong for a run that was continued or already there
         "against_off": {name: compare(measured["off"], rows, scenes) for name, rows in measured.items() if name != "off"},
     }
