@@ -1,7 +1,6 @@
 """``python -m visviva`` is the ``visviva`` command."""
 
-import sys
-
 from visviva.cli import main
+from visviva.exit import leave
 
-sys.exit(main())
+leave(main())

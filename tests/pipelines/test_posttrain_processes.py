@@ -73,7 +73,7 @@ def test_batch_accumulation_and_processes_are_one_thing(common, tmp_path):
     }
     for name, run in runs.items():
         done = run(*common, *DAMPED, "--max-steps", 3, "--output", tmp_path / name, "--reward.grad-steps", 2)
-        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.returncode == 0, f"{name}: {done.stderr[-6000:]}"
         assert "= 4 clips per update; 3 updates = 12 clips = 2.00 epochs" in done.stdout + done.stderr
         processes = "2 process(es)" if name in ("processes", "sharded") else "1 process(es)"
         assert processes in done.stdout + done.stderr

@@ -26,14 +26,11 @@ def run(recipe: PosttrainRecipe) -> Trained:
         InputError: something given cannot be used; the message says what to do.
         Collapse: the clips froze or their object vanished (an `InputError`); checkpoints are kept.
     """
-    import torch
-
+    from visviva.pipelines.posttrain.parallel import leave
     from visviva.pipelines.posttrain.trainer import Trainer
 
     recipe.check()
-
     try:
         return Trainer(recipe).run()
     finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave()

@@ -9,6 +9,7 @@ import sys
 from visviva.configs.posttrain import PosttrainRecipe
 from visviva.configs.schema import parse
 from visviva.errors import InputError
+from visviva.exit import leave
 from visviva.pipelines.posttrain import run
 
 
@@ -24,4 +25,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,6 +7,7 @@ gradients are exchanged once per backward pass and recomputation does not confus
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -71,6 +72,17 @@ def start(device: str, trackers: list[str], folder: str) -> Accelerator:
             f"the tracker {missing[0]!r} is not installed; install it (pip install {missing[0]}) or leave it out of trackers"
         )
     return accelerator
+
+
+def leave() -> None:
+    """Leave the process group, if there is one.
+
+    What still holds it (DDP's reducer, in reference cycles) is collected first: otherwise gloo's threads outlive the call and
+    may abort the process while the interpreter shuts down.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def sharded() -> bool:

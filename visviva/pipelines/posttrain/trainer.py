@@ -326,6 +326,7 @@ class Trainer:
         if self.ema is not None:
             averages = checkpoint.gathered(self.ema.shadow)
             together(self.accelerator, lambda: write(self.backbone, averages, self.output / f"{name}-ema"))
+        self.accelerator.wait_for_everyone()
         if self.recipe.trackers:
             self.accelerator.end_training()
         ema = self.output / f"{name}-ema" if self.ema is not None else None
