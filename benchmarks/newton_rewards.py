@@ -5,8 +5,8 @@
 For every training seed each arm starts from the same base model and sees the same clips in the same order. ``sft`` goes on
 with flow matching for as many clips as ``newton``; ``sft_seconds`` for as many seconds (its number of updates is the seconds of
 the ``newton`` run of that seed over its own seconds per update). All arms generate the same held-out clips, in distribution and
-beyond it, from the same noise. Every step is kept on disk: a killed benchmark goes on where it was. Writes ``results.json`` and
-``results.md``: average relative improvement over the five metrics, per primitive and split, with paired 95 % intervals that
+beyond it, from the same noise. Every step is kept on disk: a killed benchmark goes on where it was, and an arm of a seed whose
+``metrics.json`` and ``seconds.json`` are there is not run again. Writes ``results.json`` and ``results.md``: average relative improvement over the five metrics, per primitive and split, with paired 95 % intervals that
 resample scenes and seeds.
 """
 
@@ -58,20 +58,20 @@ def main() -> None:
         )
         tests[split] = simulate.run(recipe)
     base = scored(given, out / "base", tests, "")
-    runs: dict[str, Run] = {}
-    seconds: dict[str, dict[int, float]] = {}
-    for arm in given.arms:
-        seconds[arm] = {}
-        found = {}
-        for seed in given.seeds:
+    found: dict[str, dict[int, Run]] = {arm: {} for arm in given.arms}
+    seconds: dict[str, dict[int, float]] = {arm: {} for arm in given.arms}
+    for seed in given.seeds:
+        for arm in given.arms:
             folder = out / f"{arm}-{seed}"
             updates = given.updates
             if arm == "sft_seconds":
                 updates = round(given.updates * seconds["newton"][seed] / seconds["sft"][seed])
-            lora, seconds[arm][seed] = trained(given, arm, seed, train, folder, updates)
-            found[seed] = scored(given, folder, tests, lora)
-        runs[arm] = merged(arm, found)
-        write(given, out, base, runs, seconds)
+            if not (folder / "metrics.json").is_file():
+                lora = trained(given, arm, seed, train, folder, updates)
+                scored(given, folder, tests, lora)
+            found[arm][seed] = Run.read(folder)
+            seconds[arm][seed] = float(json.loads((folder / "seconds.json").read_text())["seconds"])
+        write(given, out, base, {arm: merged(arm, runs) for arm, runs in found.items()}, seconds)
         print((out / "results.md").read_text(), flush=True)
 
 
@@ -82,17 +82,17 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="newton and sft before sft_seconds")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=200)
-    parser.add_argument("--train-clips", type=int, default=800)
-    parser.add_argument("--test-clips", type=int, default=100, help="per split")
-    parser.add_argument("--steps", type=int, default=8, help="sampler steps of training and generation")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("--train-clips", type=int, default=200)
+    parser.add_argument("--test-clips", type=int, default=60, help="per split")
+    parser.add_argument("--steps", type=int, default=4, help="sampler steps of training and generation")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings of every training recipe")
     return parser.parse_args()
 
 
-def trained(given: argparse.Namespace, arm: str, seed: int, train: Path, folder: Path, updates: int) -> tuple[str, float]:
-    """Post-train one arm; return its adapters and the seconds it took."""
+def trained(given: argparse.Namespace, arm: str, seed: int, train: Path, folder: Path, updates: int) -> str:
+    """Post-train one arm, note the seconds it took, and return its adapters."""
     note = folder / "seconds.json"
     changes: dict[str, Any] = {
         "data.path": str(train),
@@ -104,13 +104,15 @@ def trained(given: argparse.Namespace, arm: str, seed: int, train: Path, folder:
         "validation.every": 0,
         "save_every": updates,
         "trackers": [],
+        "monitor.every": 0,  # a collapse is a result here, not a reason to stop
+        "data.cache": str(folder.parent / "cache"),
     }
     changes |= {key: json.loads(value) for key, value in (pair.split("=", 1) for pair in given.set)}
     start = time.perf_counter()
     result = posttrain.run(load(PosttrainRecipe, ARMS[arm], **changes))
     if not note.is_file():
         note.write_text(json.dumps({"seconds": time.perf_counter() - start, "updates": updates}))
-    return str(result.ema or result.weights), float(json.loads(note.read_text())["seconds"])
+    return str(result.ema or result.weights)
 
 
 def scored(given: argparse.Namespace, folder: Path, tests: dict[str, Path], lora: str) -> Run:

@@ -27,7 +27,7 @@ class DemoRecipe(Recipe):
     """Recipe of the post-training: a file or a shipped recipe."""
     updates: int = Field(40, ge=1)
     """Updates of the post-training."""
-    sampler_steps: int = Field(8, ge=1)
+    sampler_steps: int = Field(4, ge=1)
     """Sampler steps of training and generation."""
     seed: int = Field(0, ge=0)
     """Seed of everything; the model's own training and held-out sets use others."""
