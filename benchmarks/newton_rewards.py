@@ -6,8 +6,8 @@ For every training seed each arm starts from the same base model and sees the sa
 with flow matching for as many clips as ``newton``; ``sft_seconds`` for as many seconds (its number of updates is the seconds of
 the ``newton`` run of that seed over its own seconds per update). All arms generate the same held-out clips, in distribution and
 beyond it, from the same noise. Every step is kept on disk: a killed benchmark goes on where it was, and an arm of a seed whose
-``metrics.json`` and ``seconds.json`` are there is not run again. Writes ``results.json`` and ``results.md``: average relative improvement over the five metrics, per primitive and split, with paired 95 % intervals that
-resample scenes and seeds.
+``metrics.json`` and ``seconds.json`` are there is not run again. Writes ``results.json`` and ``results.md``: average relative
+improvement over the five metrics, per primitive and split, with paired 95 % intervals that resample scenes and seeds.
 """
 
 from __future__ import annotations
