@@ -1,1 +1,60 @@
-"""The momentum core: averages of weights now, optimizers later (torch only)."""
+"""The momentum core: transforms, the optimizers made of them, and averages of weights (torch only)."""
+
+from visviva.optim.adabelief import AdaBelief
+from visviva.optim.adamp import SGDP, AdamP
+from visviva.optim.adamw import AdamW
+from visviva.optim.adan import Adan
+from visviva.optim.adaptive_memory import AMMSGD, AMAdamW
+from visviva.optim.exadam import EXAdam
+from visviva.optim.fismo import FISMO
+from visviva.optim.gradient import Cautious, ClipGlobalNorm, MomentumReset, SoftClip, SpikeClip, WarmupAfterReset
+from visviva.optim.lion import Lion, LionK
+from visviva.optim.moments import Ema, HeavyBall, Nesterov, RmsDivide, SecondMoment
+from visviva.optim.muon import Muon
+from visviva.optim.namo import NAMO, NAMOD
+from visviva.optim.optimizer import ChainOptimizer, chain
+from visviva.optim.root import ROOT
+from visviva.optim.sai import SGDSaI
+from visviva.optim.sgd import SGDM
+from visviva.optim.spam import SPAM
+from visviva.optim.transform import Kept, Step, Transform
+from visviva.optim.weights import L2, Apply
+
+__all__ = [
+    "AMMSGD",
+    "FISMO",
+    "L2",
+    "NAMO",
+    "NAMOD",
+    "ROOT",
+    "SGDM",
+    "SGDP",
+    "SPAM",
+    "AMAdamW",
+    "AdaBelief",
+    "AdamP",
+    "AdamW",
+    "Adan",
+    "Apply",
+    "Cautious",
+    "ChainOptimizer",
+    "ClipGlobalNorm",
+    "EXAdam",
+    "Ema",
+    "HeavyBall",
+    "Kept",
+    "Lion",
+    "LionK",
+    "MomentumReset",
+    "Muon",
+    "Nesterov",
+    "RmsDivide",
+    "SGDSaI",
+    "SecondMoment",
+    "SoftClip",
+    "SpikeClip",
+    "Step",
+    "Transform",
+    "WarmupAfterReset",
+    "chain",
+]

@@ -1,0 +1,137 @@
+"""AdamP and SGDP (Heo et al., arXiv 2006.08217, ICLR 2021): no growth along the radius of scale-invariant weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from visviva.optim.moments import NOT_NEGATIVE, Ema, HeavyBall, Nesterov, RmsDivide, SecondMoment
+from visviva.optim.optimizer import ChainOptimizer
+from visviva.optim.transform import Step, Transform
+from visviva.optim.weights import Apply
+
+
+@dataclass(frozen=True)
+class ProjectRadial(Transform):
+    """Remove the update's component along the weights where the weights look scale-invariant, and decay those less.
+
+    Matrices and convolutions only. Per row (output unit), else for the whole tensor: if the largest ``|cos(g, p)|`` over rows is
+    below ``delta / sqrt(width)``, ``u <- u - n <n, u>`` with ``n = p / (|p| + eps)``, and decay is multiplied by ``wd_ratio``.
+    The decay ``p <- p (1 - lr wd rho / decay_divisor)`` is done here. Both outcomes are computed; nothing waits for the device.
+    """
+
+    batched: ClassVar = True
+    ranges: ClassVar = {"delta": NOT_NEGATIVE, "wd_ratio": NOT_NEGATIVE, "weight_decay": NOT_NEGATIVE}
+    delta: float = 0.1
+    wd_ratio: float = 0.1
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decay_divisor: float = 1.0
+
+    def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
+        decay = lr * self.weight_decay / self.decay_divisor
+        return {"delta": self.delta, "eps": self.eps, "full": 1 - decay, "reduced": 1 - decay * self.wd_ratio}
+
+    def __call__(self, x: Step, delta: Tensor, eps: Tensor, full: Tensor, reduced: Tensor) -> None:  # type: ignore[override]
+        factor = full
+        if x.ndim > 1:
+            by_row = self._passes(x, delta, eps, (-1,))
+            by_tensor = self._passes(x, delta, eps, (-2, -1)) & ~by_row
+            radial = torch.where(by_row, _radial(x, eps, (-1,)), torch.where(by_tensor, _radial(x, eps, (-2, -1)), 0.0))
+            x.u = x.u - x.p * radial
+            factor = torch.where(by_row | by_tensor, reduced, full)
+        if self.weight_decay:
+            x.p = x.p * factor
+
+    def _passes(self, x: Step, delta: Tensor, eps: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Return (k, 1, 1): whether gradient and weights are nearly orthogonal in every row of this view."""
+        norms = _norm(x.g, dims) + eps, _norm(x.p, dims) + eps
+        cosine = ((x.g * x.p).sum(dims, keepdim=True) / norms[0] / norms[1]).abs()
+        width = math.prod(x.p.shape[d] for d in dims)
+        return cosine.amax((-2, -1), keepdim=True) < delta / math.sqrt(width)
+
+
+def _norm(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+
+
+def _radial(x: Step, eps: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return ``<n, u> / (|p| + eps)``, so that ``n <n, u> = p`` times it."""
+    norm = _norm(x.p, dims) + eps
+    return (x.p * x.u).sum(dims, keepdim=True) / norm / norm
+
+
+class AdamP(ChainOptimizer):
+    """Adam whose update is projected off the radius of scale-invariant weights (`ProjectRadial`); official code's trajectory.
+
+    Args:
+        params: parameters, named parameters or groups.
+        lr, betas, eps, weight_decay: as in AdamW.
+        delta: threshold of the test for scale invariance.
+        wd_ratio: decay of projected tensors relative to the others.
+        nesterov: look ahead, ``u = (b1 m + (1-b1) g) / ...``.
+        options: of `ChainOptimizer`.
+
+    Example::
+
+        optimizer = AdamP(model.parameters(), lr=1e-3, weight_decay=1e-2)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        delta: float = 0.1,
+        wd_ratio: float = 0.1,
+        nesterov: bool = False,
+        **options: Any,
+    ) -> None:
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, defaults | dict(delta=delta, wd_ratio=wd_ratio, nesterov=nesterov), **options)
+
+    def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
+        """Return Ema, SecondMoment, Nesterov?, RmsDivide, ProjectRadial, Apply."""
+        (b1, b2), eps = group["betas"], group["eps"]
+        ahead: list[Transform] = [Nesterov(b1)] if group["nesterov"] else []
+        project = ProjectRadial(group["delta"], group["wd_ratio"], eps, group["weight_decay"])
+        return [Ema(b1), SecondMoment(b2), *ahead, RmsDivide(eps), project, Apply()]
+
+
+class SGDP(ChainOptimizer):
+    """SGD with momentum, projected as `AdamP` is; decay ``p <- p (1 - lr wd rho / (1 - momentum))``.
+
+    Example::
+
+        optimizer = SGDP(model.parameters(), lr=0.1, weight_decay=1e-5)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-1,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        eps: float = 1e-8,
+        delta: float = 0.1,
+        wd_ratio: float = 0.1,
+        **options: Any,
+    ) -> None:
+        defaults = dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov)
+        super().__init__(params, defaults | dict(eps=eps, delta=delta, wd_ratio=wd_ratio), **options)
+
+    def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
+        """Return HeavyBall, ProjectRadial, Apply."""
+        mu = group["momentum"]
+        project = ProjectRadial(group["delta"], group["wd_ratio"], group["eps"], group["weight_decay"], 1 - mu)
+        ball = HeavyBall(mu, group["dampening"], group["nesterov"], dampen_first=True)
+        return [ball, project, Apply()]

@@ -1,0 +1,226 @@
+"""A chain of transforms as a program: stages that run eagerly or compiled, on segments of parameters.
+
+Consecutive elementwise transforms form one stage, which is compiled into one kernel over flat vectors; each batched transform is a
+stage of its own, run per bucket of equal shapes. Between stages the update lives in the segment's scratch buffer. Every changing
+number is an entry of one vector of float64 scalars per step, so that a stage is compiled once per structure of the chain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visviva.errors import InputError
+from visviva.optim.arena import Bucket, Segment
+from visviva.optim.gradient import MomentumReset
+from visviva.optim.transform import Kept, Step, Transform
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive transforms that run together: ``first`` is their index in the chain."""
+
+    transforms: tuple[Transform, ...]
+    first: int
+
+    @property
+    def batched(self) -> bool:
+        """Whether the stage runs on buckets of matrices."""
+        return self.transforms[0].batched
+
+    @property
+    def measures(self) -> bool:
+        """Whether sums over all parameters are needed first."""
+        return self.transforms[0].measures
+
+
+def ordered(transforms: Sequence[Transform], extra: Sequence[Transform]) -> tuple[Transform, ...]:
+    """Put extra transforms where they belong: gradient ones first, update ones before the weights move, others last."""
+    chain = list(transforms)
+    applies = [i for i, t in enumerate(chain) if t.place == "weights"]
+    at = applies[0] if applies else len(chain)
+    places = {place: [t for t in extra if t.place == place] for place in ("gradient", "update", "weights")}
+    return tuple([*places["gradient"], *chain[:at], *places["update"], *chain[at:], *places["weights"]])
+
+
+def stages(transforms: Sequence[Transform]) -> list[Stage]:
+    """Cut a chain into stages."""
+    cut: list[Stage] = []
+    for i, transform in enumerate(transforms):
+        joins = cut and not cut[-1].batched and not transform.batched and not transform.measures
+        if joins:
+            cut[-1] = Stage((*cut[-1].transforms, transform), cut[-1].first)
+        else:
+            cut.append(Stage((transform,), i))
+    return cut
+
+
+def kept(transforms: Sequence[Transform]) -> dict[str, Kept]:
+    """Return the states of a chain by name.
+
+    Raises:
+        InputError: two transforms keep a state of one name, or one reads a state that none keeps.
+    """
+    found: dict[str, Kept] = {}
+    for transform in transforms:
+        for name, what in transform.states().items():
+            if name in found:
+                raise InputError(f"two transforms of the chain keep a state {name!r}; leave one out, or rename one")
+            found[name] = what
+    for transform in transforms:
+        missing = [name for name in transform.reads() if name not in found]
+        if missing:
+            raise InputError(
+                f"{type(transform).__name__} reads the state {missing[0]!r}, which no transform of this chain keeps "
+                f"(kept: {', '.join(found) or 'none'}); use it with an optimizer that keeps it"
+            )
+    return found
+
+
+def numbers(transforms: Sequence[Transform], t: Any, lr: Any) -> list[list[tuple[str, Any]]]:
+    """Return the scalars of every transform, names sorted, for step ``t`` (from 1)."""
+    for transform in transforms:
+        t = transform.clock(t)
+    return [sorted(transform.scalars(t, lr).items()) for transform in transforms]
+
+
+Program = tuple[tuple[Transform, tuple[tuple[str, int], ...]], ...]
+
+
+def program(stage: Stage, values: Sequence[Sequence[tuple[str, Any]]]) -> Program:
+    """Bind each transform of a stage to the places of its scalars in the vector of all scalars (place 0 is the rate)."""
+    place = 1 + sum(len(v) for v in values[: stage.first])
+    bound = []
+    for transform, own in zip(stage.transforms, values[stage.first :], strict=False):
+        bound.append((transform, tuple((name, place + i) for i, (name, _) in enumerate(own))))
+        place += len(own)
+    return tuple(bound)
+
+
+def run(program: Program, x: Step, scalars: Tensor) -> None:
+    """Run transforms in turn."""
+    for transform, places in program:
+        transform(x, **{name: scalars[i] for name, i in places})
+
+
+def flat_function(
+    program: Program, names: Sequence[str], moments: tuple[str, ...], first: bool, last: bool
+) -> Callable[..., None]:
+    """Return the function of one elementwise stage: flat buffers in, changed in place.
+
+    The update starts as the gradient in the chain's first stage; it is carried by ``u`` to and from other stages.
+    """
+
+    def stage(
+        p: Tensor, g: Tensor, u: Tensor | None, g_out: Tensor | None, states: list[Tensor], m: Tensor | None, s: Tensor
+    ) -> None:
+        state = {name: _wide(value) for name, value in zip(names, states, strict=True)}
+        gradient = _wide(g)
+        weights, update, before = _wide(p), gradient if first or u is None else u, dict(state)
+        x = Step(weights, gradient, update, state, s[0], measured=m, moments=moments)
+        run(program, x, s)
+        if x.p is not weights:
+            p.copy_(x.p)
+        for name, buffer in zip(names, states, strict=True):
+            if x.state[name] is not before[name]:
+                buffer.copy_(x.state[name])
+        if g_out is not None and x.g is not gradient:
+            g_out.copy_(x.g)
+        if u is not None and not last:
+            u.copy_(x.u)
+
+    return stage
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def flat_step(segment: Segment, g: Tensor, first: bool, scalars: Tensor) -> Step:
+    """Return what an elementwise stage of a segment starts from, to measure it."""
+    gradient = _wide(g)
+    update = gradient if first or segment.u is None else segment.u
+    return Step(_wide(segment.p), gradient, update, {n: _wide(v) for n, v in segment.state.items()}, scalars[0])
+
+
+def batched_step(bucket: Bucket, segment: Segment, g: Tensor, scalars: Tensor, t: float | None) -> Step:
+    """Return what a batched stage sees of one bucket."""
+    assert segment.u is not None  # noqa: S101
+    state = {name: _wide(bucket.view(buffer)) for name, buffer in segment.state.items()} | bucket.state
+    p, g, u = (_wide(bucket.view(flat)) for flat in (segment.p, g, segment.u))
+    return Step(p, g, u, state, scalars[0], ndim=len(bucket.shape), t=t)
+
+
+def run_batched(
+    program: Program, segment: Segment, g: Tensor, measured: Tensor | None, scalars: Tensor, t: float | None
+) -> None:
+    """Run a batched stage on each bucket of a segment."""
+    for bucket in segment.buckets:
+        x = batched_step(bucket, segment, g, scalars, t)
+        x.measured = measured
+        before = dataclasses.replace(x, state=dict(x.state))
+        run(program, x, scalars)
+        _store(bucket, segment, x, before)
+
+
+def reset_small(segment: Segment, program: Program, scalars: Tensor) -> None:
+    """Clear the averages that are not per weight where a transform of the stage resets momentum."""
+    for transform, places in program:
+        if isinstance(transform, MomentumReset):
+            keep = scalars[places[0][1]] > 0
+            for bucket in segment.buckets:
+                for name, value in bucket.state.items():
+                    if segment.kept[name].moment:
+                        value.copy_(torch.where(keep, value, 0.0))
+
+
+def _store(bucket: Bucket, segment: Segment, x: Step, before: Step) -> None:
+    for name in ("p", "u"):
+        if getattr(x, name) is not getattr(before, name):
+            bucket.store(getattr(segment, name), getattr(x, name))
+    if x.g is not before.g and segment.changed_g is not None:
+        bucket.store(segment.changed_g, x.g)
+    for name, value in x.state.items():
+        if value is before.state[name]:
+            continue
+        if name in segment.state:
+            bucket.store(segment.state[name], value)
+        else:
+            bucket.state[name].copy_(value)
+
+
+_COMPILED: dict[Any, Callable[..., None]] = {}
+
+
+def compiled(
+    program: Program, names: tuple[str, ...], moments: tuple[str, ...], first: bool, last: bool
+) -> Callable[..., None]:
+    """Return the compiled stage of a structure; one for the whole process."""
+    key = (tuple((transform.structure(), places) for transform, places in program), names, moments, first, last)
+    if key not in _COMPILED:
+        stage = flat_function(program, names, moments, first, last)
+        code = stage.__code__.replace(co_name=f"stage_{len(_COMPILED)}")  # the compiler's cache limit counts per code object
+        own = types.FunctionType(code, stage.__globals__, code.co_name, stage.__defaults__, stage.__closure__)
+        _COMPILED[key] = torch.compile(own, fullgraph=True, dynamic=True)
+    return _COMPILED[key]
+
+
+@functools.cache
+def compiler_found(device: str) -> bool:
+    """Return whether stages can be compiled for a kind of device; where not, say so once."""
+    try:
+        probe = torch.compile(lambda x: x * 2 + 1, fullgraph=True)
+        probe(torch.zeros(8, device=device))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        warnings.warn(f"optimizers run uncompiled on this machine, several times slower: {reason}", stacklevel=2)
+        return False
+    return True

@@ -1,0 +1,362 @@
+"""The optimizer that runs a chain of transforms; every named optimizer is a few lines on top of it.
+
+::
+
+    class AdamW(ChainOptimizer):
+        def transforms(self, group): return [Ema(...), SecondMoment(...), RmsDivide(...), Apply(...)]
+
+It is an ordinary ``torch.optim.Optimizer``: schedulers may write any number into ``param_groups`` (the chain is rebuilt from the
+group's values at every step), ``state_dict`` has the usual per-parameter layout, closures, gradient scaling and accumulation work as
+ever. What differs is inside: see `visviva.optim.arena` and `visviva.optim.chain`.
+
+Gradients that are NaN or infinite are not looked for: as with ``torch.optim`` they spoil the weights they belong to (and, for
+optimizers that reduce over tensors, those of the tensor, or for ``ClipGlobalNorm`` and ``AMMSGD`` all). Clip or skip before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from visviva.errors import InputError
+from visviva.optim import chain as chains
+from visviva.optim.arena import Segment, local
+from visviva.optim.transform import Transform, check
+
+DIRECT = {"cpu": 1 << 16, "cuda": 1 << 20}
+"""From how many weights on a tensor is updated where it lies: copies of its gradient would cost more than a launch."""
+
+WORTH_COMPILING = 1 << 18
+"""From how many weights on ``compile=None`` compiles; below, a step is short anyway and the compiler takes seconds."""
+
+
+class ChainOptimizer(torch.optim.Optimizer):
+    """A chain of transforms as a ``torch.optim.Optimizer``.
+
+    Args:
+        params: parameters, named parameters or groups (dictionaries), as every torch optimizer takes them.
+        defaults: hyper-parameters of groups that do not set them; must hold ``lr``.
+        extra: further transforms, put where they belong (`visviva.optim.transform.Transform.place`).
+        compile: run elementwise stages compiled. None: when there are many weights and a compiler.
+        adopt: keep gradients in the arena too; fastest. Before wrapping the model (DDP), and with gradients zeroed, not dropped:
+            this optimizer's ``zero_grad`` does so, dropped ones are gathered.
+        capturable: keep step counts on the device, so that a step can be captured in a CUDA graph.
+        state_dtype: of the states per weight; None takes the weights' dtype, float32 at least.
+
+    Raises:
+        InputError: a hyper-parameter is out of range, a parameter is complex or given twice, a gradient is sparse.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        defaults: Mapping[str, Any],
+        *,
+        extra: Sequence[Transform] = (),
+        compile: bool | None = None,
+        adopt: bool = False,
+        capturable: bool = False,
+        state_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.extra, self.compile, self.adopt = tuple(extra), compile, adopt
+        self.capturable, self.state_dtype = capturable, state_dtype
+        self._segments: dict[Any, list[Segment]] = {}
+        self._present: list[bool] | None = None
+        super().__init__(params, dict(defaults))
+
+    def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
+        """Return the chain for a group's hyper-parameters (and one of the `route` kinds)."""
+        raise NotImplementedError
+
+    def route(self, group: Mapping[str, Any], name: str, parameter: Tensor) -> str:
+        """Return which of the optimizer's chains a parameter takes; most have one."""
+        return ""
+
+    def chain(self, group: Mapping[str, Any], kind: str = "") -> tuple[Transform, ...]:
+        """Return the whole chain of a group, extra transforms included."""
+        return chains.ordered(self.transforms(group, kind), self.extra)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters; its hyper-parameters are checked."""
+        given = param_group["params"]
+        param_group = {**param_group, "params": [given] if isinstance(given, Tensor) else list(given)}
+        _refuse_twice(param_group["params"], self.param_groups)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        check(
+            f"{type(self).__name__}: lr",
+            group["lr"] if not isinstance(group["lr"], Tensor) else float(group["lr"]),
+            0.0,
+            torch.inf,
+        )
+        for name, parameter in named(group):
+            if parameter.is_complex():
+                raise InputError(f"parameter {name} is complex; train its real view (torch.view_as_real)")
+            chains.kept(self.chain(group, self.route(group, name, parameter)))
+        self._present = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._present = None
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load a state; by parameter names where both sides have them, by position otherwise. Dtypes are kept as saved.
+
+        Raises:
+            InputError: the state is of another optimizer or another model.
+        """
+        saved = _by_name(dict(state_dict), self.param_groups)
+        places = [i for g in saved["param_groups"] for i in g["params"]]
+        parameters = [p for g in self.param_groups for p in g["params"]]
+        if len(places) != len(parameters):
+            raise InputError(f"the saved state is of {len(places)} parameters, this optimizer has {len(parameters)}")
+        self._refuse_foreign(saved)
+        super().load_state_dict(saved)
+        for i, parameter in zip(places, parameters, strict=True):
+            for name, value in saved["state"].get(i, {}).items():
+                self.state[parameter][name] = value.clone() if isinstance(value, Tensor) else value
+        self._present = None
+
+    def _refuse_foreign(self, saved: Mapping[str, Any]) -> None:
+        for group, new in zip(self.param_groups, saved["param_groups"], strict=True):
+            for (name, parameter), i in zip(named(group), new["params"], strict=True):
+                known = {"step", *chains.kept(self.chain(group, self.route(group, name, parameter)))}
+                entries = set(saved["state"].get(i, known))
+                if entries != known:
+                    raise InputError(
+                        f"the saved state of parameter {name} holds {sorted(entries)}, {type(self).__name__} keeps "
+                        f"{sorted(known)}; load the state of the same optimizer with the same transforms"
+                    )
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients; adopted ones are zeroed in place."""
+        if not (self.adopt and self._present):
+            super().zero_grad(set_to_none)
+            return
+        for segment in (s for own in self._segments.values() for s in own):
+            if segment.g is not None and segment.moved:
+                segment.g.zero_()
+                segment.adopt_gradients()
+            else:
+                for parameter in segment.parameters:
+                    parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Do one step over the parameters that have gradients; return the closure's value."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._plan()
+        turns = [_Turn(self, key, segments) for key, segments in self._segments.items()]
+        for k in range(max((len(turn.stages) for turn in turns), default=0)):
+            here = [turn for turn in turns if k < len(turn.stages)]
+            sums = _measured(here, k)
+            for turn in here:
+                turn.run(k, sums.get(type(turn.stages[k].transforms[0])))
+        for turn in turns:
+            turn.close()
+        return loss
+
+    def _plan(self) -> None:
+        """Lay the parameters that have gradients out in segments, unless they already are."""
+        present = [p.grad is not None for group in self.param_groups for p in group["params"]]
+        if self._present == present and all(s.fresh() for own in self._segments.values() for s in own):
+            return
+        found: dict[Any, list[Tensor]] = {}
+        for number, group in enumerate(self.param_groups):
+            for name, parameter in named(group):
+                if parameter.grad is None:
+                    continue
+                _refuse_sparse(name, parameter.grad)
+                done = int(self.state[parameter]["step"]) if "step" in self.state[parameter] else 0
+                sharded = isinstance(parameter, DTensor)
+                kind = self.route(group, name, parameter)
+                key = (number, kind, parameter.dtype, parameter.device, sharded, done)
+                found.setdefault((key, id(parameter) if self._lies_well(parameter) else None), []).append(parameter)
+        self._segments = {}
+        for (key, single), parameters in found.items():
+            self._segments.setdefault(key, []).append(self._segment(key, parameters, single is not None))
+        self._present = present
+
+    def _lies_well(self, parameter: Tensor) -> bool:
+        own = local(parameter.detach())
+        if self.adopt and not isinstance(parameter, DTensor):
+            return False
+        return own.is_contiguous() and own.numel() >= DIRECT.get(own.device.type, 1 << 20)
+
+    def _segment(self, key: Any, parameters: list[Tensor], direct: bool) -> Segment:
+        number, kind, *_, done = key
+        chain = self.chain(self.param_groups[number], kind)
+        segment = Segment(
+            parameters,
+            chains.kept(chain),
+            self.state,
+            done,
+            direct=direct,
+            state_dtype=self.state_dtype,
+            scratch=len(chains.stages(chain)) > 1,
+            changes_gradient=any(t.place == "gradient" for t in chain),
+        )
+        if self.capturable:
+            segment.step = segment.step.to(segment.device)
+        return segment
+
+    def _compiles(self, segments: Sequence[Segment]) -> bool:
+        if self.compile is None:
+            weights = sum(s.size for own in self._segments.values() for s in own)
+            return weights >= WORTH_COMPILING and chains.compiler_found(segments[0].device.type)
+        return self.compile and chains.compiler_found(segments[0].device.type)
+
+
+class _Turn:
+    """One step of the segments that share group, chain, dtype and step count."""
+
+    def __init__(self, optimizer: ChainOptimizer, key: Any, segments: list[Segment]) -> None:
+        number, kind, *_ = key
+        group = optimizer.param_groups[number]
+        self.segments, first = segments, segments[0]
+        self.stages = chains.stages(optimizer.chain(group, kind))
+        self.t = None if optimizer.capturable else float(first.t + 1)
+        t: Any = first.step.double() + 1 if optimizer.capturable else self.t
+        transforms = [transform for stage in self.stages for transform in stage.transforms]
+        self.values = chains.numbers(transforms, t, group["lr"])
+        self.scalars = _vector([group["lr"], *(v for own in self.values for _, v in own)], first.device, optimizer.capturable)
+        self.gradients = [s.gather() for s in segments]
+        self.compiled = optimizer._compiles(segments)
+        self.adopt = optimizer.adopt
+
+    def run(self, k: int, measured: Tensor | None) -> None:
+        """Run stage ``k`` on all segments."""
+        stage = self.stages[k]
+        program = chains.program(stage, self.values)
+        function = None if stage.batched else self._flat(program, k)
+        for i, s in enumerate(self.segments):
+            if function is None:
+                chains.run_batched(program, s, self.gradients[i], measured, self.scalars, self.t)
+            else:
+                function(s.p, self.gradients[i], s.u, s.changed_g, list(s.state.values()), measured, self.scalars)
+                chains.reset_small(s, program, self.scalars)
+            if s.changed_g is not None and any(t.place == "gradient" for t in stage.transforms):
+                self.gradients[i] = s.changed_g
+
+    def _flat(self, program: chains.Program, k: int) -> Callable[..., None]:
+        names, first, last = tuple(self.segments[0].state), k == 0, k == len(self.stages) - 1
+        moments = tuple(name for name in names if self.segments[0].kept[name].moment)
+        build = chains.compiled if self.compiled else chains.flat_function
+        return build(program, names, moments, first, last)
+
+    def measure(self, k: int) -> Tensor:
+        """Return what stage ``k`` measures, over this turn's parameters (all processes' shards)."""
+        stage = self.stages[k]
+        transform, parts = stage.transforms[0], []
+        for i, s in enumerate(self.segments):
+            g = self.gradients[i]
+            if stage.batched:
+                parts += [transform.measure(chains.batched_step(b, s, g, self.scalars, self.t)) for b in s.buckets]
+            else:
+                part = transform.measure(chains.flat_step(s, g, k == 0, self.scalars))
+                parts.append(_over_processes(part, s.parameters[0]) if s.sharded else part)
+        return _combined(transform, parts)
+
+    def close(self) -> None:
+        """Write back what was copied, and count the step."""
+        for segment in self.segments:
+            segment.scatter()
+            segment.t += 1
+            segment.step += 1
+            if self.adopt and not segment.direct:
+                segment.adopt_gradients()
+
+
+def _measured(turns: Sequence[_Turn], k: int) -> dict[type[Transform], Tensor]:
+    found: dict[type[Transform], list[Tensor]] = {}
+    for turn in turns:
+        if turn.stages[k].measures:
+            found.setdefault(type(turn.stages[k].transforms[0]), []).append(turn.measure(k))
+    return {kind: _combined(kind, parts) for kind, parts in found.items()}
+
+
+def _combined(transform: Transform | type[Transform], parts: Sequence[Tensor]) -> Tensor:
+    stacked = torch.stack([part.to(parts[0]) for part in parts])
+    return stacked.amax(0) if transform.combine == "max" else stacked.sum(0)
+
+
+def _over_processes(part: Tensor, like: Any) -> Tensor:
+    for dimension, placement in enumerate(like.placements):
+        if placement.is_shard():
+            torch.distributed.all_reduce(part, group=like.device_mesh.get_group(dimension))
+    return part
+
+
+def _vector(values: Sequence[Any], device: torch.device, capturable: bool) -> Tensor:
+    """Return all scalars of a step as one float64 vector."""
+    if not capturable and not any(isinstance(v, Tensor) for v in values):
+        return torch.tensor(values, dtype=torch.float64, device=device)
+    full = [
+        v.to(device, torch.float64) if isinstance(v, Tensor) else torch.full((), float(v), dtype=torch.float64, device=device)
+        for v in values
+    ]
+    return torch.stack(full)
+
+
+def named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    """Return (name, parameter) of a group; parameters without names are numbered."""
+    names = group.get("param_names") or [str(i) for i in range(len(group["params"]))]
+    return list(zip(names, group["params"], strict=True))
+
+
+def _refuse_sparse(name: str, gradient: Tensor) -> None:
+    if gradient.layout is not torch.strided:
+        raise InputError(
+            f"the gradient of parameter {name} is sparse ({gradient.layout}); use a dense one (Embedding(sparse=False))"
+        )
+
+
+def _refuse_twice(given: Sequence[Any], groups: Iterable[Mapping[str, Any]]) -> None:
+    given = [p[1] if isinstance(p, tuple) else p for p in given]
+    known = {id(p) for g in groups for p in g["params"]}
+    for i, parameter in enumerate(given):
+        if id(parameter) in known:
+            raise InputError(f"parameter {i} of the group is given twice (shape {tuple(parameter.shape)}); list each once")
+        known.add(id(parameter))
+
+
+def _by_name(state: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a saved state in the order of ``groups``, matched by parameter names where both sides have them."""
+    saved = state["param_groups"]
+    if not all("param_names" in g for g in (*saved, *groups)):
+        return state
+    place = {name: i for g in saved for name, i in zip(g["param_names"], g["params"], strict=True)}
+    settings = {name: g for g in saved for name in g["param_names"]}
+    missing = [n for g in groups for n in g["param_names"] if n not in place]
+    if missing:
+        raise InputError(f"the saved state does not hold parameter {missing[0]!r}; load the state of the same model")
+    ordered = []
+    for group in groups:
+        names = group["param_names"]
+        source = settings[names[0]] if names else group
+        ordered.append({**source, "param_names": list(names), "params": [place[n] for n in names]})
+    return {**state, "param_groups": ordered}
+
+
+def chain(params: Any, transforms: Sequence[Transform], lr: float, **options: Any) -> ChainOptimizer:
+    """Return an optimizer made of the given transforms.
+
+    Example::
+
+        from visviva.optim import Apply, Ema, SpikeClip, chain
+
+        sign_momentum = chain(model.parameters(), [Ema(0.9), Sign(), Apply(weight_decay=0.1)], lr=1e-4)
+    """
+
+    class Chain(ChainOptimizer):
+        def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
+            return list(transforms)
+
+    return Chain(params, {"lr": lr}, **options)
