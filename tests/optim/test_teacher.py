@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from visviva.errors import InputError
-from visviva.optim.teacher import Constant, Cosine, InverseGamma, Linear, MeanTeacher, Ramp, TeacherEMA
+from visviva.optim.rounding import to_bfloat16
+from visviva.optim.teacher import Constant, Cosine, InverseGamma, Linear, MeanTeacher, Ramp, TeacherEMA, scaled_decay
 
 
 def network(seed=0, dtype=torch.float32):
@@ -271,3 +272,39 @@ def test_sharded_student_is_averaged_shard_by_shard():
     results = mp.get_context("spawn").SimpleQueue()
     mp.spawn(_shard_and_average, args=(port, results), nprocs=2)
     assert sorted(results.get() for _ in range(2)) == [(0, True, True), (1, True, True)]
+
+
+def test_a_bfloat16_teacher_moves_when_rounded_stochastically():
+    student = {"w": torch.full((4096,), 1.0)}
+    teacher = TeacherEMA({"w": torch.full((4096,), 0.5)}, 0.999, dtype=torch.bfloat16)
+    for _ in range(2000):
+        teacher.update(student)
+    assert teacher.shadow["w"].dtype == torch.bfloat16
+    expected = 1.0 - 0.5 * 0.999**2000
+    assert abs(teacher.shadow["w"].float().mean().item() - expected) < 2e-3
+
+
+def test_a_stochastic_teacher_resumes_exactly():
+    student = {"w": torch.randn(64, generator=torch.Generator().manual_seed(0))}
+    whole = TeacherEMA({"w": torch.zeros(64)}, 0.9, dtype=torch.bfloat16, seed=3)
+    for _ in range(3):
+        whole.update(student)
+    resumed = TeacherEMA({"w": torch.zeros(64)}, 0.9, dtype=torch.bfloat16, seed=3)
+    resumed.load_state_dict({**whole.state_dict(), "shadow": {"w": whole.shadow["w"].clone()}})
+    for teacher in (whole, resumed):
+        teacher.update(student)
+    assert torch.equal(whole.shadow["w"], resumed.shadow["w"])
+
+
+def test_stochastic_rounding_keeps_infinities_and_the_mean():
+    values = torch.tensor([float("inf"), -float("inf"), float("nan"), 0.0, -1.0])
+    rounded = to_bfloat16(values).float()
+    assert torch.equal(rounded.nan_to_num(7.0), values.nan_to_num(7.0))
+    third = torch.full((100_000,), 1.0 / 3.0)
+    spacing = 2.0**-9
+    error = to_bfloat16(third, torch.Generator().manual_seed(1)).float().mean() - third[0]
+    assert error.abs() < 5 * spacing / 100_000**0.5
+
+
+def test_the_decay_of_a_larger_batch():
+    assert scaled_decay(0.99, 4) == pytest.approx(0.99**4)

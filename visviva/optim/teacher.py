@@ -6,7 +6,8 @@ a steadily drifting weight ``m / (1 - m)`` updates. Choose the decay from the pl
 of it): 0.9999 has a half-life of 6931 updates, so a 300-update run would end with a teacher that is 97 % initialisation.
 
 The averages are float32 (float64 for float64 students) whatever the student's dtype: in bfloat16 the step ``1 - m`` is below
-the resolution and the average would never move. They are updated in place (addresses never change), by name, once per call;
+the resolution and the average would never move, unless it is rounded stochastically (``dtype=torch.bfloat16``: half the memory, and
+right on average). They are updated in place (addresses never change), by name, once per call;
 call `TeacherEMA.update` after the optimizer's step, not once per micro-batch of an accumulated gradient.
 Sharded students (FSDP2 ``DTensor``) are averaged shard by shard, which needs no communication.
 """
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from visviva.errors import InputError
+from visviva.optim.rounding import seeded, to_bfloat16
 
 
 @runtime_checkable
@@ -113,6 +115,15 @@ class MeanTeacher:
         return min(1.0 - 1.0 / (t + 1.0), self.decay)
 
 
+def scaled_decay(decay: float, factor: float) -> float:
+    """Return the decay for a batch ``factor`` times as large, ``decay ** factor`` (EMA scaling rule, arXiv 2307.13813; secondary).
+
+    >>> round(scaled_decay(0.999, 2), 6)
+    0.998001
+    """
+    return decay**factor
+
+
 class TeacherEMA:
     """The moving average of a student's weights.
 
@@ -123,6 +134,9 @@ class TeacherEMA:
             Otherwise frozen parameters are copied at each update, not averaged.
         buffers: ``"copy"`` (torch's and MoCo's custom), ``"average"`` (floating-point buffers such as batch statistics are
             averaged, integer ones copied) or ``"ignore"``. With ``trainable_only`` buffers are never held.
+        dtype: None takes float32 at least; ``torch.bfloat16`` keeps floating-point averages in bfloat16 with stochastic rounding,
+            its random bits depending on ``seed`` and the update's number alone (all ranks agree, resume is exact).
+        seed: of the stochastic rounding.
         into: a network of the same structure that becomes the teacher itself: the averages live in its parameters, so it can
             be called at once (momentum encoders). It must be float32 or float64, apart from the student's memory.
 
@@ -145,8 +159,13 @@ class TeacherEMA:
         *,
         trainable_only: bool = False,
         buffers: Literal["copy", "average", "ignore"] = "copy",
+        dtype: torch.dtype | None = None,
+        seed: int = 0,
         into: nn.Module | None = None,
     ) -> None:
+        if dtype not in (None, torch.float32, torch.bfloat16) or (dtype == torch.bfloat16 and into is not None):
+            raise InputError(f"the EMA's dtype is {dtype}; allowed are None, float32, and bfloat16 without 'into'")
+        self.dtype, self.seed = dtype, seed
         self.decay: Decay = Constant(float(decay)) if isinstance(decay, int | float) else decay
         for t in (0, 1, 10**6):
             if not 0.0 <= self.decay(t) <= 1.0:
@@ -177,11 +196,19 @@ class TeacherEMA:
                 continue
             averages, currents = groups.setdefault((average.device, average.dtype), ([], []))
             averages.append(average)
-            currents.append(current.to(average.device, average.dtype))
-        for averages, currents in groups.values():
-            torch._foreach_lerp_(averages, currents, 1.0 - m)
+            wide = torch.float32 if average.dtype == torch.bfloat16 else average.dtype
+            currents.append(current.to(average.device, wide))
+        for (device, dtype), (averages, currents) in groups.items():
+            if dtype == torch.bfloat16:
+                self._rounded(averages, currents, 1.0 - m, seeded(device, self.seed, self.step))
+            else:
+                torch._foreach_lerp_(averages, currents, 1.0 - m)
         self.step += 1
         return m
+
+    def _rounded(self, averages: list[Tensor], currents: list[Tensor], weight: float, generator: torch.Generator) -> None:
+        for average, current in zip(averages, currents, strict=True):
+            average.copy_(to_bfloat16(average.float().lerp(current.float(), weight), generator))
 
     @torch.no_grad()
     def store(self, student: nn.Module | Mapping[str, Tensor], device: torch.device | str | None = None) -> None:
@@ -253,7 +280,7 @@ class TeacherEMA:
 
     def _homes(self, tensors: dict[str, Tensor], into: nn.Module | None) -> dict[str, Tensor]:
         if into is None:
-            return {n: torch.empty_like(t, dtype=_wide(t), requires_grad=False) for n, t in tensors.items()}
+            return {n: torch.empty_like(t, dtype=self._kept(t), requires_grad=False) for n, t in tensors.items()}
         held = dict(into.named_parameters()) | dict(into.named_buffers())
         homes = {n: held[n] for n in tensors if n in held}
         _same_names(tensors, homes, "the network given as 'into'")
@@ -263,6 +290,10 @@ class TeacherEMA:
             if home.is_floating_point():
                 home.requires_grad_(False)
         return homes
+
+    def _kept(self, tensor: Tensor) -> torch.dtype:
+        narrow = self.dtype == torch.bfloat16 and tensor.is_floating_point()
+        return torch.bfloat16 if narrow else _wide(tensor)
 
     def _matching(self, student: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors = self._tensors(student)
