@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from visviva.pipelines.posttrain import checkpoint
 from visviva.pipelines.posttrain.__main__ import main
 
-DAMPED = ["--optimizer.eps", "1e-3"]
+DAMPED = ["--optimizer.options", "eps", "1e-3"]
 """Adam divides by the gradient's size: with a tiny eps, rounding of gradients near zero would become a full step."""
 CONFIGS = Path(__file__).parents[2] / "visviva" / "configs" / "accelerate"
 

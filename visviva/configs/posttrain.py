@@ -154,19 +154,52 @@ class Lora(Section):
     """Regular expression of layer names; None takes the backbone's attention and feed-forward layers."""
 
 
-class Optimizer(Section):
-    """The optimizer of ``torch.optim`` and its learning-rate schedule."""
+Option = bool | int | float | str | list[float] | None
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+
+class ParameterGroup(Section):
+    """Parameters with settings of their own."""
+
+    pattern: str
+    """Regular expression that is searched for in the parameters' names; the first group that matches takes the parameter."""
+    lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate; None: that of the optimizer."""
+    options: dict[str, Option] = {}
+    """Hyper-parameters, such as ``weight_decay: 0``."""
+
+
+class Optimizer(Section):
+    """The optimizer (``visviva optim list`` describes them) and its learning-rate schedule."""
+
+    name: Literal[
+        "adamw",
+        "sgdm",
+        "spam",
+        "adabelief",
+        "exadam",
+        "adan",
+        "adamp",
+        "sgdp",
+        "lion",
+        "lion_k",
+        "sgd_sai",
+        "am_msgd",
+        "am_adamw",
+        "muon",
+        "root",
+        "namo",
+        "namo_d",
+        "fismo",
+    ] = "adamw"
     """Which one."""
     lr: float = Field(default=2e-4, gt=0)
     """Peak learning rate (LoRA 2e-4 as VADER; full weights 1e-6 to 1e-5 as PISA)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Moment decays; the first is SGD's momentum."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay (adamw), or L2."""
-    eps: float = Field(default=1e-8, gt=0)
-    """Denominator floor."""
+    """Weight decay, as the optimizer does it."""
+    options: dict[str, Option] = {}
+    """Further hyper-parameters by the optimizer's own names, such as ``betas: [0.9, 0.99]``, ``eps: 1e-8``."""
+    groups: list[ParameterGroup] = []
+    """Parameters with settings of their own; the others take the optimizer's."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape after the warm-up; linear and cosine end at 0 at ``max_steps``."""
     warmup: int = Field(default=0, ge=0)

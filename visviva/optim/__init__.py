@@ -20,7 +20,30 @@ from visviva.optim.spam import SPAM
 from visviva.optim.transform import Kept, Step, Transform
 from visviva.optim.weights import L2, Apply
 
+BY_NAME: dict[str, type[ChainOptimizer]] = {
+    "adamw": AdamW,
+    "sgdm": SGDM,
+    "spam": SPAM,
+    "adabelief": AdaBelief,
+    "exadam": EXAdam,
+    "adan": Adan,
+    "adamp": AdamP,
+    "sgdp": SGDP,
+    "lion": Lion,
+    "lion_k": LionK,
+    "sgd_sai": SGDSaI,
+    "am_msgd": AMMSGD,
+    "am_adamw": AMAdamW,
+    "muon": Muon,
+    "root": ROOT,
+    "namo": NAMO,
+    "namo_d": NAMOD,
+    "fismo": FISMO,
+}
+"""The optimizers by the names that recipes use."""
+
 __all__ = [
+    "BY_NAME",
     "AMMSGD",
     "FISMO",
     "L2",

@@ -238,6 +238,8 @@ class _Turn:
         function = None if stage.batched else self._flat(program, k)
         for i, s in enumerate(self.segments):
             if function is None:
+                if k == 0 and s.u is not None:
+                    s.u.copy_(self.gradients[i])
                 chains.run_batched(program, s, self.gradients[i], measured, self.scalars, self.t)
             else:
                 function(s.p, self.gradients[i], s.u, s.changed_g, list(s.state.values()), measured, self.scalars)

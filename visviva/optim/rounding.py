@@ -11,8 +11,8 @@ from visviva.errors import InputError
 def to_bfloat16(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Return float32 numbers rounded stochastically to bfloat16, ``E[round(x)] = x``; infinite and NaN stay.
 
-    A bfloat16 is the upper half of a float32: adding uniform random bits to the lower half and dropping it rounds away from zero
-    with probability (lower half) / 2^16.
+    A bfloat16 is the upper half of a float32: adding uniform random bits to the lower half and dropping it rounds away from
+    zero with probability (lower half) / 2^16.
 
     Args:
         values: float32.

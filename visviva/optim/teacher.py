@@ -6,8 +6,8 @@ a steadily drifting weight ``m / (1 - m)`` updates. Choose the decay from the pl
 of it): 0.9999 has a half-life of 6931 updates, so a 300-update run would end with a teacher that is 97 % initialisation.
 
 The averages are float32 (float64 for float64 students) whatever the student's dtype: in bfloat16 the step ``1 - m`` is below
-the resolution and the average would never move, unless it is rounded stochastically (``dtype=torch.bfloat16``: half the memory, and
-right on average). They are updated in place (addresses never change), by name, once per call;
+the resolution and the average would never move, unless it is rounded stochastically (``dtype=torch.bfloat16``: half the
+memory, and right on average). They are updated in place (addresses never change), by name, once per call;
 call `TeacherEMA.update` after the optimizer's step, not once per micro-batch of an accumulated gradient.
 Sharded students (FSDP2 ``DTensor``) are averaged shard by shard, which needs no communication.
 """
@@ -116,7 +116,7 @@ class MeanTeacher:
 
 
 def scaled_decay(decay: float, factor: float) -> float:
-    """Return the decay for a batch ``factor`` times as large, ``decay ** factor`` (EMA scaling rule, arXiv 2307.13813; secondary).
+    """Return the decay for a batch ``factor`` times as large, ``decay ** factor`` (arXiv 2307.13813; secondary).
 
     >>> round(scaled_decay(0.999, 2), 6)
     0.998001
@@ -134,8 +134,8 @@ class TeacherEMA:
             Otherwise frozen parameters are copied at each update, not averaged.
         buffers: ``"copy"`` (torch's and MoCo's custom), ``"average"`` (floating-point buffers such as batch statistics are
             averaged, integer ones copied) or ``"ignore"``. With ``trainable_only`` buffers are never held.
-        dtype: None takes float32 at least; ``torch.bfloat16`` keeps floating-point averages in bfloat16 with stochastic rounding,
-            its random bits depending on ``seed`` and the update's number alone (all ranks agree, resume is exact).
+        dtype: None takes float32 at least; ``torch.bfloat16`` keeps floating-point averages in bfloat16 with stochastic
+            rounding, its random bits depending on ``seed`` and the update's number alone (all ranks agree, resume is exact).
         seed: of the stochastic rounding.
         into: a network of the same structure that becomes the teacher itself: the averages live in its parameters, so it can
             be called at once (momentum encoders). It must be float32 or float64, apart from the student's memory.

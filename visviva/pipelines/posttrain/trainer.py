@@ -25,7 +25,7 @@ from visviva.models.backbones.wan import WanBackbone
 from visviva.models.probes import DIS
 from visviva.optim.teacher import Constant, Ramp, TeacherEMA
 from visviva.physics.gate import Gate
-from visviva.pipelines.posttrain import checkpoint, export, model, parallel
+from visviva.pipelines.posttrain import checkpoint, export, model, optimizer, parallel
 from visviva.pipelines.posttrain.batch import Batch, truth
 from visviva.pipelines.posttrain.cache import weights_hash
 from visviva.pipelines.posttrain.examples import Examples
@@ -39,12 +39,6 @@ from visviva.pipelines.posttrain.schedule import learning_rate
 from visviva.pipelines.posttrain.sft import Sft
 from visviva.pipelines.posttrain.validation import Validation
 from visviva.pipelines.posttrain.verifier import build, law_of
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay),
-    "adam": lambda p, s: torch.optim.Adam(p, lr=s.lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay),
-    "sgd": lambda p, s: torch.optim.SGD(p, lr=s.lr, momentum=s.betas[0], weight_decay=s.weight_decay),
-}
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,8 @@ class Trainer:
         model.make_trainable(self.backbone, recipe)
         self.model = parallel.wrap(self.accelerator, parallel.Denoiser(self.backbone.networks()))
         self.parameters: dict[str, Tensor] = dict(self.backbone.trainable())
-        self.optimizer = OPTIMIZERS[recipe.optimizer.name](list(self.parameters.values()), recipe.optimizer)
+        self.optimizer = optimizer.build(self.parameters, recipe.optimizer)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         ema = recipe.ema
         decay = Ramp(ema.decay) if ema.schedule == "ramp" else Constant(ema.decay)
         self.ema = None if ema.schedule == "none" else TeacherEMA(self.parameters, decay)
@@ -205,8 +200,8 @@ class Trainer:
         began = time.perf_counter()
         recipe = self.recipe
         rate = learning_rate(recipe.optimizer, update, recipe.max_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, peak in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = peak * rate / recipe.optimizer.lr
         self.optimizer.zero_grad(set_to_none=True)
         checked = self.base is not None and recipe.monitor.every > 0 and update % recipe.monitor.every == 0
         logs: list[dict[str, Tensor]] = []
