@@ -27,6 +27,7 @@ from visviva.configs.schema import load
 from visviva.configs.simulate import SimulateRecipe
 from visviva.data.dataset import ClipDataset
 from visviva.eval.comparison import Group, compare
+from visviva.eval.newtonbench import FIVE
 from visviva.eval.run import Run, merged, provenance, write_json
 from visviva.pipelines import generate, posttrain, simulate
 from visviva.pipelines.demo import measured
@@ -147,11 +148,31 @@ def write(given: argparse.Namespace, out: Path, base: Run, runs: dict[str, Run],
         "machine": {"platform": platform.platform(), "processor": platform.processor(), "threads": given.threads},
         "base": [row.to_json() for row in base.table()],
         "seconds": seconds,
-        "against": {c: {arm: [g.to_json() for g in groups] for arm, groups in arms.items()} for c, arms in against.items()},
+        "against": {c: {arm: [slim(g) for g in groups] for arm, groups in arms.items()} for c, arms in against.items()},
+        "clips": rows(base, runs),
         "train_fingerprint": ClipDataset(out / "train").fingerprint,
     }
     write_json(out / "results.json", content)
     (out / "results.md").write_text("\n\n".join(table(control, arms) for control, arms in against.items()) + "\n")
+
+
+def slim(group: Group) -> dict[str, Any]:
+    """Return what the tables show of one comparison; everything else follows from the clips' rows."""
+    metrics = {m: {"before": c.before.value, "after": c.after.value, "verdict": c.verdict} for m, c in group.metrics.items()}
+    gain = group.improvement
+    interval = {"value": gain.value, "low": gain.low, "high": gain.high}
+    return {"primitive": group.primitive, "split": group.split, "pairs": group.pairs, "improvement": interval, "metrics": metrics}
+
+
+def rows(base: Run, runs: dict[str, Run]) -> dict[str, Any]:
+    """Return every clip's penalised metrics, by run: the raw data of all tables."""
+    found: dict[str, list[Any]] = {}
+    for arm, run in {"base": base, **runs}.items():
+        for c in run.clips:
+            name = arm if c.seed is None else f"{arm}-{c.seed}"
+            values = [round(c.penalised[m].value, 5) for m in FIVE]
+            found.setdefault(name, []).append([c.scene, *values, round(c.lost, 3)])
+    return {"columns": ["scene", *FIVE, "lost"], "rows": found}
 
 
 def table(control: str, arms: dict[str, list[Group]]) -> str:
