@@ -7,7 +7,7 @@ from typing import Any
 
 from visviva.optim.moments import Ema, RmsDivide, SecondMoment
 from visviva.optim.optimizer import ChainOptimizer
-from visviva.optim.transform import Transform
+from visviva.optim.transform import Transform, choose
 from visviva.optim.weights import Apply
 
 
@@ -42,4 +42,5 @@ class AdamW(ChainOptimizer):
     def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
         """Return Ema, SecondMoment, RmsDivide, Apply."""
         b1, b2 = group["betas"]
+        choose("AdamW: eps_mode", group["eps_mode"], "after_bias", "before_bias", "inside_root", "clamp")
         return [Ema(b1), SecondMoment(b2), RmsDivide(group["eps"], group["eps_mode"]), Apply(group["weight_decay"])]

@@ -17,7 +17,7 @@ from torch import Tensor
 from visviva.optim.moments import NOT_NEGATIVE, POSITIVE, UNIT, SecondMoment
 from visviva.optim.optimizer import ChainOptimizer
 from visviva.optim.transform import Kept, Step, Transform, flag
-from visviva.optim.weights import L2, Apply
+from visviva.optim.weights import Apply
 
 
 def two_plane_beta(gg: Tensor, gd: Tensor, dd: Tensor, memory: Tensor, beta_max: Tensor) -> Tensor:
@@ -35,25 +35,27 @@ def two_plane_beta(gg: Tensor, gd: Tensor, dd: Tensor, memory: Tensor, beta_max:
 @dataclass(frozen=True)
 class AdaptiveEma(Transform):
     """``d <- ((beta_t + lam) d + (1 - beta_t) g) / (1 + lam)``, beta_t of `two_plane_beta` over all parameters together;
-    the first d is the gradient."""
+    the first d is the gradient, g holds the coupled weight decay."""
 
     measures: ClassVar = True
-    ranges: ClassVar = {"memory": NOT_NEGATIVE, "beta_max": UNIT}
+    ranges: ClassVar = {"memory": NOT_NEGATIVE, "beta_max": UNIT, "weight_decay": NOT_NEGATIVE}
     memory: float = 0.1
     beta_max: float = 0.9
+    weight_decay: float = 0.0
 
     def states(self) -> Mapping[str, Kept]:
         return {"exp_avg": Kept()}
 
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
-        return {"lam": self.memory, "beta_max": self.beta_max, "first": flag(t == 1)}
+        return {"lam": self.memory, "beta_max": self.beta_max, "first": flag(t == 1), "wd": self.weight_decay}
 
     def measure(self, x: Step) -> Tensor:
-        g, d = x.u, x.state["exp_avg"].to(x.u)
+        g, d = x.u + self.weight_decay * x.p, x.state["exp_avg"].to(x.u)
         return torch.stack([torch.dot(g, g), torch.dot(g, d), torch.dot(d, d)])
 
-    def __call__(self, x: Step, lam: Tensor, beta_max: Tensor, first: Tensor) -> None:  # type: ignore[override]
+    def __call__(self, x: Step, lam: Tensor, beta_max: Tensor, first: Tensor, wd: Tensor) -> None:  # type: ignore[override]
         assert x.measured is not None  # noqa: S101
+        x.g = x.u = x.u + wd * x.p
         gg, gd, dd = x.measured[0], x.measured[1], x.measured[2]
         beta = two_plane_beta(gg, gd, dd, lam.to(gg), beta_max)
         d = ((beta + lam) * x.state["exp_avg"] + (1 - beta) * x.u) / (1 + lam)
@@ -88,9 +90,8 @@ class AMMSGD(ChainOptimizer):
         super().__init__(params, defaults, **options)
 
     def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
-        """Return L2?, AdaptiveEma, Apply."""
-        decay: list[Transform] = [L2(group["weight_decay"])] if group["weight_decay"] else []
-        return [*decay, AdaptiveEma(group["memory"], group["beta_max"]), Apply()]
+        """Return AdaptiveEma, Apply."""
+        return [AdaptiveEma(group["memory"], group["beta_max"], group["weight_decay"]), Apply()]
 
 
 @dataclass(frozen=True)

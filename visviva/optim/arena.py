@@ -161,7 +161,7 @@ class Segment:
 
     def _take_weights(self) -> None:
         self.moved = not isinstance(self.parameters[0], DTensor)  # the sharding engine keeps pointers into its storage
-        self.views = [self.p[piece].view(local(p).shape) for p, piece in self._pairs()]
+        self.views = [_own(self.p[piece]).view(local(p).shape) for p, piece in self._pairs()]
         torch._foreach_copy_(self.views, [local(p.detach()) for p in self.parameters])
         if self.moved:
             for parameter, view in zip(self.parameters, self.views, strict=True):
@@ -211,6 +211,10 @@ class Segment:
             return _distributed(self.state[name], piece, parameter)
         return self.state[name][piece].view(parameter.shape)
 
+    def filled(self) -> list[Bucket]:
+        """Return the buckets whose parameters hold any numbers."""
+        return [b for b in self.buckets if b.members[0].numel()]
+
     def fresh(self) -> bool:
         """Return whether the parameters still lie where the segment put them."""
         if not self.moved and not self.direct:
@@ -241,6 +245,11 @@ class Segment:
         for parameter, view in zip(self.parameters, self.g_views, strict=True):
             if self.moved:
                 parameter.grad = view
+
+
+def _own(piece: Tensor) -> Tensor:
+    """Return the same memory as a storage of its own: who saves a model takes parameters of one storage for tied weights."""
+    return torch.from_dlpack(piece) if piece.numel() else piece.new_empty(0)
 
 
 def _fill(view: Tensor, value: Any, name: str) -> None:

@@ -87,9 +87,10 @@ def kept(transforms: Sequence[Transform]) -> dict[str, Kept]:
 
 def numbers(transforms: Sequence[Transform], t: Any, lr: Any) -> list[list[tuple[str, Any]]]:
     """Return the scalars of every transform, names sorted, for step ``t`` (from 1)."""
+    restarted = t
     for transform in transforms:
-        t = transform.clock(t)
-    return [sorted(transform.scalars(t, lr).items()) for transform in transforms]
+        restarted = transform.clock(restarted)
+    return [sorted(transform.scalars(restarted if transform.restarts else t, lr).items()) for transform in transforms]
 
 
 Program = tuple[tuple[Transform, tuple[tuple[str, int], ...]], ...]
@@ -107,8 +108,9 @@ def program(stage: Stage, values: Sequence[Sequence[tuple[str, Any]]]) -> Progra
 
 def run(program: Program, x: Step, scalars: Tensor) -> None:
     """Run transforms in turn."""
+    values = scalars.unbind()  # entries of the list are fixed places to the compiler, indices of the tensor are not
     for transform, places in program:
-        transform(x, **{name: scalars[i] for name, i in places})
+        transform(x, **{name: values[i] for name, i in places})
 
 
 def flat_function(
@@ -132,7 +134,7 @@ def flat_function(
         for name, buffer in zip(names, states, strict=True):
             if x.state[name] is not before[name]:
                 buffer.copy_(x.state[name])
-        if g_out is not None and x.g is not gradient:
+        if g_out is not None and (first or x.g is not gradient):
             g_out.copy_(x.g)
         if u is not None and not last:
             u.copy_(x.u)
@@ -163,7 +165,7 @@ def run_batched(
     program: Program, segment: Segment, g: Tensor, measured: Tensor | None, scalars: Tensor, t: float | None
 ) -> None:
     """Run a batched stage on each bucket of a segment."""
-    for bucket in segment.buckets:
+    for bucket in segment.filled():
         x = batched_step(bucket, segment, g, scalars, t)
         x.measured = measured
         before = dataclasses.replace(x, state=dict(x.state))

@@ -45,6 +45,7 @@ class SpikeClip(Transform):
     """
 
     place: ClassVar = "gradient"
+    restarts: ClassVar = False
     ranges: ClassVar = {"theta": POSITIVE}
     theta: float = 5000.0
     wait: int = 20
@@ -71,6 +72,7 @@ class MomentumReset(Transform):
     """
 
     place: ClassVar = "gradient"
+    restarts: ClassVar = False
     period: int = 500
     restart_count: bool = False
 
@@ -94,6 +96,7 @@ class WarmupAfterReset(Transform):
     """Scale the update by ``s = 1 - 0.99 (1 + cos(pi j / (warmup + 1))) / 2``, j steps after a reset (SPAM); s = 1 before the
     first reset and from ``j = warmup`` on."""
 
+    restarts: ClassVar = False
     period: int = 500
     warmup: int = 150
 

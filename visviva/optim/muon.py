@@ -19,12 +19,12 @@ from visviva.errors import InputError
 from visviva.optim.moments import Ema, HeavyBall, Nesterov, RmsDivide, SecondMoment
 from visviva.optim.newton_schulz import SCHEDULES, orthogonalize
 from visviva.optim.optimizer import ChainOptimizer
-from visviva.optim.transform import Step, Transform
+from visviva.optim.transform import Step, Transform, choose
 from visviva.optim.weights import Apply
 
 NOT_HIDDEN = re.compile(
     r"(^|[._])(emb\w*|\w*embed\w*|\w*embedding\w*|patch\w*|pos\w*|wte|wpe|shared|tok\w*|time\w*|text_proj\w*|caption_proj\w*"
-    r"|context_refiner|ada\w*|modulation|scale_shift_table|norm\w*|proj_out|head|lm_head|classifier|final\w*|logit\w*)([._]|$)"
+    r"|context_refiner|ada(?!pter)\w*|modulation|scale_shift_table|norm\w*|proj_out|head|lm_head|classifier|final\w*|logit\w*)([._]|$)"
 )
 """Names of what is no hidden matrix in (diffusion) transformers: embedders, modulation, norms, first and last projections."""
 
@@ -188,5 +188,6 @@ class Muon(MatrixOptimizer):
 
     def matrix_chain(self, group: Mapping[str, Any], blocks: int) -> list[Transform]:
         """Return Ema, Nesterov?, Orthogonalize, Apply."""
-        polar = Orthogonalize(group["schedule"], group["scale"], blocks)
+        scale = choose("Muon: scale", group["scale"], "none", "original", "rms", "spectral")
+        polar = Orthogonalize(group["schedule"], scale, blocks)
         return [*momentum(group), polar, Apply(group["weight_decay"])]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visviva.optim.moments import POSITIVE, UNIT
 from visviva.optim.muon import MatrixOptimizer, Orthogonalize, known_schedule, momentum, shape_scale
-from visviva.optim.transform import Kept, Step, Transform
+from visviva.optim.transform import Kept, Step, Transform, choose
 from visviva.optim.weights import Apply
 
 Axis = Literal["column", "row"]
@@ -119,6 +119,7 @@ class NAMO(MatrixOptimizer):
 
     def matrix_chain(self, group: Mapping[str, Any], blocks: int) -> list[Transform]:
         """Return Ema, Nesterov?, NormMoment, Orthogonalize, NoiseAdaptiveScale, Apply(absolute)."""
+        choose(f"{type(self).__name__}: axis", group["axis"], "tensor", "column", "row")
         moment = NormMoment(group["mu2"], group["eps"], group["axis"], group["clamp"])
         scale = NoiseAdaptiveScale(group["momentum"], group["mu2"], group["weight_decay"], group["guards"])
         polar = Orthogonalize(group["schedule"], "none", blocks)

@@ -84,24 +84,33 @@ class ChainOptimizer(torch.optim.Optimizer):
         """Add a group of parameters; its hyper-parameters are checked."""
         given = param_group["params"]
         param_group = {**param_group, "params": [given] if isinstance(given, Tensor) else list(given)}
+        if not param_group["params"]:
+            raise InputError(f"{type(self).__name__}: group {len(self.param_groups)} holds no parameters; leave it out")
         _refuse_twice(param_group["params"], self.param_groups)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        check(
-            f"{type(self).__name__}: lr",
-            group["lr"] if not isinstance(group["lr"], Tensor) else float(group["lr"]),
-            0.0,
-            torch.inf,
-        )
+        _check_rate(self, group["lr"] if not isinstance(group["lr"], Tensor) else float(group["lr"]))
         for name, parameter in named(group):
             if parameter.is_complex():
                 raise InputError(f"parameter {name} is complex; train its real view (torch.view_as_real)")
-            chains.kept(self.chain(group, self.route(group, name, parameter)))
+            self._check_chain(self.chain(group, self.route(group, name, parameter)))
         self._present = None
+
+    def _check_chain(self, chain: tuple[Transform, ...]) -> None:
+        chains.kept(chain)
+        branching = [type(t).__name__ for t in chain if not t.capturable]
+        if self.capturable and branching:
+            raise InputError(f"{type(self).__name__}: {branching[0]} cannot be captured in a CUDA graph; leave out capturable=True")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; it lays its parameters out anew."""
+        torch_own = super().__getstate__()
+        own = ("extra", "compile", "adopt", "capturable", "state_dtype", "split")
+        return {**torch_own, **{name: value for name, value in vars(self).items() if name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._present = None
+        self._segments, self._present = {}, None
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a state; by parameter names where both sides have them, by position otherwise. Dtypes are kept as saved.
@@ -123,8 +132,14 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def _refuse_foreign(self, saved: Mapping[str, Any]) -> None:
         for group, new in zip(self.param_groups, saved["param_groups"], strict=True):
+            missing = [name for name in self.defaults if name not in new]
+            if missing:
+                raise InputError(
+                    f"the saved state has no {missing[0]!r}, which {type(self).__name__} needs; it is of another optimizer"
+                )
+            merged = {**new, "params": group["params"]}
             for (name, parameter), i in zip(named(group), new["params"], strict=True):
-                known = {"step", *chains.kept(self.chain(group, self.route(group, name, parameter)))}
+                known = {"step", *chains.kept(self.chain(merged, self.route(merged, name, parameter)))}
                 entries = set(saved["state"].get(i, known))
                 if entries != known:
                     raise InputError(
@@ -152,8 +167,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._plan()
-        turns = [_Turn(self, key, segments) for key, segments in self._segments.items()]
+        turns = self._turns()
         for k in range(max((len(turn.stages) for turn in turns), default=0)):
             here = [turn for turn in turns if k < len(turn.stages)]
             sums = _measured(here, k)
@@ -162,6 +176,15 @@ class ChainOptimizer(torch.optim.Optimizer):
         for turn in turns:
             turn.close()
         return loss
+
+    def _turns(self) -> list[_Turn]:
+        self._plan()
+        turns = [_Turn(self, key, segments) for key, segments in self._segments.items()]
+        if all(turn.fits for turn in turns):
+            return turns
+        self._present = None  # a group's new numbers ask for other states or stages
+        self._plan()
+        return [_Turn(self, key, segments) for key, segments in self._segments.items()]
 
     def _plan(self) -> None:
         """Lay the parameters that have gradients out in segments, unless they already are."""
@@ -220,8 +243,13 @@ class _Turn:
     def __init__(self, optimizer: ChainOptimizer, key: Any, segments: list[Segment]) -> None:
         number, kind, *_ = key
         group = optimizer.param_groups[number]
+        _check_rate(optimizer, group["lr"])
         self.segments, first = segments, segments[0]
-        self.stages = chains.stages(optimizer.chain(group, kind))
+        chain = optimizer.chain(group, kind)
+        self.stages = chains.stages(chain)
+        changes = any(t.place == "gradient" for t in chain)
+        kept = first.kept == chains.kept(chain)
+        self.fits = kept and (len(self.stages) == 1 or (first.u is not None and (not changes or first.changed_g is not None)))
         self.t = None if optimizer.capturable else float(first.t + 1)
         t: Any = first.step.double() + 1 if optimizer.capturable else self.t
         transforms = [transform for stage in self.stages for transform in stage.transforms]
@@ -253,18 +281,18 @@ class _Turn:
         build = chains.compiled if self.compiled else chains.flat_function
         return build(program, names, moments, first, last)
 
-    def measure(self, k: int) -> Tensor:
+    def measure(self, k: int) -> Tensor | None:
         """Return what stage ``k`` measures, over this turn's parameters (all processes' shards)."""
         stage = self.stages[k]
         transform, parts = stage.transforms[0], []
         for i, s in enumerate(self.segments):
             g = self.gradients[i]
             if stage.batched:
-                parts += [transform.measure(chains.batched_step(b, s, g, self.scalars, self.t)) for b in s.buckets]
+                parts += [transform.measure(chains.batched_step(b, s, g, self.scalars, self.t)) for b in s.filled()]
             else:
                 part = transform.measure(chains.flat_step(s, g, k == 0, self.scalars))
                 parts.append(_over_processes(part, s.parameters[0]) if s.sharded else part)
-        return _combined(transform, parts)
+        return _combined(transform, parts) if parts else None
 
     def close(self) -> None:
         """Write back what was copied, and count the step."""
@@ -279,8 +307,9 @@ class _Turn:
 def _measured(turns: Sequence[_Turn], k: int) -> dict[type[Transform], Tensor]:
     found: dict[type[Transform], list[Tensor]] = {}
     for turn in turns:
-        if turn.stages[k].measures:
-            found.setdefault(type(turn.stages[k].transforms[0]), []).append(turn.measure(k))
+        part = turn.measure(k) if turn.stages[k].measures else None
+        if part is not None:
+            found.setdefault(type(turn.stages[k].transforms[0]), []).append(part)
     return {kind: _combined(kind, parts) for kind, parts in found.items()}
 
 
@@ -294,6 +323,11 @@ def _over_processes(part: Tensor, like: Any) -> Tensor:
         if placement.is_shard():
             torch.distributed.all_reduce(part, group=like.device_mesh.get_group(dimension))
     return part
+
+
+def _check_rate(optimizer: ChainOptimizer, lr: Any) -> None:
+    if not isinstance(lr, Tensor):
+        check(f"{type(optimizer).__name__}: lr", lr, 0.0, torch.inf)
 
 
 def _vector(values: Sequence[Any], device: torch.device, capturable: bool) -> Tensor:

@@ -75,6 +75,7 @@ class Transform:
         batched: sees ``[k, rows, columns]`` instead of flat vectors.
         measures: `measure` is called first; its results, summed (or ``combine = "max"``) over all parameters, are in
             ``Step.measured``.
+        restarts: sees the step count that a reset restarts (`clock`); False: the number of steps done, whatever was reset.
         capturable: works with a step count that is a device tensor (CUDA graphs).
         ranges: allowed values by field, ``(low, high)``, low included, high excluded (infinity included).
     """
@@ -83,6 +84,7 @@ class Transform:
     batched: ClassVar[bool] = False
     measures: ClassVar[bool] = False
     combine: ClassVar[Literal["sum", "max"]] = "sum"
+    restarts: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
@@ -123,6 +125,13 @@ class Transform:
 def flag(condition: Any) -> Any:
     """Return 1 or 0, in double precision also where the condition is a tensor."""
     return condition.double() if isinstance(condition, Tensor) else float(condition)
+
+
+def choose(name: str, value: Any, *allowed: str) -> Any:
+    """Return ``value``, or raise an `InputError` where it is none of the allowed words."""
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
+    return value
 
 
 def check(name: str, value: Any, low: float, high: float) -> None:
