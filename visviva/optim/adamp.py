@@ -23,6 +23,7 @@ class ProjectRadial(Transform):
     Matrices and convolutions only. Per row (output unit), else for the whole tensor: if the largest ``|cos(g, p)|`` over rows is
     below ``delta / sqrt(width)``, ``u <- u - n <n, u>`` with ``n = p / (|p| + eps)``, and decay is multiplied by ``wd_ratio``.
     The decay ``p <- p (1 - lr wd rho / decay_divisor)`` is done here. Both outcomes are computed; nothing waits for the device.
+    ``keeps``: a state that the projected update is stored in as well.
     """
 
     batched: ClassVar = True
@@ -32,6 +33,10 @@ class ProjectRadial(Transform):
     eps: float = 1e-8
     weight_decay: float = 0.0
     decay_divisor: float = 1.0
+    keeps: str = ""
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.keeps,) if self.keeps else ()
 
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
         decay = lr * self.weight_decay / self.decay_divisor
@@ -44,6 +49,8 @@ class ProjectRadial(Transform):
             by_tensor = self._passes(x, delta, eps, (-2, -1)) & ~by_row
             radial = torch.where(by_row, _radial(x, eps, (-1,)), torch.where(by_tensor, _radial(x, eps, (-2, -1)), 0.0))
             x.u = x.u - x.p * radial
+            if self.keeps:
+                x.state[self.keeps] = x.u
             factor = torch.where(by_row | by_tensor, reduced, full)
         if self.weight_decay:
             x.p = x.p * factor
@@ -108,6 +115,14 @@ class AdamP(ChainOptimizer):
 class SGDP(ChainOptimizer):
     """SGD with momentum, projected as `AdamP` is; decay ``p <- p (1 - lr wd rho / (1 - momentum))``.
 
+    Args:
+        params: parameters, named parameters or groups.
+        lr, momentum, dampening, weight_decay, nesterov: as in `visviva.optim.SGDM`; dampening acts on the first step too.
+        eps, delta, wd_ratio: of `ProjectRadial`.
+        project_momentum: project the momentum itself, as the authors' code does (without Nesterov, where the update is the
+            buffer); False is the paper's algorithm and pytorch_optimizer's, which project the update only.
+        options: of `ChainOptimizer`.
+
     Example::
 
         optimizer = SGDP(model.parameters(), lr=0.1, weight_decay=1e-5)
@@ -124,14 +139,17 @@ class SGDP(ChainOptimizer):
         eps: float = 1e-8,
         delta: float = 0.1,
         wd_ratio: float = 0.1,
+        project_momentum: bool = True,
         **options: Any,
     ) -> None:
         defaults = dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov)
-        super().__init__(params, defaults | dict(eps=eps, delta=delta, wd_ratio=wd_ratio), **options)
+        own = dict(eps=eps, delta=delta, wd_ratio=wd_ratio, project_momentum=project_momentum)
+        super().__init__(params, defaults | own, **options)
 
     def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
         """Return HeavyBall, ProjectRadial, Apply."""
         mu = group["momentum"]
-        project = ProjectRadial(group["delta"], group["wd_ratio"], group["eps"], group["weight_decay"], 1 - mu)
+        keeps = "momentum_buffer" if group["project_momentum"] and not group["nesterov"] else ""
+        project = ProjectRadial(group["delta"], group["wd_ratio"], group["eps"], group["weight_decay"], 1 - mu, keeps)
         ball = HeavyBall(mu, group["dampening"], group["nesterov"], dampen_first=True)
         return [ball, project, Apply()]
