@@ -12,7 +12,7 @@ from torch import Tensor
 
 from visviva.optim.moments import POSITIVE, UNIT, Ema, RmsDivide, SecondMoment
 from visviva.optim.optimizer import ChainOptimizer
-from visviva.optim.transform import Step, Transform, flag
+from visviva.optim.transform import Step, Transform, choose, flag
 from visviva.optim.weights import L2, Apply
 
 
@@ -35,14 +35,14 @@ class Rectify(Transform):
         power = self.beta**t
         longest = 2 / (1 - self.beta) - 1
         n = longest - 2 * t * power / (1 - power)
-        ratio = (1 - power) * (n - 4) * (n - 2) * longest / ((longest - 4) * (longest - 2) * n)
-        old = n >= 5
+        old = longest >= 5 and n >= 5
+        ratio = (1 - power) * (n - 4) * (n - 2) * longest / ((longest - 4) * (longest - 2) * n) if longest >= 5 else 1.0
         factor = torch.where(old, ratio, 1.0).sqrt() if isinstance(ratio, Tensor) else math.sqrt(ratio if old else 1.0)
         return {"eps": self.eps, "factor": factor, "old": flag(old)}
 
     def __call__(self, x: Step, eps: Tensor, factor: Tensor, old: Tensor) -> None:  # type: ignore[override]
         denominator = torch.where(old > 0, x.state["exp_avg_sq"].sqrt() + eps, 1.0)
-        x.u = factor * (x.u / x.notes["m_correction"]) / denominator
+        x.u = factor * (x.u * x.notes["m_debias"]) / denominator
 
 
 class AdaBelief(ChainOptimizer):
@@ -82,6 +82,8 @@ class AdaBelief(ChainOptimizer):
     def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
         """Return L2?, Ema, SecondMoment(surprise), RmsDivide or Rectify, Apply."""
         (b1, b2), eps, coupled = group["betas"], group["eps"], group["decay"] == "coupled"
+        choose("AdaBelief: eps_mode", group["eps_mode"], "accumulate", "add_once")
+        choose("AdaBelief: decay", group["decay"], "decoupled", "fixed", "coupled")
         second = SecondMoment(b2, "surprise", eps if group["eps_mode"] == "accumulate" else 0.0)
         divide = Rectify(b2, eps) if group["rectify"] else RmsDivide(eps)
         decay: Any = "fixed" if group["decay"] == "fixed" else "pre"

@@ -35,8 +35,8 @@ class NesterovMoments(Transform):
 
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
         betas = {"b1": self.beta1, "b2": self.beta2, "b3": self.beta3}
-        corrections = {f"c{i}": 1 - b**t for i, b in enumerate(betas.values(), 1)}
-        return {**betas, **corrections, "eps": self.eps, "later": flag(t > 1)}
+        debias = {"c1": 1 / (1 - self.beta1**t), "c2": 1 / (1 - self.beta2**t), "c3": (1 - self.beta3**t) ** -0.5}
+        return {**betas, **debias, "eps": self.eps, "later": flag(t > 1)}
 
     def __call__(self, x: Step, **s: Tensor) -> None:
         delta = s["later"] * (x.g - x.state["previous_grad"])
@@ -45,7 +45,7 @@ class NesterovMoments(Transform):
         d = x.state["exp_avg_diff"] = s["b2"] * x.state["exp_avg_diff"] + (1 - s["b2"]) * delta
         n = x.state["exp_avg_sq"] = s["b3"] * x.state["exp_avg_sq"] + (1 - s["b3"]) * (ahead * ahead)
         x.state["previous_grad"] = x.g
-        x.u = (m / s["c1"] + s["b2"] * d / s["c2"]) / (n.sqrt() / s["c3"].sqrt() + s["eps"])
+        x.u = (m * s["c1"] + s["b2"] * s["c2"] * d) / (n.sqrt() * s["c3"] + s["eps"])
 
 
 class Adan(ChainOptimizer):

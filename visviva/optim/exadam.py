@@ -35,11 +35,11 @@ class CrossDebias(Transform):
 
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
         p1, p2 = self.beta1**t, self.beta2**t
-        return {"p1": p1, "p2": p2, "c1": 1 - p1, "c2": 1 - p2, "eps": self.eps}
+        return {"p1": p1, "p2": p2, "c1": 1 / (1 - p1), "c2": 1 / (1 - p2), "eps": self.eps}
 
     def __call__(self, x: Step, p1: Tensor, p2: Tensor, c1: Tensor, c2: Tensor, eps: Tensor) -> None:  # type: ignore[override]
         m, v = x.state["exp_avg"], x.state["exp_avg_sq"]
-        top, bottom = (m + x.g if self.acceleration else m) / c1, v / c2
+        top, bottom = (m + x.g if self.acceleration else m) * c1, v * c2
         if self.cross:
             top = top * (1 + v / (v + eps) * p2)
             bottom = bottom * (1 + m * m / (m * m + eps) * p1)

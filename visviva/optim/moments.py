@@ -19,8 +19,8 @@ NOT_NEGATIVE = (0.0, float("inf"))
 class Ema(Transform):
     """``m <- beta m + (1 - beta) u``; the update becomes m.
 
-    ``copy_first``: the first m is the first gradient (SGD-SaI) instead of ``(1 - beta)`` of it. Leaves the bias correction
-    ``1 - beta^t`` as note ``m_correction`` (1 with ``copy_first``).
+    ``copy_first``: the first m is the first gradient (SGD-SaI) instead of ``(1 - beta)`` of it. Leaves ``1 / (1 - beta^t)``, the
+    factor that removes the bias, as note ``m_debias`` (1 with ``copy_first``).
     """
 
     ranges: ClassVar = {"beta": UNIT}
@@ -33,11 +33,11 @@ class Ema(Transform):
 
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
         keep = self.beta * flag(t > 1) if self.copy_first else self.beta
-        return {"keep": keep, "take": 1 - keep, "correction": 1.0 if self.copy_first else 1 - self.beta**t}
+        return {"keep": keep, "take": 1 - keep, "debias": 1.0 if self.copy_first else 1 / (1 - self.beta**t)}
 
-    def __call__(self, x: Step, keep: Tensor, take: Tensor, correction: Tensor) -> None:  # type: ignore[override]
+    def __call__(self, x: Step, keep: Tensor, take: Tensor, debias: Tensor) -> None:  # type: ignore[override]
         x.u = x.state[self.name] = keep * x.state[self.name] + take * x.u
-        x.notes["m_correction"] = correction
+        x.notes["m_debias"] = debias
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class Nesterov(Transform):
 class SecondMoment(Transform):
     """``v <- beta v + (1 - beta) s^2`` with s the gradient, or its surprise ``g - m`` (AdaBelief).
 
-    ``eps_in_state`` is added to v at every step (AdaBelief's code). Leaves ``v_correction = 1 - beta^t``.
+    ``eps_in_state`` is added to v at every step (AdaBelief's code). Leaves ``v_debias = 1 / (1 - beta^t)`` and its
+    root as ``root_debias``.
     """
 
     ranges: ClassVar = {"beta": UNIT, "eps_in_state": NOT_NEGATIVE}
@@ -102,20 +103,23 @@ class SecondMoment(Transform):
         return ("exp_avg",) if self.of == "surprise" else ()
 
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
-        return {"keep": self.beta, "take": 1 - self.beta, "correction": 1 - self.beta**t, "eps": self.eps_in_state}
+        debias = 1 / (1 - self.beta**t)
+        return {"keep": self.beta, "take": 1 - self.beta, "debias": debias, "root": debias**0.5, "eps": self.eps_in_state}
 
-    def __call__(self, x: Step, keep: Tensor, take: Tensor, correction: Tensor, eps: Tensor) -> None:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self, x: Step, keep: Tensor, take: Tensor, debias: Tensor, root: Tensor, eps: Tensor
+    ) -> None:
         s = x.g - x.state["exp_avg"] if self.of == "surprise" else x.g
         v = keep * x.state["exp_avg_sq"] + take * (s * s)
         x.state["exp_avg_sq"] = v + eps if self.of == "surprise" else v
-        x.notes["v_correction"] = correction
+        x.notes.update(v_debias=debias, root_debias=root)
 
 
 @dataclass(frozen=True)
 class RmsDivide(Transform):
-    """``u <- (u / m_correction) / denominator`` with the corrections that `Ema` and `SecondMoment` left.
+    """``u <- m_debias u / denominator`` with the factors that `Ema` and `SecondMoment` left.
 
-    ``eps_mode``: ``after_bias`` ``sqrt(v)/sqrt(c) + eps`` (torch), ``before_bias`` ``(sqrt(v) + eps)/sqrt(c)`` (SPAM's code),
+    ``eps_mode``: ``after_bias`` ``sqrt(v)/sqrt(c) + eps`` (torch; ``c = 1 - beta^t``), ``before_bias`` ``(sqrt(v) + eps)/sqrt(c)`` (SPAM's code),
     ``inside_root`` ``sqrt(v/c + eps)`` (optax's eps_root), ``clamp`` ``max(sqrt(v)/sqrt(c), eps)`` (heavyball).
     """
 
@@ -130,14 +134,14 @@ class RmsDivide(Transform):
         return {"eps": self.eps}
 
     def __call__(self, x: Step, eps: Tensor) -> None:  # type: ignore[override]
-        v, correction = x.state["exp_avg_sq"], x.notes["v_correction"]
+        v, debias, root = x.state["exp_avg_sq"], x.notes["v_debias"], x.notes["root_debias"]
         if self.eps_mode == "after_bias":
-            denominator = v.sqrt() / correction.sqrt() + eps
+            denominator = v.sqrt() * root + eps
         elif self.eps_mode == "before_bias":
-            denominator = (v.sqrt() + eps) / correction.sqrt()
+            denominator = (v.sqrt() + eps) * root
         elif self.eps_mode == "inside_root":
-            denominator = (v / correction + eps).sqrt()
+            denominator = (v * debias + eps).sqrt()
         else:
-            denominator = (v / correction).sqrt().clamp_min(eps)
-        x.u = x.u / x.notes["m_correction"] / denominator
+            denominator = (v * debias).sqrt().clamp_min(eps)
+        x.u = x.u * x.notes["m_debias"] / denominator
         x.notes["denominator"] = denominator
