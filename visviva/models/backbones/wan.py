@@ -7,11 +7,9 @@ Source: Wan, arXiv 2503.20314, and the classes of diffusers.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,9 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from visviva.errors import InputError
 from visviva.models.backbones import flow_matching
+from visviva.models.backbones.checkpoint import quiet, read_pipeline
 from visviva.models.backbones.condition import Condition
 
-TINY = Path(__file__).parents[1] / "weights" / "tiny-wan"
-PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
 LORA_TARGETS = r"blocks\.\d+\.(attn1|attn2)\.(to_q|to_k|to_v|to_out\.0)|blocks\.\d+\.ffn\.net\.(0\.proj|2)"
 
 
@@ -66,23 +63,17 @@ class WanBackbone:
     ) -> WanBackbone:
         """Load a diffusers Wan pipeline: ``"tiny"`` (shipped), a local folder, or a hub id. Only safetensors are read.
 
+        Weights that do not fit their config are refused (`visviva.models.backbones.checkpoint`).
         The VAE is always kept in float32, because second differences of frames amplify rounding.
         """
-        folder = TINY if str(path) == "tiny" else Path(path)
-        with _quiet():
-            import diffusers
-
-            name = _pipeline_class(folder, str(path))
-            vae = _load_part(diffusers.AutoencoderKLWan, folder, str(path), subfolder="vae", dtype=torch.float32)
-            pipeline = _load_part(getattr(diffusers, name), folder, str(path), dtype=dtype, vae=vae)
-        return cls(pipeline.to(device))
+        return cls(read_pipeline(path, dtype).to(device))
 
     def save(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write the whole pipeline in diffusers format (safetensors), atomically; ``dtype`` casts a copy of the weights."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
-        with _quiet():
+        with quiet():
             self.pipeline.save_pretrained(temporary, safe_serialization=True)
         if dtype is not None:
             _cast_files(temporary, dtype)
@@ -354,25 +345,6 @@ class WanBackbone:
                     yield f"{name}.{key}", parameter
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' loading bars, and without their remarks on optional packages that no part of this family uses."""
-    from diffusers.utils import logging as theirs
-    from transformers.utils import logging as others
-
-    levels = [(lib, lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in (theirs, others)]
-    try:
-        for lib, _, _ in levels:
-            lib.set_verbosity_error()
-            lib.disable_progress_bar()
-        yield
-    finally:
-        for lib, level, bar in levels:
-            lib.set_verbosity(level)
-            if bar:
-                lib.enable_progress_bar()
-
-
 def _family(backbone: WanBackbone) -> tuple[str, bool]:
     config = backbone.transformer.config
     if backbone.expand_timesteps:
@@ -382,33 +354,6 @@ def _family(backbone: WanBackbone) -> tuple[str, bool]:
     if config.in_channels != config.out_channels:
         return "wan2.2-i2v", True
     return ("wan2.2-t2v" if backbone.transformer_2 is not None else "wan2.1-t2v"), False
-
-
-def _pipeline_class(folder: Path, given: str) -> str:
-    """Return the pipeline class named in model_index.json; refuse other families in one sentence."""
-    import diffusers
-
-    if folder.is_dir():
-        index = folder / "model_index.json"
-        if not index.is_file():
-            raise InputError(f"{given}: no model_index.json; expected a diffusers pipeline folder")
-        name = json.loads(index.read_text()).get("_class_name", "")
-    else:
-        try:
-            name = diffusers.DiffusionPipeline.load_config(given).get("_class_name", "")
-        except (OSError, ValueError) as error:
-            raise InputError(f"model {given!r} is neither a local folder nor reachable on the hub ({error})") from error
-    if name not in PIPELINES:
-        raise InputError(f"{given}: a {name or 'checkpoint without a class'}; this adapter loads {' or '.join(PIPELINES)}")
-    return name
-
-
-def _load_part(part: Any, folder: Path, given: str, **options: Any) -> Any:
-    source = str(folder) if folder.is_dir() else given
-    try:
-        return part.from_pretrained(source, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{given}: could not be loaded as {part.__name__}: {error}") from error
 
 
 def decode_unclamped(vae: Any, latents: Tensor, checkpoint: bool = False) -> Tensor:
