@@ -5,6 +5,7 @@ import torch
 
 from visviva.errors import InputError
 from visviva.physics import MassConservation, Measurement, MotionFloor, ReferenceFlow
+from visviva.physics.laws.motion_floor import CAP
 
 FPS = torch.tensor([30.0])
 
@@ -28,7 +29,17 @@ def test_a_relative_floor_is_a_fraction_of_the_reference(speed, value):
 
 
 def test_one_frame_of_wild_flow_does_not_pay_for_standing_still():
-    assert float(MotionFloor(least=0.5)(moving([50.0, 0.0, 0.0, 0.0])).value) == pytest.approx(0.5, abs=1e-5)
+    assert float(MotionFloor(least=0.5)(moving([50.0, 0.0, 0.0, 0.0])).value) == pytest.approx(1 - CAP / 4, abs=1e-5)
+
+
+def test_an_object_seen_in_every_other_frame_stays_below_every_floor():
+    assert float(MotionFloor(least=0.5)(moving([50.0, 0.0, 50.0, 0.0])).value) == pytest.approx(1 - CAP / 2, abs=1e-5)
+
+
+def test_a_free_fall_from_rest_passes_a_floor_at_its_own_mean_speed():
+    fall = [0.5, 1.5, 2.5, 3.5]
+    floor = 0.8 * sum(fall) / len(fall)
+    assert float(MotionFloor(least=floor)(moving(fall)).value) == 0.0
 
 
 def test_a_lost_object_stands_still_and_the_background_does_not_count():

@@ -151,3 +151,15 @@ def test_a_gate_enters_the_reward_and_not_the_loss(drawn):
     assert bool((gated.diagnostics["disagreement"] > 0.5).all())
     assert bool((gated.reward < 0.5 * plain.reward).all())
     assert torch.allclose(gated.log_reward, -gated.loss - gated.doubt)
+
+
+def test_what_cannot_be_measured_earns_no_reward(drawn):
+    verifier = Verifier(Oracle(flow=drawn.flow, masks=drawn.masks), KINEMATIC)
+    blinking = drawn.masks.clone()
+    blinking[:, 1::2] = 0
+    seen = verifier.score(drawn.frames, FPS)
+    unseen = Verifier(Oracle(flow=drawn.flow, masks=blinking), KINEMATIC).score(drawn.frames, FPS)
+    assert not bool(unseen.residuals["constant_acceleration"].valid.any())
+    assert torch.equal(seen.unmeasured, torch.zeros(len(FPS)))
+    assert torch.equal(unseen.unmeasured, torch.ones(len(FPS)))
+    assert bool((unseen.log_reward < seen.log_reward - 10).all())

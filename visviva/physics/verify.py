@@ -18,6 +18,9 @@ from visviva.physics.gate import Gate
 from visviva.physics.laws.law import Law, Residual
 from visviva.physics.measurement import Measurement, Probe, check_frames
 
+UNMEASURED = 20.0
+"""What a law that could not be measured takes off the log of the reward: no evidence, no reward."""
+
 BROUGHT = frozenset({"masks", "contact", "reference"})
 
 
@@ -43,12 +46,15 @@ class Verdict:
         residuals: by law name, unweighted.
         diagnostics: by name, each (B,), detached: see `Verifier.diagnose`.
         doubt: what the gate takes off the log of the reward, shape (B,); zeros without a gate.
+        unmeasured: how many of the weighted laws that a frozen clip satisfies could not be measured, shape (B,), such as the
+            acceleration of an object that blinks. The loss cannot say so (it carries gradient); ranking does.
     """
 
     loss: Tensor
     residuals: dict[str, Residual]
     diagnostics: dict[str, Tensor]
     doubt: Tensor
+    unmeasured: Tensor
 
     @property
     def valid(self) -> Tensor:
@@ -57,12 +63,12 @@ class Verdict:
 
     @property
     def log_reward(self) -> Tensor:
-        """``-loss - doubt``, shape (B,), detached: what to rank clips by; higher is better."""
-        return -self.loss.detach() - self.doubt
+        """``-loss - doubt - UNMEASURED unmeasured``, shape (B,), detached: what to rank clips by; higher is better."""
+        return -self.loss.detach() - self.doubt - UNMEASURED * self.unmeasured
 
     @property
     def reward(self) -> Tensor:
-        """``exp(-loss) * exp(-disagreement / s)``, in (0, 1], shape (B,), detached; higher is better."""
+        """``exp(log_reward)``, in [0, 1], shape (B,), detached; higher is better."""
         return self.log_reward.exp()
 
 
@@ -170,7 +176,9 @@ class Verifier:
         if self.gate is not None and frames is not None:
             diagnostics["disagreement"] = self.gate.disagreement(measured, frames)
             doubt = self.gate.doubt(diagnostics["disagreement"])
-        return Verdict(loss, residuals, diagnostics, doubt)
+        doubtful = [t.law.name for t in self.terms if t.law.trivial and t.weight > 0]
+        unmeasured = torch.stack([torch.zeros_like(doubt), *(1.0 - residuals[n].valid.to(doubt) for n in doubtful)]).sum(0)
+        return Verdict(loss, residuals, diagnostics, doubt, unmeasured)
 
     @staticmethod
     @torch.no_grad()

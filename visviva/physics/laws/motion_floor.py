@@ -12,16 +12,20 @@ from visviva.errors import InputError
 from visviva.physics.laws.law import Residual, finite, require, unknown
 from visviva.physics.measurement import Measurement
 
+CAP = 1.5
+"""What one frame may count, in floors. A free fall from rest then still passes a floor of 0.8 of its own mean speed (1.05
+floors); an object that is seen in every other frame reaches 0.75 at most."""
+
 
 @dataclass(frozen=True)
 class MotionFloor:
-    """How far the mean speed stays below a floor: ``relu(m0 - m) / m0`` with ``m = mean min(|flow|, 2 m0)``; in [0, 1].
+    """How far the mean speed stays below a floor: ``relu(m0 - m) / m0`` with ``m = mean min(|flow|, 1.5 m0)``; in [0, 1].
 
     |flow| is averaged over each object's mask where masks were measured (a lost object moves at speed zero), over all
-    pixels otherwise, and then capped at twice the floor in each frame, because the flow of the one frame in which an object
+    pixels otherwise, and then capped at `CAP` floors in each frame, because the flow of the one frame in which an object
     vanishes or jumps is huge and would pay for all the others. The floor m0 is ``least`` [px/frame], or ``fraction`` times
     the mean speed of the reference clip. Where the reference itself does not move (its objects no faster than the noise)
-    the anchor does not apply.
+    the anchor does not apply. Without masks a panning or scrolling picture moves, too: measure masks where there are objects.
 
     Attributes:
         least: absolute floor [px/frame]; used when ``fraction`` is None.
@@ -69,7 +73,7 @@ class MotionFloor:
             known_noise = reference.masks is not None and reference.noise is not None
             still = reference.noise.clamp(min=1e-3) if known_noise else 1e-3  # type: ignore[union-attr]
             valid = valid & known & (floor > still)
-        speed = torch.minimum(speed, 2 * floor[:, None, None]).mean((1, 2))
+        speed = torch.minimum(speed, CAP * floor[:, None, None]).mean((1, 2))
         value = torch.relu(floor - speed) / floor.clamp(min=1e-3)
         return Residual(torch.where(valid, value, 0.0), valid, unknown(value))
 
