@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from visviva.data.clip import STATES, TRUTH, Clip
+from visviva.data.video import write_video
 from visviva.errors import InputError
 
 
@@ -129,3 +130,61 @@ def test_masks_of_another_size_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_choice_of_arrays_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'all', 'small' or 'none'"):
         made().write(tmp_path, "a", arrays="some")
+
+
+def rewrite(path: Path, drop: tuple[str, ...] = (), about: dict | None = None, **arrays: np.ndarray) -> None:
+    with np.load(path, allow_pickle=False) as stored:
+        content = {k: v for k, v in stored.items() if k not in drop}
+    notes = json.loads(str(content["about"])) | (about or {})
+    content["about"] = np.array(json.dumps({k: v for k, v in notes.items() if v is not None}))
+    np.savez(path, **(content | arrays))
+
+
+def test_truth_of_another_length_is_refused(tmp_path: Path) -> None:
+    made(t=5).write(tmp_path, "a")
+    write_video(tmp_path / "a.mp4", made(t=7).frames, 32.0)
+    for most in (None, 7, 6):
+        with pytest.raises(InputError, match=r"a\.npz: the ground truth has 5 frames and the video [67]"):
+            Clip.read(tmp_path / "a.mp4", most)
+    write_video(tmp_path / "a.mp4", made(t=4).frames, 32.0)
+    for most in (None, 9):
+        with pytest.raises(InputError, match="has 5 frames and the video 4"):
+            Clip.read(tmp_path / "a.mp4", most)
+    assert len(Clip.read(tmp_path / "a.mp4", 3).masks) == 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"frames": np.zeros((5, 3, 24, 30), np.float32)}, "unknown array 'frames'"),
+        ({"state_mass": np.zeros((5, 2), np.float32)}, "unknown array 'state_mass'"),
+        ({"trajectory": np.zeros((4, 2, 2), np.float32)}, r"trajectory has shape \(4, 2, 2\), but T is 5 in masks"),
+        ({"flow": np.zeros((5, 2, 24, 30), np.float32)}, r"flow has shape .*, but T is 5"),
+        ({"visible": np.zeros((5, 3), bool)}, "but N is 2 in masks"),
+        ({"contact": np.zeros((5, 1), bool)}, r"contact has shape \(5, 1\), expected \(T\)"),
+        ({"trajectory": np.zeros((5, 2, 3), np.float32)}, "but 2 is expected"),
+        ({"masks": np.zeros((5, 2, 24, 9), np.uint8)}, "not packed for images 30 pixels wide"),
+        ({"contact": np.array(["a"] * 5)}, "contact holds <U1, not numbers"),
+    ],
+)
+def test_arrays_that_contradict_the_clip_are_refused(tmp_path: Path, arrays: dict, words: str) -> None:
+    made().write(tmp_path, "a")
+    rewrite(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=words):
+        Clip.read(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"fps": None}, "lack or misstate fps"),
+        ({"fps": "fast", "meta": 3}, "lack or misstate fps, meta"),
+        ({"fps": 0}, "fps = 0"),
+        ({"format": None}, "misstate format"),
+    ],
+)
+def test_notes_that_are_missing_or_wrong_are_named(tmp_path: Path, about: dict, words: str) -> None:
+    made().write(tmp_path, "a")
+    rewrite(tmp_path / "a.npz", about=about)
+    with pytest.raises(InputError, match=words):
+        Clip.read(tmp_path / "a.mp4")

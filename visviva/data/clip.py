@@ -6,22 +6,16 @@ Symbols: T frames, N objects, H and W pixels. Image y points down; the centre of
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from visviva.data.files import whole
+from visviva.data.arrays import read_arrays, write_arrays
 from visviva.data.video import read_video, write_video
 from visviva.errors import InputError
 
-FORMAT = 1
 STATES = ("position", "velocity", "quaternion", "angular_velocity")
 TRUTH = ("masks", "flow", "flow_valid", "depth", "trajectory", "visible", "metres_per_pixel", "contact")
 SMALL = ("masks", "trajectory", "visible", "metres_per_pixel", "contact")
@@ -76,7 +70,7 @@ class Clip:
         if text.is_file():
             clip.caption = text.read_text().strip()
         if arrays.is_file():
-            clip.load_arrays(arrays)
+            clip.load_arrays(arrays, cut=len(clip.frames) == max_frames)
         return clip
 
     def write(self, folder: str | Path, name: str, *, arrays: str = "all", crf: int = 12) -> dict[str, Any]:
@@ -97,52 +91,37 @@ class Clip:
     def save_arrays(self, path: str | Path, names: tuple[str, ...] = TRUTH) -> None:
         """Write the named truths and the states to one ``.npz``; equal clips give equal bytes."""
         known = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        content = {name: _pack(name, value.cpu().numpy()) for name, value in known.items()}
-        content |= {f"state_{name}": value.cpu().numpy() for name, value in self.states.items()}
-        about = {"format": FORMAT, "fps": self.fps, "caption": self.caption, "meta": self.meta}
+        known |= {f"state_{name}": value for name, value in self.states.items()}
+        about = {"fps": self.fps, "caption": self.caption, "meta": self.meta}
         about |= {"contact_times": list(self.contact_times), "width": int(self.frames.shape[-1])}
-        content["about"] = np.array(json.dumps(about))
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **content)  # type: ignore[arg-type]
-        with whole(path) as part:
-            part.write_bytes(buffer.getvalue())
+        write_arrays(path, known, about)
 
-    def load_arrays(self, path: str | Path) -> None:
-        """Fill the ground truth from a ``.npz`` that `save_arrays` wrote; it must have as many frames as the clip."""
-        path = Path(path)
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                content = {name: stored[name] for name in stored.files}
-            about = json.loads(str(content.pop("about")))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: not a readable ground-truth file ({error}); simulate or copy it again") from error
-        if about["format"] > FORMAT:
-            raise InputError(f"{path}: written by a newer version (format {about['format']}, known {FORMAT}); update visviva")
-        count = len(self.frames)
-        for name, value in content.items():
-            tensor = torch.from_numpy(_unpack(name, value, about["width"]))
+    def load_arrays(self, path: str | Path, *, cut: bool = False) -> None:
+        """Fill the ground truth from a ``.npz`` that `save_arrays` wrote; it must have as many frames as the clip.
+
+        With ``cut`` the clip may be the beginning of a longer one, and gets the beginning of the truth.
+        """
+        path, count = Path(path), len(self.frames)
+        stored = read_arrays(path)
+        if stored.frames is not None and (stored.frames < count if cut else stored.frames != count):
+            raise InputError(
+                f"{path}: the ground truth has {stored.frames} frames and the video {count}; simulate or copy both again"
+            )
+        arrays = stored.first(count)
+        for name in ("masks", "flow", "flow_valid", "depth"):
+            if name in arrays and arrays[name].shape[-2:] != self.frames.shape[-2:]:
+                truth, frame = (tuple(x.shape[-2:]) for x in (arrays[name], self.frames))
+                what = f"the {name} are" if name == "masks" else f"{name} is"
+                raise InputError(f"{path}: {what} {truth} and the video is {frame} pixels; simulate or copy both again")
+        for name, tensor in arrays.items():
             if name.startswith("state_"):
-                self.states[name.removeprefix("state_")] = tensor[:count]
+                self.states[name.removeprefix("state_")] = tensor
             else:
-                setattr(self, name, tensor if name == "metres_per_pixel" else tensor[: count - name.startswith("flow")])
-        if self.masks is not None and self.masks.shape[-2:] != self.frames.shape[-2:]:
-            mask, frame = (tuple(x.shape[-2:]) for x in (self.masks, self.frames))
-            raise InputError(f"{path}: the masks are {mask} and the video is {frame} pixels; simulate or copy both again")
+                setattr(self, name, tensor)
+        about = stored.about
         self.fps, self.caption, self.meta = about["fps"], about["caption"], about["meta"]
         self.contact_times = tuple(about["contact_times"])
 
     def known(self) -> list[str]:
         """Names of the ground truths that this clip has."""
         return [f.name for f in fields(self) if f.name in TRUTH and getattr(self, f.name) is not None]
-
-
-def _pack(name: str, value: np.ndarray) -> np.ndarray:
-    if name in ("masks", "flow_valid"):
-        return np.packbits(value, axis=-1)
-    return value.astype(np.float16) if name == "depth" else value
-
-
-def _unpack(name: str, value: np.ndarray, width: int) -> np.ndarray:
-    if name in ("masks", "flow_valid"):
-        return np.unpackbits(value, axis=-1, count=width).astype(bool)
-    return value.astype(np.float32) if name == "depth" else value
