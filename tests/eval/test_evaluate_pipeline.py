@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -106,6 +107,21 @@ def test_a_reference_without_the_scene_is_refused(after, tmp_path):
     recipe = EvaluateRecipe(clips=[str(after)], reference=str(tmp_path), output=str(tmp_path / "o"))
     with pytest.raises(InputError, match="scene 's0', which the reference"):
         evaluate.run(recipe)
+
+
+def test_clips_whose_source_is_gone_are_an_error_not_recordings(truth, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(truth, moved)
+    folder = generated(tmp_path / "g", moved, 170.0)
+    shutil.rmtree(moved)
+    recipe = EvaluateRecipe(clips=[str(folder)], output=str(tmp_path / "o"), laws=False, shown=0, resamples=200)
+    with pytest.raises(
+        InputError, match=r"clip 'g0' was generated from '.*moved/clips/000\.mp4'.*no longer there.*--reference"
+    ):
+        evaluate.run(recipe)
+    assert not (tmp_path / "o").exists()
+    content = result(evaluate.run(recipe.model_copy(update={"reference": str(truth)})))
+    assert content["counts"]["scored"] == 4
 
 
 def test_a_broken_clip_stays_in_the_denominator(truth, tmp_path):

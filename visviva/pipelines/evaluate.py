@@ -2,16 +2,13 @@
 
 Predicted masks of clips with ground truth come from `visviva.models.probes.masks.track_masks`, which follows the true
 first-frame masks through the clip. The clips of a data set that has ground truth are tracked in the same way and measured
-against their own
-masks: that is the noise floor of the measurement.
+against their own masks: that is the noise floor of the measurement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +20,9 @@ from tqdm import tqdm
 
 from visviva.configs.evaluate import EvaluateRecipe
 from visviva.data.clip import Clip
-from visviva.data.dataset import VIDEOS, ClipDataset
-from visviva.errors import InputError, closest
+from visviva.errors import InputError
 from visviva.eval import plots, report
+from visviva.eval.collection import Item, collect, labels
 from visviva.eval.comparison import compare
 from visviva.eval.laws import read_laws
 from visviva.eval.newtonbench import ClipScore, failed_clip, score_clip
@@ -33,17 +30,6 @@ from visviva.eval.pictures import pixels
 from visviva.eval.recording import Recording, Settings, measure_recording
 from visviva.eval.run import Picture, Run, write_json
 from visviva.models.probes.masks import track_masks
-
-
-@dataclass(frozen=True)
-class Item:
-    """One clip to evaluate: how to read it, and how to read its true clip (None: a recording without ground truth)."""
-
-    key: str
-    path: Path
-    clip: Callable[[], Clip]
-    true: Callable[[], Clip] | None
-    labels: dict[str, Any]
 
 
 def run(recipe: EvaluateRecipe) -> Path:
@@ -61,7 +47,7 @@ def run(recipe: EvaluateRecipe) -> Path:
 
 
 def _run(recipe: EvaluateRecipe) -> Path:
-    items = collect(recipe)
+    items = collect(recipe.clips, recipe.reference, recipe.where, recipe.limit)
     before = Run.read(recipe.baseline) if recipe.baseline else None
     output = Path(recipe.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -102,7 +88,7 @@ def evaluate_pairs(name: str, pairs: list[tuple[Clip, Clip]], *, maps: bool = Tr
     scores, pictures = [], {}
     with one_thread():
         for k, (clip, true) in enumerate(tqdm(pairs, desc=f"measure {name}")):
-            scores.append(score_pair(clip, true, str(k), _labels({"file_name": str(k), **true.meta}, true.caption)))
+            scores.append(score_pair(clip, true, str(k), labels({"file_name": str(k), **true.meta}, true.caption)))
             pictures[str(k)] = picture(clip, true, maps)
     return Run(name, scores, about or {}, pictures)
 
@@ -116,88 +102,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def collect(recipe: EvaluateRecipe) -> list[Item]:
-    """Return the clips that the recipe names, each with its ground truth if there is one.
-
-    Raises:
-        InputError: nothing named, a path that is not there, a reference without the clips' scenes.
-    """
-    if not recipe.clips:
-        raise InputError("nothing to evaluate: name video files, folders of videos, or data sets")
-    reference = _Reference(recipe.reference) if recipe.reference else None
-    items = [item for source in recipe.clips for item in _items(Path(source), recipe, reference)]
-    if not items:
-        raise InputError(f"no clip matches where = {recipe.where}; loosen the filter")
-    return items[: recipe.limit]
-
-
-class _Reference:
-    """True clips by scene."""
-
-    def __init__(self, source: str) -> None:
-        self.source, self.dataset = source, ClipDataset(source)
-        self.index = {_scene(row): k for k, row in reversed(list(enumerate(self.dataset.rows)))}
-
-    def find(self, row: dict[str, Any], source: Path) -> Callable[[], Clip]:
-        scene = _scene(row)
-        if scene not in self.index:
-            raise InputError(
-                f"{source}: the clip {row['file_name']!r} shows scene {scene!r}, which the reference {self.source!r} does not "
-                f"hold{closest(scene, self.index)}; give the data set that the clips were generated from"
-            )
-        return lambda: self.dataset[self.index[scene]]
-
-
-def _scene(row: dict[str, Any]) -> str:
-    return str(row.get("scene", Path(row["file_name"]).stem))
-
-
-def _items(source: Path, recipe: EvaluateRecipe, reference: _Reference | None) -> list[Item]:
-    if not source.exists():
-        raise InputError(f"no clip or folder {str(source)!r}; check the path")
-    if source.is_file() and source.suffix != ".jsonl":
-        if source.suffix.lower() not in VIDEOS:
-            raise InputError(f"{source}: not a video file by its name; known: {', '.join(VIDEOS)}")
-        return [_file(source)]
-    dataset = ClipDataset(source)
-    keep = [k for k, row in enumerate(dataset.rows) if all(row.get(f) == v for f, v in recipe.where.items())]
-    return [_row(dataset.rows[k], dataset.path(k), partial(dataset.__getitem__, k), reference) for k in keep]
-
-
-def _file(path: Path) -> Item:
-    own = path.with_suffix(".npz").is_file()
-    read = partial(Clip.read, path)
-    return Item(path.stem, path, read, read if own else None, _labels({"file_name": path.name}, ""))
-
-
-def _row(row: dict[str, Any], path: Path, read: Callable[[], Clip], reference: _Reference | None) -> Item:
-    """Return a data set's clip and its truth: of the reference, its own, or that of the clip it was generated from."""
-    true: Callable[[], Clip] | None = None
-    source = _beside(path, row) / str(row["source"]) if row.get("source") else None
-    if reference is not None:
-        true = reference.find(row, path)
-    elif path.with_suffix(".npz").is_file():
-        true = read
-    elif source is not None and source.with_suffix(".npz").is_file():
-        true = partial(Clip.read, source)
-    key = str(row.get("id", Path(row["file_name"]).stem))
-    return Item(key, path, read, true, _labels(row, str(row.get("caption", ""))))
-
-
-def _beside(path: Path, row: dict[str, Any]) -> Path:
-    """Return the folder that the row's paths are relative to."""
-    return path.parents[len(Path(row["file_name"]).parts) - 1]
-
-
-def _labels(row: dict[str, Any], caption: str) -> dict[str, Any]:
-    return {
-        "scene": _scene(row),
-        "primitive": str(row.get("primitive", "")),
-        "split": str(row.get("split", "")),
-        "caption": caption,
-    }
 
 
 def score(item: Item) -> ClipScore:
@@ -214,14 +118,14 @@ def score(item: Item) -> ClipScore:
 
 
 @torch.no_grad()
-def score_pair(clip: Clip, true: Clip, key: str, labels: dict[str, Any]) -> ClipScore:
+def score_pair(clip: Clip, true: Clip, key: str, names: dict[str, Any]) -> ClipScore:
     """Track the true clip's first-frame masks through the clip and score them."""
     if true.masks is None:
         raise InputError(f"the true clip of {key!r} has no masks; simulate the reference with --arrays small or all")
     if not bool(clip.frames.isfinite().all()):
         raise InputError(f"{key}: the frames hold values that are not finite (NaN or infinity)")
     masks = tracked(clip.frames, true.masks)
-    return score_clip(masks, true.masks, clip.fps, true.fps, key=key, **labels)
+    return score_clip(masks, true.masks, clip.fps, true.fps, key=key, **names)
 
 
 def tracked(frames: Tensor, true: Tensor) -> Tensor:

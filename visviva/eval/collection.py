@@ -1,0 +1,131 @@
+"""The clips of an evaluation: video files, folders of videos and data sets, each clip with its ground truth if there is one.
+
+The truth of a clip is, in this order: the clip of the same scene in a reference data set; its own arrays; those of the clip
+that it was generated from. A clip whose row promises a truth that is not there is an error, not a recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from visviva.data.clip import Clip
+from visviva.data.dataset import VIDEOS, ClipDataset
+from visviva.errors import InputError, closest
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip to evaluate.
+
+    Attributes:
+        key: what it is called in tables.
+        path: its video.
+        clip: reads it.
+        true: reads its true clip; None: a recording without ground truth.
+        labels: scene, primitive, split and caption.
+    """
+
+    key: str
+    path: Path
+    clip: Callable[[], Clip]
+    true: Callable[[], Clip] | None
+    labels: dict[str, Any]
+
+
+def collect(
+    sources: Sequence[str], reference: str = "", where: Mapping[str, Any] | None = None, limit: int | None = None
+) -> list[Item]:
+    """Return the clips that the sources hold, each with its ground truth if there is one.
+
+    Args:
+        sources: video files, folders of videos, data sets.
+        reference: a data set with the true clips, paired by scene; empty: each clip's own truth.
+        where: only rows of data sets with these values.
+        limit: only the first clips.
+
+    Raises:
+        InputError: nothing named, a path that is not there, a reference without the clips' scenes, a truth that is gone.
+    """
+    if not sources:
+        raise InputError("nothing to evaluate: name video files, folders of videos, or data sets")
+    true = _Reference(reference) if reference else None
+    items = [item for source in sources for item in _items(Path(source), where or {}, true)]
+    if not items:
+        raise InputError(f"no clip matches where = {dict(where or {})}; loosen the filter")
+    return items[:limit]
+
+
+def labels(row: Mapping[str, Any], caption: str) -> dict[str, str]:
+    """Return scene, primitive, split and caption of a data set's row, as `visviva.eval.newtonbench.ClipScore` keeps them."""
+    return {
+        "scene": _scene(row),
+        "primitive": str(row.get("primitive", "")),
+        "split": str(row.get("split", "")),
+        "caption": caption,
+    }
+
+
+class _Reference:
+    """True clips by scene."""
+
+    def __init__(self, source: str) -> None:
+        self.source, self.dataset = source, ClipDataset(source)
+        self.index = {_scene(row): k for k, row in reversed(list(enumerate(self.dataset.rows)))}
+
+    def find(self, row: Mapping[str, Any], source: Path) -> Callable[[], Clip]:
+        scene = _scene(row)
+        if scene not in self.index:
+            raise InputError(
+                f"{source}: the clip {row['file_name']!r} shows scene {scene!r}, which the reference {self.source!r} does not "
+                f"hold{closest(scene, self.index)}; give the data set that the clips were generated from"
+            )
+        return lambda: self.dataset[self.index[scene]]
+
+
+def _scene(row: Mapping[str, Any]) -> str:
+    return str(row.get("scene", Path(row["file_name"]).stem))
+
+
+def _items(source: Path, where: Mapping[str, Any], reference: _Reference | None) -> list[Item]:
+    if not source.exists():
+        raise InputError(f"no clip or folder {str(source)!r}; check the path")
+    if source.is_file() and source.suffix != ".jsonl":
+        if source.suffix.lower() not in VIDEOS:
+            raise InputError(f"{source}: not a video file by its name; known: {', '.join(VIDEOS)}")
+        return [_file(source)]
+    dataset = ClipDataset(source)
+    keep = [k for k, row in enumerate(dataset.rows) if all(row.get(f) == v for f, v in where.items())]
+    return [_row(dataset.rows[k], dataset.path(k), partial(dataset.__getitem__, k), reference) for k in keep]
+
+
+def _file(path: Path) -> Item:
+    own = path.with_suffix(".npz").is_file()
+    read = partial(Clip.read, path)
+    return Item(path.stem, path, read, read if own else None, labels({"file_name": path.name}, ""))
+
+
+def _row(row: Mapping[str, Any], path: Path, read: Callable[[], Clip], reference: _Reference | None) -> Item:
+    key = str(row.get("id", Path(row["file_name"]).stem))
+    source = _beside(path, row) / str(row["source"]) if row.get("source") else None
+    true: Callable[[], Clip] | None = None
+    if reference is not None:
+        true = reference.find(row, path)
+    elif path.with_suffix(".npz").is_file() or row.get("arrays"):
+        true = read
+    elif source is not None and source.with_suffix(".npz").is_file():
+        true = partial(Clip.read, source)
+    elif source is not None and source.suffix.lower() in VIDEOS and not source.is_file():
+        raise InputError(
+            f"{path}: the clip {key!r} was generated from {str(source)!r}, which is no longer there; name the data set with "
+            "its true clip (--reference), or name the video file itself to measure it as a recording"
+        )
+    return Item(key, path, read, true, labels(row, str(row.get("caption", ""))))
+
+
+def _beside(path: Path, row: Mapping[str, Any]) -> Path:
+    """Return the folder that the row's paths are relative to."""
+    return path.parents[len(Path(row["file_name"]).parts) - 1]
