@@ -140,6 +140,27 @@ def test_a_broken_clip_stays_in_the_denominator(truth, tmp_path):
     assert overall["penalised"]["iou"]["value"] < 0.5
 
 
+def test_a_missing_clip_of_a_data_set_that_is_its_own_truth_keeps_its_place(truth, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(truth, own)
+    (own / "clips/001.mp4").unlink()  # its arrays are there: full penalty
+    (own / "clips/002.npz").unlink()  # its row promises arrays: no penalty can be known
+    recipe = EvaluateRecipe(clips=[str(own)], output=str(tmp_path / "o"), laws=False, shown=1, resamples=200)
+    content = result(evaluate.run(recipe))
+    assert (content["counts"]["asked"], content["counts"]["failed"], content["counts"]["recordings"]) == (4, 2, 0)
+    assert "no video file" in content["failures"]["001"]
+    assert "no masks" in content["failures"]["002"]
+    clips = {c["key"]: c for c in content["clips"]}
+    assert clips["001"]["penalised"]["iou"]["value"] == 0
+    assert clips["002"]["penalised"]["iou"]["value"] is None
+    overall = next(row for row in content["table"] if row["primitive"] == "all")
+    assert (overall["asked"], overall["failed"], overall["penalised"]["iou"]["n"]) == (4, 2, 3)
+    again = recipe.model_copy(update={"baseline": str(tmp_path / "o"), "output": str(tmp_path / "p")})
+    group = result(evaluate.run(again))["comparison"][0]
+    assert (group["pairs"], group["unscored"]) == (3, 1)
+    assert "1 pairs without readable truth are left out" in group["sentence"]
+
+
 def test_recordings_without_truth_are_measured_or_say_why(tmp_path):
     positions, _ = parabola(30, 30.0, (30, 200), (260, -330), 360)
     write_video(tmp_path / "throw.mp4", film(positions), 30.0, crf=5)

@@ -26,6 +26,7 @@ class Item:
         path: its video.
         clip: reads it.
         true: reads its true clip; None: a recording without ground truth.
+        arrays: the true clip's file of arrays, from which a clip that cannot be read gets its penalties.
         labels: scene, primitive, split and caption.
     """
 
@@ -34,6 +35,7 @@ class Item:
     clip: Callable[[], Clip]
     true: Callable[[], Clip] | None
     labels: dict[str, Any]
+    arrays: Path | None = None
 
 
 def collect(
@@ -76,14 +78,15 @@ class _Reference:
         self.source, self.dataset = source, ClipDataset(source)
         self.index = {_scene(row): k for k, row in reversed(list(enumerate(self.dataset.rows)))}
 
-    def find(self, row: Mapping[str, Any], source: Path) -> Callable[[], Clip]:
+    def find(self, row: Mapping[str, Any], source: Path) -> tuple[Callable[[], Clip], Path]:
         scene = _scene(row)
         if scene not in self.index:
             raise InputError(
                 f"{source}: the clip {row['file_name']!r} shows scene {scene!r}, which the reference {self.source!r} does not "
                 f"hold{closest(scene, self.index)}; give the data set that the clips were generated from"
             )
-        return lambda: self.dataset[self.index[scene]]
+        k = self.index[scene]
+        return partial(self.dataset.__getitem__, k), self.dataset.path(k).with_suffix(".npz")
 
 
 def _scene(row: Mapping[str, Any]) -> str:
@@ -103,27 +106,28 @@ def _items(source: Path, where: Mapping[str, Any], reference: _Reference | None)
 
 
 def _file(path: Path) -> Item:
-    own = path.with_suffix(".npz").is_file()
+    own = path.with_suffix(".npz")
     read = partial(Clip.read, path)
-    return Item(path.stem, path, read, read if own else None, labels({"file_name": path.name}, ""))
+    return Item(path.stem, path, read, read if own.is_file() else None, labels({"file_name": path.name}, ""), own)
 
 
 def _row(row: Mapping[str, Any], path: Path, read: Callable[[], Clip], reference: _Reference | None) -> Item:
     key = str(row.get("id", Path(row["file_name"]).stem))
     source = _beside(path, row) / str(row["source"]) if row.get("source") else None
     true: Callable[[], Clip] | None = None
+    arrays = path.with_suffix(".npz")
     if reference is not None:
-        true = reference.find(row, path)
-    elif path.with_suffix(".npz").is_file() or row.get("arrays"):
+        true, arrays = reference.find(row, path)
+    elif arrays.is_file() or row.get("arrays"):
         true = read
     elif source is not None and source.with_suffix(".npz").is_file():
-        true = partial(Clip.read, source)
+        true, arrays = partial(Clip.read, source), source.with_suffix(".npz")
     elif source is not None and source.suffix.lower() in VIDEOS and not source.is_file():
         raise InputError(
             f"{path}: the clip {key!r} was generated from {str(source)!r}, which is no longer there; name the data set with "
             "its true clip (--reference), or name the video file itself to measure it as a recording"
         )
-    return Item(key, path, read, true, labels(row, str(row.get("caption", ""))))
+    return Item(key, path, read, true, labels(row, str(row.get("caption", ""))), arrays)
 
 
 def _beside(path: Path, row: Mapping[str, Any]) -> Path:

@@ -23,6 +23,7 @@ class Group:
     Attributes:
         metrics: paired comparison per metric, on the penalised values.
         improvement: average relative improvement over the five metrics [1], positive is better, with its interval.
+        unscored: further pairs that are left out, because the truth of one side could not be read.
     """
 
     primitive: str
@@ -30,6 +31,7 @@ class Group:
     pairs: int
     metrics: dict[str, Comparison]
     improvement: Interval
+    unscored: int = 0
 
     @property
     def verdict(self) -> str:
@@ -41,6 +43,11 @@ class Group:
     @property
     def sentence(self) -> str:
         """Return the group's result in words."""
+        left = f" {self.unscored} pairs without readable truth are left out." if self.unscored else ""
+        return self._result + left
+
+    @property
+    def _result(self) -> str:
         what = "all primitives" if self.primitive == "all" else self.primitive.replace("_", " ") or "all clips"
         where = f"{what}, {self.split.upper()}" if self.split else what
         gain = self.improvement
@@ -76,7 +83,11 @@ def compare(before: Run, after: Run, *, resamples: int = 2000, seed: int = 0, le
     groups = [("all", split) for split in splits]
     groups += [(p, split) for split in splits for p in primitives if len(primitives) > 1]
     chosen = [(p, s, [x for x in pairs if x[0].split == s and p in (x[0].primitive, "all")]) for p, s in groups]
-    return [_group(p, s, members, resamples, seed, level) for p, s, members in chosen if members]
+    return [_group(p, s, members, resamples, seed, level) for p, s, members in chosen if any(map(_scored, members))]
+
+
+def _scored(pair: Pair) -> bool:
+    return all(any(math.isfinite(score.value) for score in clip.penalised.values()) for clip in pair)
 
 
 def paired(before: Run, after: Run) -> list[Pair]:
@@ -110,6 +121,7 @@ def _by_scene(run: Run) -> dict[tuple[int | None, str, int], ClipScore]:
 
 
 def _group(primitive: str, split: str, pairs: list[Pair], resamples: int, seed: int, level: float) -> Group:
+    asked, pairs = len(pairs), [pair for pair in pairs if _scored(pair)]
     scenes = [b.scene for b, _ in pairs]
     seeds = [a.seed for _, a in pairs] if all(a.seed is not None for _, a in pairs) else None
     before = {m: [b.penalised[m].value for b, _ in pairs] for m in FIVE}
@@ -139,4 +151,4 @@ def _group(primitive: str, split: str, pairs: list[Pair], resamples: int, seed: 
         seed=seed,
         level=level,
     )
-    return Group(primitive, split, len(pairs), metrics, improvement)
+    return Group(primitive, split, len(pairs), metrics, improvement, asked - len(pairs))

@@ -111,12 +111,12 @@ class ClipScore:
         content = dict(row)
         for group in ("penalised", "as_coded"):
             content[group] = {
-                m: _mean_score(m, [(_number(s["value"]), s["used"], s["asked"])], row["fps"], row["height"])
+                m: _mean_score(m, [(_number(s["value"]), s["used"], s["asked"])], _number(row["fps"]), row["height"])
                 for m, s in row[group].items()
             }
         for name in ("track", "true_track"):
             content[name] = [[[None, None] if p is None else p for p in frame] for frame in row[name]]
-        for name in ("motion", "ratio"):
+        for name in ("fps", "lost", "motion", "ratio"):
             content[name] = _number(content.get(name))
         return cls(**content)
 
@@ -178,6 +178,12 @@ def failed_clip(
     """Return the scores of a clip that could not be read or generated: an empty clip's penalties, and the reason."""
     score = score_clip(torch.zeros_like(true), true, fps, key=key, scene=scene, **labels)
     return ClipScore(**{**score.__dict__, "failure": reason})
+
+
+def unscored_clip(reason: str, *, key: str, scene: str = "", **labels: Any) -> ClipScore:
+    """Return the place of a clip whose truth cannot be read, so that not even penalties are known: every number is NaN."""
+    nothing = {m: _mean_score(m, [(math.nan, 0, 0)], math.nan, 0) for m in UNITS}
+    return ClipScore(key, scene or key, math.nan, 0, 0, nothing, nothing, lost=math.nan, failure=reason, **labels)
 
 
 def _comparable(masks: Tensor, true: Tensor, fps: float, true_fps: float) -> tuple[Tensor, Tensor]:
@@ -320,7 +326,8 @@ class Row:
 def table(scores: Sequence[ClipScore], *, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> list[Row]:
     """Return one row per primitive and split, one per split over all primitives, clustered by scene.
 
-    Failed clips are in the means with their penalties; ``Row.asked`` and ``Row.failed`` count them.
+    Failed clips are in the means with their penalties, except those whose truth cannot be read either (`unscored_clip`);
+    ``Row.asked`` and ``Row.failed`` count all of them.
     """
     splits = list(dict.fromkeys(s.split for s in scores))
     primitives = list(dict.fromkeys(s.primitive for s in scores))

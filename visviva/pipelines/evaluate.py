@@ -19,13 +19,14 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from visviva.configs.evaluate import EvaluateRecipe
+from visviva.data.arrays import read_arrays
 from visviva.data.clip import Clip
 from visviva.errors import InputError
 from visviva.eval import plots, report
 from visviva.eval.collection import Item, collect, labels
 from visviva.eval.comparison import compare
 from visviva.eval.laws import read_laws
-from visviva.eval.newtonbench import ClipScore, failed_clip, score_clip
+from visviva.eval.newtonbench import ClipScore, failed_clip, score_clip, unscored_clip
 from visviva.eval.pictures import pixels
 from visviva.eval.recording import Recording, Settings, measure_recording
 from visviva.eval.run import Picture, Run, write_json
@@ -105,16 +106,25 @@ def one_thread() -> Iterator[None]:
 
 
 def score(item: Item) -> ClipScore:
-    """Score one clip of a data set; a clip that cannot be read or compared keeps its place, with the reason."""
+    """Score one clip; a clip that cannot be read or compared, or whose truth cannot, keeps its place, with the reason."""
     if item.true is None:
         raise InputError(f"{item.key}: has no ground truth to be scored against")
-    true = item.true()
-    if true.masks is None:
-        raise InputError(f"the true clip of {item.key!r} has no masks; simulate the reference with --arrays small or all")
     try:
-        return score_pair(item.clip(), true, item.key, item.labels)
+        return score_pair(item.clip(), item.true(), item.key, item.labels)
     except InputError as error:
-        return failed_clip(true.masks, true.fps, str(error), key=item.key, **item.labels)
+        return _failed(item, str(error))
+
+
+def _failed(item: Item, reason: str) -> ClipScore:
+    """Return the scores of a failed clip: the penalties, as far as its truth can be read without its video."""
+    try:
+        arrays = None if item.arrays is None else read_arrays(item.arrays)
+        if arrays is not None and "masks" in arrays.tensors:
+            masks, fps = arrays.tensors["masks"], float(arrays.about["fps"])
+            return failed_clip(masks, fps, reason, key=item.key, **item.labels)
+    except InputError as error:
+        reason = reason if str(error) == reason else f"{reason} (and {error})"
+    return unscored_clip(reason, key=item.key, **item.labels)
 
 
 @torch.no_grad()
