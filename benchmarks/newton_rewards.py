@@ -161,7 +161,13 @@ def slim(group: Group) -> dict[str, Any]:
     metrics = {m: {"before": c.before.value, "after": c.after.value, "verdict": c.verdict} for m, c in group.metrics.items()}
     gain = group.improvement
     interval = {"value": gain.value, "low": gain.low, "high": gain.high}
-    return {"primitive": group.primitive, "split": group.split, "pairs": group.pairs, "improvement": interval, "metrics": metrics}
+    return {
+        "primitive": group.primitive,
+        "split": group.split,
+        "pairs": group.pairs,
+        "improvement": interval,
+        "metrics": metrics,
+    }
 
 
 def rows(base: Run, runs: dict[str, Run]) -> dict[str, Any]:
