@@ -17,7 +17,8 @@ from visviva.data.clip import Clip
 from visviva.data.dataset import write_rows
 from visviva.data.video import write_video
 from visviva.errors import InputError
-from visviva.eval import report
+from visviva.eval import collection, report
+from visviva.eval.pictures import pixels
 from visviva.pipelines import evaluate
 
 COUNT, FPS, SIZE, RADIUS = 13, 24.0, (64, 64), 6.0
@@ -159,6 +160,36 @@ def test_a_missing_clip_of_a_data_set_that_is_its_own_truth_keeps_its_place(trut
     group = result(evaluate.run(again))["comparison"][0]
     assert (group["pairs"], group["unscored"]) == (3, 1)
     assert "1 pairs without readable truth are left out" in group["sentence"]
+
+
+def test_two_sources_with_equal_clip_names_keep_their_own_films_and_failures(truth, tmp_path):
+    for name, gravity in (("one", 170.0), ("two", 60.0)):
+        generated(tmp_path / name, truth, gravity)
+    (tmp_path / "one/clips/1.mp4").unlink()
+    (tmp_path / "two/clips/2.mp4").write_bytes(b"nothing")
+    clips = [str(tmp_path / "one"), str(tmp_path / "two")]
+    items = collection.collect(clips)
+    assert len({item.key for item in items}) == 8
+    assert items[0].key == f"{tmp_path}/one/g0"
+    recipe = EvaluateRecipe(clips=clips, output=str(tmp_path / "o"), laws=False, shown=8, resamples=200)
+    content = result(evaluate.run(recipe))
+    assert set(content["failures"]) == {f"{tmp_path}/one/g1", f"{tmp_path}/two/g2"}
+    assert "no video file" in content["failures"][f"{tmp_path}/one/g1"]
+    assert len(list((tmp_path / "o/plots").iterdir())) == 6
+    scores = [evaluate.score(item) for item in items]
+    shown = evaluate.pictures(items, scores, recipe)
+    assert set(shown) == {s.key for s in scores if not s.failure}
+    assert all(torch.equal(shown[i.key].frames, pixels(i.clip().frames)) for i in items if i.key in shown)
+
+
+def test_equal_names_of_recordings_and_repeated_clips(tmp_path):
+    for folder in ("a", "b"):
+        write_video(tmp_path / folder / "wall.mp4", film(np.full((12, 2), np.nan)), 30.0)
+    files = [str(tmp_path / folder / "wall.mp4") for folder in ("a", "b")]
+    recipe = EvaluateRecipe(clips=files, output=str(tmp_path / "o"), laws=False, resamples=200)
+    assert [r["name"] for r in result(evaluate.run(recipe))["recordings"]] == files
+    with pytest.raises(InputError, match=r"wall\.mp4' is named twice"):
+        collection.collect([files[0], str(tmp_path / "a")])
 
 
 def test_recordings_without_truth_are_measured_or_say_why(tmp_path):

@@ -6,8 +6,9 @@ that it was generated from. A clip whose row promises a truth that is not there 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ class Item:
     """One clip to evaluate.
 
     Attributes:
-        key: what it is called in tables.
+        key: what it is called in tables; unique in a collection (`collect`).
         path: its video.
         clip: reads it.
         true: reads its true clip; None: a recording without ground truth.
         arrays: the true clip's file of arrays, from which a clip that cannot be read gets its penalties.
+        source: the folder, as it was named, that the clip was found in.
+        name: what it is called as a recording, its file name; unique in a collection too.
         labels: scene, primitive, split and caption.
     """
 
@@ -36,12 +39,16 @@ class Item:
     true: Callable[[], Clip] | None
     labels: dict[str, Any]
     arrays: Path | None = None
+    source: str = ""
+    name: str = ""
 
 
 def collect(
     sources: Sequence[str], reference: str = "", where: Mapping[str, Any] | None = None, limit: int | None = None
 ) -> list[Item]:
-    """Return the clips that the sources hold, each with its ground truth if there is one.
+    """Return the clips that the sources hold, each with its ground truth if there is one, under unique keys.
+
+    A key that several clips share is qualified by the source, and where that does not tell them apart by the path.
 
     Args:
         sources: video files, folders of videos, data sets.
@@ -50,15 +57,36 @@ def collect(
         limit: only the first clips.
 
     Raises:
-        InputError: nothing named, a path that is not there, a reference without the clips' scenes, a truth that is gone.
+        InputError: nothing named, a path that is not there, a clip named twice, a reference without the clips' scenes, a truth
+            that is gone.
     """
     if not sources:
         raise InputError("nothing to evaluate: name video files, folders of videos, or data sets")
     true = _Reference(reference) if reference else None
-    items = [item for source in sources for item in _items(Path(source), where or {}, true)]
+    items = [replace(item, source=_folder(source)) for source in sources for item in _items(Path(source), where or {}, true)]
     if not items:
         raise InputError(f"no clip matches where = {dict(where or {})}; loosen the filter")
-    return items[:limit]
+    return _told_apart(items[:limit])
+
+
+def _told_apart(items: list[Item]) -> list[Item]:
+    keys = _unique(items, lambda item: item.key, lambda item: str(item.path.with_suffix("")))
+    names = _unique(items, lambda item: item.path.name, lambda item: str(item.path))
+    return [replace(item, key=key, name=name) for item, key, name in zip(items, keys, names, strict=True)]
+
+
+def _unique(items: list[Item], short: Callable[[Item], str], full: Callable[[Item], str]) -> list[str]:
+    """Return the short names, where several clips share one with their source, and where that does not help the path."""
+    found: dict[int, str] = {}
+    for way in (short, lambda item: str(Path(item.source) / short(item)), full, lambda item: str(item.path)):
+        counts = Counter(map(way, items))
+        for k, item in enumerate(items):
+            if k not in found and counts[way(item)] == 1 and way(item) not in found.values():
+                found[k] = way(item)
+    twice = next((item.path for k, item in enumerate(items) if k not in found), None)
+    if twice is not None:
+        raise InputError(f"the clip {str(twice)!r} is named twice; name each clip, and each folder that holds it, once")
+    return [found[k] for k in range(len(items))]
 
 
 def labels(row: Mapping[str, Any], caption: str) -> dict[str, str]:
@@ -87,6 +115,12 @@ class _Reference:
             )
         k = self.index[scene]
         return partial(self.dataset.__getitem__, k), self.dataset.path(k).with_suffix(".npz")
+
+
+def _folder(source: str) -> str:
+    """Return what qualifies the names of a source's clips: the data set as it was named, of a file its folder."""
+    path = Path(source)
+    return str(path.parent if path.is_file() else path)
 
 
 def _scene(row: Mapping[str, Any]) -> str:

@@ -143,15 +143,17 @@ def _flight_json(flight: Flight) -> dict[str, Any]:
     }
 
 
-def measure_recording(path: str | Path, settings: Settings = Settings()) -> Recording:
+def measure_recording(path: str | Path, settings: Settings = Settings(), name: str = "") -> Recording:
     """Measure one video file; what cannot be measured comes back with its reason instead of an exception.
+
+    ``name`` is what it is called in reports; empty: its file name.
 
     Example::
 
         result = measure_recording("throw.mp4", Settings(object_size=0.067))
         print(result.sentence)
     """
-    name = Path(path).name
+    name = name or Path(path).name
     try:
         video = read_video(path, settings.max_frames)
     except InputError as error:

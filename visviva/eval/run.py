@@ -41,7 +41,7 @@ class Run:
 
     Attributes:
         name: what the run is called in tables and legends.
-        clips: one score per clip, failed ones included.
+        clips: one score per clip, failed ones included; their keys differ (those of one training seed, in a merged run).
         about: settings, data set fingerprint and whatever else a reader needs to repeat it.
         pictures: by clip key, for reports.
     """
@@ -76,7 +76,7 @@ class Run:
             },
             "metrics": {m: {"unit": UNITS[m], "lower_is_better": LOWER_IS_BETTER[m], "definition": NOTES[m]} for m in UNITS},
             "table": [row.to_json() for row in self.table(**statistics)] if self.clips else [],
-            "failures": {c.key: c.failure for c in self.failed},
+            "failures": {c.key if c.seed is None else f"{c.key}, seed {c.seed}": c.failure for c in self.failed},
             "clips": [c.to_json() for c in self.clips],
         }
 

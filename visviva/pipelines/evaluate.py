@@ -56,10 +56,10 @@ def _run(recipe: EvaluateRecipe) -> Path:
     scores = [score(item) for item in tqdm(scored, desc="clips against truth", disable=not scored)]
     settings = recording_settings(recipe)
     free = [item for item in items if item.true is None]
-    results = [measure_recording(item.path, settings) for item in tqdm(free, desc="recordings", disable=not free)]
+    results = [measure_recording(item.path, settings, item.name) for item in tqdm(free, desc="recordings", disable=not free)]
     _refuse_if_nothing_was_read(items, scores, results)
     about = {"recipe": recipe.model_dump(), "reference": recipe.reference}
-    evaluated = Run(recipe.name or _name(recipe), scores, about, _pictures(scored, scores, recipe))
+    evaluated = Run(recipe.name or _name(recipe), scores, about, pictures(scored, scores, recipe))
     statistics: dict[str, Any] = {"resamples": recipe.resamples, "seed": recipe.seed, "level": recipe.level}
     content = evaluated.to_json(**statistics) | {"recordings": [r.to_json() for r in results]}
     content["counts"]["recordings"] = len(results)
@@ -189,7 +189,8 @@ def _refuse_if_nothing_was_read(items: list[Item], scores: list[ClipScore], resu
         raise InputError(failures[0] + more)
 
 
-def _pictures(items: list[Item], scores: list[ClipScore], recipe: EvaluateRecipe) -> dict[str, Picture]:
+def pictures(items: list[Item], scores: list[ClipScore], recipe: EvaluateRecipe) -> dict[str, Picture]:
+    """Return by key what the report shows of the clips that are chosen for it."""
     by_key = {item.key: item for item in items}
     wanted = report.chosen([s for s in scores if not s.failure], recipe.shown)
     found = {}
@@ -207,14 +208,16 @@ def _plots(folder: Path, evaluated: Run, results: list[Recording]) -> None:
         for c in evaluated.clips
         if c.key in evaluated.pictures
     }
+    short = [Path(r.name).stem for r in results]
+    stems = {r.name: s if short.count(s) == 1 else r.name for r, s in zip(results, short, strict=True)}
     for result in results:
-        stem = Path(result.name).stem
+        stem = stems[result.name]
         if result.track is not None and result.flight is not None:
             drawn[f"{stem}-flight"] = (plots.flight(result.track, result.flight, result.gravity), 10.5, 2.5)
         if result.gravity is not None:
             drawn[f"{stem}-gravity"] = (plots.budget(result.gravity), 9.5, 2.2)
     for name, (draw, width, height) in drawn.items():
-        (folder / f"{name.replace('/', '-')}.png").write_bytes(plots.rendered(draw, width, height)[0])
+        (folder / f"{name.strip('/').replace('/', '-')}.png").write_bytes(plots.rendered(draw, width, height)[0])
 
 
 def _name(recipe: EvaluateRecipe) -> str:
