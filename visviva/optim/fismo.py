@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from visviva.errors import InputError
 from visviva.optim.moments import NOT_NEGATIVE, Ema
 from visviva.optim.muon import MatrixOptimizer, Orthogonalize, known_schedule
 from visviva.optim.transform import Kept, Step, Transform
@@ -32,7 +31,7 @@ class Whiten(Transform):
 
     batched: ClassVar = True
     capturable: ClassVar = False
-    ranges: ClassVar = {"gamma": (0.0, 1.0 + 1e-12), "mu": NOT_NEGATIVE}
+    ranges: ClassVar = {"gamma": (0.0, 1.0 + 1e-12), "mu": NOT_NEGATIVE, "refresh": (1, float("inf"))}
     gamma: float = 0.95
     mu: float = 0.1
     refresh: int = 10
@@ -45,7 +44,6 @@ class Whiten(Transform):
         return {"gamma": self.gamma, "mu": self.mu}
 
     def __call__(self, x: Step, gamma: Tensor, mu: Tensor) -> None:  # type: ignore[override]
-        assert x.t is not None  # noqa: S101
         if (x.t - 1) % self.refresh == 0 and self.gamma < 1:
             m, n = x.g.shape[1:]
             inverse = _power(x.state["Q"], -1.0)
@@ -114,8 +112,6 @@ class FISMO(MatrixOptimizer):
         schedule: Any = "standard",
         **options: Any,
     ) -> None:
-        if not refresh >= 1:
-            raise InputError(f"FISMO: refresh is {refresh!r}; allowed is a whole number of steps from 1 on")
         defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, gamma=gamma, mu=mu, refresh=refresh)
         super().__init__(params, defaults | dict(schedule=known_schedule(schedule)), **options)
 

@@ -64,6 +64,10 @@ class Orthogonalize(Transform):
     scale: ShapeScale = "original"
     blocks: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known_schedule(self.schedule)
+
     def __call__(self, x: Step) -> None:  # type: ignore[override]
         k, rows, columns = x.u.shape
         if rows % self.blocks:
