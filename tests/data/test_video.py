@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from visviva.data.video import read_video, write_video
 from visviva.errors import InputError
+from visviva.eval.recording import Settings, measure_recording
 
 
 def pattern(frames: int = 6, height: int = 48, width: int = 64) -> torch.Tensor:
@@ -126,6 +128,53 @@ def test_rotation_metadata_turns_the_picture_upright(tmp_path: Path, clockwise: 
 def test_max_frames_stops_early(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", pattern(), 24.0)
     assert len(read_video(tmp_path / "a.mp4", max_frames=3).frames) == 3
+
+
+def mendable(path: Path, kind: str) -> Path:
+    """A video that still decodes: a few bytes of its pictures changed, or its last pictures cut off."""
+    if kind == "cut":
+        with av.open(str(path), "w", format="avi") as container:
+            stream = container.add_stream("mjpeg", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+            for image in (pattern(12).permute(0, 2, 3, 1) * 255).byte().numpy():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+        content = path.read_bytes()
+        path.write_bytes(content[: [found.start() for found in re.finditer(b"00dc", content)][9]])  # the header has one too
+    else:
+        write_video(path, pattern(20, 96, 128) + 0.05 * torch.rand(20, 3, 96, 128), 30.0)
+        content = bytearray(path.read_bytes())
+        for place in range(len(content) * 3 // 4, len(content), len(content) // 23):
+            content[place] ^= 0x55
+        path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "says"), [("cut", r"declares 12 frames and 8 could"), ("flipped", r"patched \d+ of 20")])
+def test_a_file_that_the_decoder_mends_is_not_taken_for_a_sound_one(tmp_path: Path, kind: str, says: str) -> None:
+    path = mendable(tmp_path / "clip.avi", kind)
+    with pytest.raises(InputError, match=rf"clip\.avi: the file is damaged: .*{says}"):
+        read_video(path)
+    video = read_video(path, damaged=True)
+    assert re.search(says, video.damage)
+    assert len(video.frames) > 4
+    assert read_video(path, 3).damage == ""  # the beginning is sound
+    result = measure_recording(path, Settings(laws=False))
+    assert result.damage == video.damage
+    assert video.damage in result.sentence
+    assert video.damage in result.to_json()["damage"]
+
+
+def test_sound_without_pictures_is_said_so(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "audio.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        for k in range(20):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 44100, 1024 * k
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match=r"audio\.mp4: holds no video stream; give a video file$"):
+        read_video(tmp_path / "audio.mp4")
 
 
 def test_no_part_file_is_left_behind(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ All video passes through PyAV. Errors are one sentence that names the file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,22 +17,32 @@ from torch import Tensor
 from visviva.data.files import whole
 from visviva.errors import InputError
 
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
 
 @dataclass(frozen=True)
 class Video:
-    """Decoded frames uint8 (T, 3, H, W), upright; presentation times (T,) float64 [s], from 0; mean rate ``fps`` [1/s]."""
+    """Decoded frames uint8 (T, 3, H, W), upright; presentation times (T,) float64 [s], from 0; mean rate ``fps`` [1/s].
+
+    ``damage``: what the decoder had to patch or leave out, in a sentence; empty for a sound file.
+    """
 
     frames: Tensor
     timestamps: Tensor
     fps: float
+    damage: str = ""
 
 
-def read_video(path: str | Path, max_frames: int | None = None) -> Video:
+def read_video(path: str | Path, max_frames: int | None = None, *, damaged: bool = False) -> Video:
     """Read a video file.
 
     Args:
         path: any file FFmpeg decodes.
         max_frames: stop after so many frames.
+        damaged: return a file in which the decoder patched frames, or found fewer than the file declares, with
+            `Video.damage`, instead of raising.
 
     Raises:
         InputError: the file is missing, is no video, is damaged, or holds fewer than two frames.
@@ -49,43 +60,78 @@ def read_video(path: str | Path, max_frames: int | None = None) -> Video:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); record or copy it again")
     try:
-        frames, times = _decode(path, max_frames)
+        decoded = _decode(path, max_frames)
+    except InputError:
+        raise
     except (av.error.FFmpegError, EOFError, ValueError) as error:
         raise InputError(f"{path}: cannot be decoded as a video ({_reason(error)}); re-encode it or leave it out") from error
+    frames = decoded.frames
+    if decoded.damage and not damaged:
+        raise InputError(f"{path}: the file is damaged: {decoded.damage}; copy or record it again, or leave it out")
     if len(frames) < 2:
         raise InputError(f"{path}: holds {len(frames)} frame(s), but motion needs at least two; give a longer clip")
     if len({frame.shape for frame in frames}) > 1:
         raise InputError(f"{path}: the frame size changes within the clip; re-encode it to one size")
-    stamps = np.asarray(times, np.float64)
+    stamps = np.asarray(decoded.times, np.float64)
     if not (np.diff(stamps) > 0).all():
         raise InputError(f"{path}: the timestamps do not increase; re-encode it with a constant frame rate")
     stamps -= stamps[0]
     stacked = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
-    return Video(stacked, torch.from_numpy(stamps), float((len(stamps) - 1) / stamps[-1]))
+    return Video(stacked, torch.from_numpy(stamps), float((len(stamps) - 1) / stamps[-1]), decoded.damage)
 
 
-def _decode(path: Path, max_frames: int | None) -> tuple[list[np.ndarray], list[float]]:
+@dataclass
+class _Decoded:
+    """What came out of the decoder: frames, times [s], which frames it patched, and how many the file declares (0: unknown)."""
+
+    frames: list[np.ndarray] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    patched: list[int] = field(default_factory=list)
+    declared: int = 0
+
+    @property
+    def damage(self) -> str:
+        said = []
+        if self.patched:
+            shown = ", ".join(map(str, self.patched[:5])) + (", ..." if len(self.patched) > 5 else "")
+            said.append(f"the decoder patched {len(self.patched)} of {len(self.frames)} frames ({shown})")
+        if self.declared > len(self.frames):
+            said.append(f"it declares {self.declared} frames and {len(self.frames)} could be decoded")
+        return " and ".join(said)
+
+
+def _decode(path: Path, max_frames: int | None) -> _Decoded:
     import av
     from av.video.reformatter import VideoReformatter
 
-    frames: list[np.ndarray] = []
-    times: list[float] = []
+    found = _Decoded()
     with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise InputError(f"{path}: holds no video stream; give a video file")
-        stream = container.streams.video[0]
-        if stream.codec_context is None or not stream.codec_context.width:
-            raise ValueError("its header is cut off")
-        if stream.codec_context.width * stream.codec_context.height < 256 * 256:
-            stream.codec_context.thread_count = 1  # handing tiny frames between threads costs more than decoding them
+        stream = _stream(path, container)
         reformatter = VideoReformatter()  # one for all frames: a new one per frame costs ten times the conversion
-        for frame in container.decode(stream):
-            turns = round((frame.rotation or 0) / 90) % 4
-            frames.append(np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), turns))
-            times.append(float(frame.time) if frame.time is not None else len(times) / float(stream.average_rate or 25))
-            if max_frames is not None and len(frames) == max_frames:
-                break
-    return frames, times
+        dropped = 0  # what an edit list leaves out is no damage
+        for packet in container.demux(stream):
+            dropped += packet.is_discard
+            for frame in packet.decode():
+                turns = round((frame.rotation or 0) / 90) % 4
+                found.patched += [len(found.frames)] if frame.is_corrupt else []
+                found.frames.append(np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), turns))
+                count = len(found.times)
+                found.times.append(float(frame.time) if frame.time is not None else count / float(stream.average_rate or 25))
+                if max_frames is not None and len(found.frames) == max_frames:
+                    return found
+        found.declared = stream.frames - dropped
+    return found
+
+
+def _stream(path: Path, container: InputContainer) -> VideoStream:
+    if not container.streams.video:
+        raise InputError(f"{path}: holds no video stream; give a video file")
+    stream = container.streams.video[0]
+    if stream.codec_context is None or not stream.codec_context.width:
+        raise ValueError("its header is cut off")
+    if stream.codec_context.width * stream.codec_context.height < 256 * 256:
+        stream.codec_context.thread_count = 1  # handing tiny frames between threads costs more than decoding them
+    return stream
 
 
 def _reason(error: Exception) -> str:

@@ -52,7 +52,7 @@ class Recording:
     """What one recording gave.
 
     ``reason`` is why no acceleration (or, with a scale, no g) was measured; empty if it was. ``failed``: the file itself could
-    not be used. ``frames``: the clip, reduced, for pictures.
+    not be used. ``damage``: what the decoder had to patch or leave out; empty for a sound file.
     """
 
     name: str
@@ -65,12 +65,17 @@ class Recording:
     laws: list[LawScore] = field(default_factory=list)
     reason: str = ""
     failed: bool = False
+    damage: str = ""
     notes: list[str] = field(default_factory=list)
     picture: Picture | None = field(default=None, repr=False)
 
     @property
     def sentence(self) -> str:
-        """Return the outcome in one sentence: g, or the acceleration, or why neither."""
+        """Return the outcome in one sentence: g, or the acceleration, or why neither; a second one if the file is damaged."""
+        return self._outcome + (f" The file is damaged: {self.damage}; do not trust the numbers." if self.damage else "")
+
+    @property
+    def _outcome(self) -> str:
         if self.gravity is not None:
             return self.gravity.sentence
         if self.reason:
@@ -92,6 +97,7 @@ class Recording:
             "outcome": "failed" if self.failed else ("not measured" if self.reason else "measured"),
             "reason": self.reason,
             "sentence": self.sentence,
+            "damage": self.damage,
             "notes": self.notes,
             "laws": [law.to_json() for law in self.laws],
         }
@@ -155,10 +161,10 @@ def measure_recording(path: str | Path, settings: Settings = Settings(), name: s
     """
     name = name or Path(path).name
     try:
-        video = read_video(path, settings.max_frames)
+        video = read_video(path, settings.max_frames, damaged=True)
     except InputError as error:
         return Recording(name, reason=str(error), failed=True)
-    return measure_frames(video.frames, video.timestamps, settings, name)
+    return replace(measure_frames(video.frames, video.timestamps, settings, name), damage=video.damage)
 
 
 def measure_frames(

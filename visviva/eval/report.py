@@ -294,7 +294,8 @@ def _recordings(page: Page, results: Sequence[Recording]) -> None:
     page.heading("Recordings without ground truth")
     rows: list[list[str | tuple[str, str]]] = []
     for result in results:
-        rows.append([result.name, "not measured" if result.reason else "measured", *_recording_numbers(result)])
+        outcome = ("not measured" if result.reason else "measured", "the file is damaged" if result.damage else "")
+        rows.append([result.name, outcome, *_recording_numbers(result)])
     page.table(["clip", "outcome", "g [m/s²]", "acceleration [px/s²]", "fit residual", "frames used"], rows)
     for result in results:
         _recording(page, result)
