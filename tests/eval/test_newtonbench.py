@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visviva.errors import InputError
-from visviva.eval.comparison import compare, paired
+from visviva.eval.comparison import KINEMATIC, compare, paired
 from visviva.eval.explanation import explain
 from visviva.eval.newtonbench import FIVE, LOWER_IS_BETTER, UNITS, ClipScore, failed_clip, score_clip, table
 from visviva.eval.run import Run, merged, write_json
@@ -217,6 +217,43 @@ def test_comparison_pairs_by_scene_and_says_when_nothing_is_significant():
     assert "not significant" in same.sentence
     worse = compare(shuffled, before, resamples=500)[0]
     assert worse.verdict == "worse"
+
+
+def with_motion(source, motions):
+    """The run with its clips' share of the true path set, and the small kinematic errors of a clip that stands still."""
+    clips = []
+    for clip, motion in zip(source.clips, motions, strict=True):
+        scores = {m: s.with_(value=s.value * (0.1 if m in KINEMATIC else 1.0)) for m, s in clip.penalised.items()}
+        clips.append(replace(clip, motion=motion, penalised=scores))
+    return Run(source.name, clips)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "slowed"),
+    [(1.0, 0.0, True), (0.95, 0.7, True), (0.4, 0.1, True), (1.0, 0.85, False), (0.6, 0.6, False), (1.4, 0.9, False)],
+)
+def test_a_run_that_stands_still_is_not_credited(before, after, slowed):
+    base = run("base", [1.0, 0.9, 1.1, 1.2] * 4)
+    jitter = [0.02 * (k % 3 - 1) for k in range(16)]
+    still = with_motion(base, [max(0.0, after + x) for x in jitter])
+    base = Run("base", [replace(clip, motion=before + x) for clip, x in zip(base.clips, jitter, strict=True)])
+    group = compare(base, still, resamples=500)[0]
+    assert group.motion_after == pytest.approx(after, abs=0.02)
+    assert group.slowed == slowed
+    assert group.verdict == group.to_json()["verdict"] == ("not credited" if slowed else "better")
+    kinematic = {group.verdicts[m] for m in KINEMATIC} | {group.to_json()["metrics"][m]["verdict"] for m in KINEMATIC}
+    assert kinematic == {group.verdict}
+    assert (f"not credited: objects move {group.motion_after:.0%} of the true path" in group.sentence) == slowed
+    assert ("significantly better" in group.sentence) == (not slowed)
+
+
+def test_a_few_clips_that_race_do_not_hide_a_frozen_run():
+    base = run("base", [1.0, 0.9, 1.1, 1.2] * 4)
+    base = Run("base", [replace(clip, motion=1.0) for clip in base.clips])
+    frozen = with_motion(base, [0.0] * 15 + [40.0])
+    assert compare(base, frozen, resamples=500)[0].verdict == "not credited"
+    few = compare(Run("base", base.clips[:1]), Run("frozen", frozen.clips[:1]))[0]
+    assert "no interval. Not credited: objects move 0%" in few.sentence
 
 
 def test_one_base_is_compared_with_several_training_seeds():

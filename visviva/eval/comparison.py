@@ -15,6 +15,12 @@ from visviva.eval.statistics import Comparison, Interval, average_relative_impro
 
 Pair = tuple[ClipScore, ClipScore]
 
+KINEMATIC = ("velocity_rmse", "acceleration_rmse")
+"""The metrics that standing still improves: less motion, less error of it."""
+LITTLE, MUCH = 0.5, 0.8
+"""Shares of the true path: a mean motion below the first is a loss in itself, one below the second if it fell significantly."""
+NO_DIFFERENCE, NOT_CREDITED = "no significant difference", "not credited"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -23,6 +29,8 @@ class Group:
     Attributes:
         metrics: paired comparison per metric, on the penalised values.
         improvement: average relative improvement over the five metrics [1], positive is better, with its interval.
+        motion: paired comparison of the share of the true path that the objects move (`ClipScore.motion`, at most 1 per clip),
+            over the clips of which both runs tell it; None if there is none.
         unscored: further pairs that are left out, because the truth of one side could not be read.
     """
 
@@ -31,14 +39,46 @@ class Group:
     pairs: int
     metrics: dict[str, Comparison]
     improvement: Interval
+    motion: Comparison | None = None
     unscored: int = 0
 
     @property
+    def motion_before(self) -> float:
+        """Mean share of the true path that the objects move in the run before, NaN if unknown."""
+        return math.nan if self.motion is None else self.motion.before.value
+
+    @property
+    def motion_after(self) -> float:
+        """The same in the run after."""
+        return math.nan if self.motion is None else self.motion.after.value
+
+    @property
+    def slowed(self) -> bool:
+        """Whether the objects move markedly less than before.
+
+        Their mean motion is below `LITTLE` and was above it (or twice as large), or it is below `MUCH` and fell significantly.
+        """
+        before, after = self.motion_before, self.motion_after
+        if self.motion is None or not after < before:
+            return False
+        little = after < LITTLE and (before >= LITTLE or after < before / 2)
+        return little or (after < MUCH and self.motion.difference.significant)
+
+    @property
     def verdict(self) -> str:
-        """Return ``better``, ``worse`` or ``no significant difference`` by the interval of the improvement."""
+        """Return ``better``, ``worse`` or ``no significant difference`` by the interval of the improvement; ``not credited``
+        where it would be better but the objects have `slowed`."""
         if not self.improvement.significant:
-            return "no significant difference"
-        return "better" if self.improvement.value > 0 else "worse"
+            return NO_DIFFERENCE
+        return self._credited("better" if self.improvement.value > 0 else "worse")
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Return the verdict per metric; ``better`` in velocity or acceleration is ``not credited`` where objects `slowed`."""
+        return {m: self._credited(c.verdict) if m in KINEMATIC else c.verdict for m, c in self.metrics.items()}
+
+    def _credited(self, verdict: str) -> str:
+        return NOT_CREDITED if verdict == "better" and self.slowed else verdict
 
     @property
     def sentence(self) -> str:
@@ -47,22 +87,32 @@ class Group:
         return self._result + left
 
     @property
+    def why_not(self) -> str:
+        """Why an improvement is not credited, in words."""
+        return f"not credited: objects move {self.motion_after:.0%} of the true path ({self.motion_before:.0%} before)"
+
+    @property
     def _result(self) -> str:
         what = "all primitives" if self.primitive == "all" else self.primitive.replace("_", " ") or "all clips"
         where = f"{what}, {self.split.upper()}" if self.split else what
         gain = self.improvement
         if math.isnan(gain.low):
-            return f"{where}: {gain.value:+.1%} on average over the five metrics; these clips give no interval."
+            why = f" {self.why_not[0].upper()}{self.why_not[1:]}." if self.slowed else ""
+            return f"{where}: {gain.value:+.1%} on average over the five metrics; these clips give no interval.{why}"
         interval = f"({gain.level:.0%} interval {gain.low:+.1%} to {gain.high:+.1%})"
         told = f"{gain.value:+.1%} on average over the five metrics {interval}"
-        if self.verdict == "no significant difference":
+        if self.verdict == NOT_CREDITED:
+            return f"{where}: {told}: {self.why_not}."
+        if self.verdict == NO_DIFFERENCE:
             return f"{where}: {told}: the difference is not significant."
         return f"{where}: {told}: significantly {self.verdict}."
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
-        metrics = {m: asdict(c) | {"verdict": c.verdict} for m, c in self.metrics.items()}
-        return finite(asdict(self) | {"metrics": metrics, "verdict": self.verdict, "sentence": self.sentence})
+        verdicts = self.verdicts
+        content = asdict(self) | {"metrics": {m: asdict(c) | {"verdict": verdicts[m]} for m, c in self.metrics.items()}}
+        content |= {"motion_before": self.motion_before, "motion_after": self.motion_after, "slowed": self.slowed}
+        return finite(content | {"verdict": self.verdict, "sentence": self.sentence})
 
 
 def compare(before: Run, after: Run, *, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> list[Group]:
@@ -122,33 +172,30 @@ def _by_scene(run: Run) -> dict[tuple[int | None, str, int], ClipScore]:
 
 def _group(primitive: str, split: str, pairs: list[Pair], resamples: int, seed: int, level: float) -> Group:
     asked, pairs = len(pairs), [pair for pair in pairs if _scored(pair)]
-    scenes = [b.scene for b, _ in pairs]
-    seeds = [a.seed for _, a in pairs] if all(a.seed is not None for _, a in pairs) else None
+    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level}
+    labels = _labels(pairs)
     before = {m: [b.penalised[m].value for b, _ in pairs] for m in FIVE}
     after = {m: [a.penalised[m].value for _, a in pairs] for m in FIVE}
     known = [m for m in FIVE if all(map(math.isfinite, before[m] + after[m]))]
     metrics = {
-        m: paired_bootstrap(
-            before[m],
-            after[m],
-            scenes,
-            seeds,
-            metric=m,
-            lower_is_better=LOWER_IS_BETTER[m],
-            resamples=resamples,
-            seed=seed,
-            level=level,
-        )
+        m: paired_bootstrap(before[m], after[m], *labels, metric=m, lower_is_better=LOWER_IS_BETTER[m], **settings)
         for m in known
     }
     improvement = average_relative_improvement(
-        {m: before[m] for m in known},
-        {m: after[m] for m in known},
-        LOWER_IS_BETTER,
-        scenes,
-        seeds,
-        resamples=resamples,
-        seed=seed,
-        level=level,
+        {m: before[m] for m in known}, {m: after[m] for m in known}, LOWER_IS_BETTER, *labels, **settings
     )
-    return Group(primitive, split, len(pairs), metrics, improvement, asked - len(pairs))
+    return Group(primitive, split, len(pairs), metrics, improvement, _motion(pairs, settings), asked - len(pairs))
+
+
+def _labels(pairs: list[Pair]) -> tuple[list[str], list[int | None] | None]:
+    """Return the scenes, and the training seeds where every clip of the second run has one."""
+    seeds = [a.seed for _, a in pairs]
+    return [b.scene for b, _ in pairs], seeds if None not in seeds else None
+
+
+def _motion(pairs: list[Pair], settings: dict[str, Any]) -> Comparison | None:
+    moving = [pair for pair in pairs if all(math.isfinite(clip.motion) for clip in pair)]
+    if not moving:
+        return None
+    before, after = ([min(1.0, pair[k].motion) for pair in moving] for k in (0, 1))
+    return paired_bootstrap(before, after, *_labels(moving), metric="motion", lower_is_better=False, **settings)

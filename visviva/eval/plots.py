@@ -178,7 +178,7 @@ def improvements(groups: Sequence[Group]) -> Draw:
         )
         axes.set_yticklabels(names)
         axes.grid(axis="y", visible=False)
-        axes.set_title("right of the line is better; a hollow mark is not significant")
+        axes.set_title("right of the line is better; a hollow mark is not significant, or not credited")
 
     return draw
 
@@ -193,10 +193,11 @@ def metric_changes(groups: Sequence[Group]) -> Draw:
                 if metric not in group.metrics:
                     continue
                 comparison = group.metrics[metric]
-                gain, colour = comparison.improvement, _verdict_colour(comparison.verdict, look)
+                gain, verdict = comparison.improvement, group.verdicts[metric]
+                colour = _verdict_colour(verdict, look)
                 if np.isfinite([gain.low, gain.high]).all():
                     axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, lw=2, solid_capstyle="round")
-                face = look.paper if comparison.verdict.startswith("no") else colour
+                face = look.paper if verdict.startswith("no") else colour
                 axes.plot(100 * gain.value, row, "o", ms=5, color=colour, mfc=face, mew=1.5)
             axes.axvline(0, color=look.ink, lw=1)
             axes.set(

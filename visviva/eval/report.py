@@ -250,7 +250,8 @@ def _comparison(page: Page, groups: list[Group], before: str, after: str) -> Non
     page.paragraph(
         "Improvement is the change of a metric's mean relative to its mean before, averaged over the five metrics; positive is "
         "better. Clips are paired by scene and whole scenes are resampled; an interval that includes zero is called "
-        "not significant.",
+        "not significant. Where objects move markedly less than before, a better velocity, acceleration or "
+        "average is not credited.",
         "note",
     )
     page.figure(plots.rendered(plots.improvements(groups), 8.5, 0.9 + 0.34 * len(groups)), "average over the five metrics")
@@ -263,7 +264,10 @@ def _comparison(page: Page, groups: list[Group], before: str, after: str) -> Non
             span = "" if math.isnan(gain.low) else f"{gain.low:+.1%} to {gain.high:+.1%}"
             means = [f"{x.value:.3g}" for x in (comparison.before, comparison.after)]
             name = _name(group.primitive, group.split)
-            body.append([name, plots.METRIC[metric], *means, (f"{gain.value:+.1%}", span), comparison.verdict])
+            body.append([name, plots.METRIC[metric], *means, (f"{gain.value:+.1%}", span), group.verdicts[metric]])
+        if group.motion is not None:
+            name, means = _name(group.primitive, group.split), [f"{x:.2f}" for x in (group.motion_before, group.motion_after)]
+            body.append([name, "motion (share of the true path)", *means, "-", "markedly less" if group.slowed else ""])
     page.table(["primitive", "metric", before, after, "improvement", "verdict"], body)
 
 
