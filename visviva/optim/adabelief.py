@@ -35,7 +35,7 @@ class Rectify(Transform):
         power = self.beta**t
         longest = 2 / (1 - self.beta) - 1
         n = longest - 2 * t * power / (1 - power)
-        old = longest >= 5 and n >= 5
+        old: Any = longest >= 5 and n >= 5
         ratio = (1 - power) * (n - 4) * (n - 2) * longest / ((longest - 4) * (longest - 2) * n) if longest >= 5 else 1.0
         factor = torch.where(old, ratio, 1.0).sqrt() if isinstance(ratio, Tensor) else math.sqrt(ratio if old else 1.0)
         return {"eps": self.eps, "factor": factor, "old": flag(old)}
