@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from visviva.configs.schema import load
 from visviva.data.clip import Clip
 from visviva.data.dataset import ClipDataset
 from visviva.data.manifest import Manifest
+from visviva.data.prompts import Prompt
 from visviva.data.video import read_video, write_video
 from visviva.errors import InputError
 from visviva.models.backbones.lora import load_lora
@@ -208,6 +210,38 @@ def test_other_settings_and_other_prompts_do_not_mix(model, prompts, tmp_path):
     prompts.write_text('{"prompt": "something else"}\n')
     with pytest.raises(InputError, match="was made from another prompt"):
         generate.run(recipe(model, prompts, tmp_path / "out"))
+
+
+def test_another_frame_rate_and_another_first_frame_do_not_mix(model, prompts, tmp_path):
+    generate.run(recipe(model, prompts, tmp_path / "out", limit=2))
+    with pytest.raises(InputError, match=r"begun with other settings \(fps: 8.0 there, 16.0 now\)"):
+        generate.run(recipe(model, prompts, tmp_path / "out", limit=2, fps=16.0))
+    picture = tmp_path / "first.png"
+    held, content = picture.stat().st_size, picture.read_bytes()
+    picture.write_bytes(content[:-1] + b"x")  # the same name and size
+    assert picture.stat().st_size == held
+    with pytest.raises(InputError, match=r"'000001'.*was made from another prompt, first frame, seed or fps"):
+        generate.run(recipe(model, prompts, tmp_path / "out", limit=2))
+    picture.write_bytes(content)
+    (tmp_path / "moved.png").write_bytes(content)  # another name, the same picture
+    prompts.write_text(prompts.read_text().replace("first.png", "moved.png"))
+    generate.run(recipe(model, prompts, tmp_path / "out", limit=2))
+
+
+def test_another_rate_of_a_row_and_other_true_masks_change_the_condition(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    prompt = Prompt("a", "a ball", tmp_path / "a.mp4", fps=8.0)
+    item = generate.Item("a", prompt, 3)
+    assert item.condition == generate.Item("a", replace(prompt), 3).condition
+    others = [
+        generate.Item("a", replace(prompt, fps=9.0), 3),
+        generate.Item("a", prompt, 4),
+        generate.Item("a", prompt, 3, True),
+    ]
+    (tmp_path / "a.npz").write_bytes(b"masks")
+    assert len({i.condition for i in [item, *others]}) == 4
+    (tmp_path / "a.npz").write_bytes(b"other")
+    assert generate.Item("a", prompt, 3, True).condition != others[2].condition
 
 
 def test_sizes_the_model_cannot_make_or_does_not_know(model, prompts, tmp_path):

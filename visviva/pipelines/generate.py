@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,28 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Item:
-    """One clip to make: a prompt and the seed of its noise."""
+    """One clip to make: a prompt and the seed of its noise; ``tracked``: the true masks beside its source guide it."""
 
     id: str
     prompt: Prompt
     seed: int
+    tracked: bool = False
 
-    @property
+    @cached_property
     def condition(self) -> str:
-        """A hash of everything about the item that its clip depends on."""
+        """A hash of everything about the item that its clip depends on: caption, seed, frame rate, and what its files hold."""
         source = self.prompt.source
-        file = None if source is None else [source.name, source.stat().st_size]
-        return fingerprint({"caption": self.prompt.caption, "source": file, "seed": self.seed})[:16]
+        files = [] if source is None else [source, *([source.with_suffix(".npz")] if self.tracked else [])]
+        held = [_content(file) for file in files]
+        return fingerprint({"caption": self.prompt.caption, "files": held, "seed": self.seed, "fps": self.prompt.fps})[:16]
+
+
+def _content(file: Path) -> str | None:
+    """Return a hash of what a file holds, None if there is none."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -113,14 +123,14 @@ def run(recipe: GenerateRecipe) -> Path:
 
 def plan(recipe: GenerateRecipe) -> list[Item]:
     """Return the clips that the recipe asks for, each with its seed: the row's own, else one from (recipe seed, id)."""
-    items = []
+    items, tracked = [], recipe.guidance.scale > 0 and recipe.guidance.masks == "track"
     for prompt in read_prompts(recipe.prompts, recipe.where, recipe.limit):
         for k in range(recipe.samples):
             name = prompt.id if k == 0 else f"{prompt.id}-sample{k}"
             seed = prompt.seed
             if seed is None or k > 0:
                 seed = key(recipe.seed, "generate", seed or 0, name)
-            items.append(Item(name, prompt, seed))
+            items.append(Item(name, prompt, seed, tracked))
     names = [item.id for item in items]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
@@ -153,7 +163,10 @@ def home(recipe: GenerateRecipe, backbone: WanBackbone) -> Size:
 
 
 def request(recipe: GenerateRecipe, backbone: WanBackbone, size: Size) -> dict[str, Any]:
-    """Return everything but the prompts that the clips depend on, for the manifest."""
+    """Return everything that the clips depend on but what `Item.condition` covers, for the manifest.
+
+    ``fps`` is the recipe's own; where it is None, the row's and the model's rates are part of condition and model.
+    """
     guided = recipe.guidance.scale > 0
     networks = [*backbone.networks().values(), backbone.vae, backbone.text_encoder, backbone.image_encoder]
     adapters = b"".join(file.read_bytes() for file in lora_files(recipe.lora)) if recipe.lora else b""
@@ -162,6 +175,7 @@ def request(recipe: GenerateRecipe, backbone: WanBackbone, size: Size) -> dict[s
         "lora": hashlib.sha256(adapters).hexdigest()[:16] if recipe.lora else None,
         "dtype": recipe.model.dtype,
         "size": [size.frames, size.height, size.width],
+        "fps": recipe.fps,
         "negative": recipe.negative,
         "sampler": recipe.sampler.model_dump(),
         "guidance": recipe.guidance.model_dump() if guided else None,
@@ -170,22 +184,21 @@ def request(recipe: GenerateRecipe, backbone: WanBackbone, size: Size) -> dict[s
 
 
 def refuse_other_conditions(items: list[Item], manifest: Manifest) -> None:
-    """Raise if a finished clip was made from another prompt, first frame or seed than its id stands for now."""
+    """Raise if a finished clip was made from another prompt, first frame, seed or frame rate than its id stands for now."""
     for item in items:
         row = manifest.done.get(item.id)
         if row is not None and row["condition"] != item.condition:
             raise InputError(
-                f"the clip {item.id!r} in {str(manifest.folder)!r} was made from another prompt, first frame or seed "
+                f"the clip {item.id!r} in {str(manifest.folder)!r} was made from another prompt, first frame, seed or fps "
                 f"({row['caption']!r}, seed {row['seed']}); choose another output folder or another id"
             )
 
 
 def batches(recipe: GenerateRecipe, items: list[Item], size: Size) -> Iterator[list[Item]]:
     """Yield batches; items with and without a first frame, or with other numbers of tracked objects, do not share one."""
-    tracked = recipe.guidance.scale > 0 and recipe.guidance.masks == "track"
     groups: dict[tuple[bool, int], list[Item]] = {}
     for item in items:
-        objects = len(first_masks(item, size)) if tracked else 0
+        objects = len(first_masks(item, size)) if item.tracked else 0
         groups.setdefault((item.prompt.source is not None, objects), []).append(item)
     for group in groups.values():
         yield from (group[i : i + recipe.batch_size] for i in range(0, len(group), recipe.batch_size))
