@@ -84,12 +84,13 @@ class Group:
     def sentence(self) -> str:
         """Return the group's result in words."""
         left = f" {self.unscored} pairs without readable truth are left out." if self.unscored else ""
-        return self._result + left
+        moved = f" {self.moved[0].upper()}{self.moved[1:]}." if self.slowed and self.verdict != NOT_CREDITED else ""
+        return self._result + moved + left
 
     @property
-    def why_not(self) -> str:
-        """Why an improvement is not credited, in words."""
-        return f"not credited: objects move {self.motion_after:.0%} of the true path ({self.motion_before:.0%} before)"
+    def moved(self) -> str:
+        """How far the objects move, in words."""
+        return f"objects move {self.motion_after:.0%} of the true path ({self.motion_before:.0%} before)"
 
     @property
     def _result(self) -> str:
@@ -97,12 +98,11 @@ class Group:
         where = f"{what}, {self.split.upper()}" if self.split else what
         gain = self.improvement
         if math.isnan(gain.low):
-            why = f" {self.why_not[0].upper()}{self.why_not[1:]}." if self.slowed else ""
-            return f"{where}: {gain.value:+.1%} on average over the five metrics; these clips give no interval.{why}"
+            return f"{where}: {gain.value:+.1%} on average over the five metrics; these clips give no interval."
         interval = f"({gain.level:.0%} interval {gain.low:+.1%} to {gain.high:+.1%})"
         told = f"{gain.value:+.1%} on average over the five metrics {interval}"
         if self.verdict == NOT_CREDITED:
-            return f"{where}: {told}: {self.why_not}."
+            return f"{where}: {told}: not credited: {self.moved}."
         if self.verdict == NO_DIFFERENCE:
             return f"{where}: {told}: the difference is not significant."
         return f"{where}: {told}: significantly {self.verdict}."
