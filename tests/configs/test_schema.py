@@ -61,6 +61,7 @@ def test_dotted_changes_from_python(tmp_path):
         ("verb: catch\n", r"recipe for 'visviva catch', not 'visviva throw'"),
         ("verb: throw\nspeed: 1\nspeed: 2\n", r"'speed' stands twice"),
         ("- a list\n", r"expected a mapping"),
+        ("? [a, b]\n: 3\n", r"a list or mapping as a key \(line 1\)"),
         ("verb: [unclosed\n", r"not a valid YAML recipe"),
     ],
 )
@@ -79,6 +80,34 @@ def test_missing_files_say_where_to_look(tmp_path):
         read_yaml(tmp_path / "none.yaml")
     with pytest.raises(InputError, match="neither a file nor a shipped recipe"):
         find("nothing-of-that-name")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--render.height", "3"], r"^render\.height: Input should be greater than or equal to 8 \(given: '3'\)$"),
+        (["--speed", "fast"], r"^--speed: could not convert string to float: 'fast'; --help lists every setting$"),
+        (["--speed"], r"^Missing value for argument '--speed'\. Expected 1 values; --help"),
+        (["--rendr.height", "9"], r"^visviva throw has no option --rendr\.height; did you mean '--render\.height'\?$"),
+        (["--spede=9"], r"has no option --spede; did you mean '--speed'"),
+        (["--xyzzy", "9"], r"has no option --xyzzy; --help lists every setting$"),
+        (["loose"], r"^visviva throw does not know what to do with 'loose'"),
+        (["--verb", "catch"], r"^--verb 'catch': allowed: throw"),
+    ],
+)
+def test_a_bad_command_line_is_one_sentence(argv, message, capsys):
+    with pytest.raises(InputError, match=message) as caught:
+        parse(ThrowRecipe, argv, prog="visviva throw")
+    assert "\n" not in str(caught.value)
+    assert "http" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_is_still_there(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(ThrowRecipe, ["--help"], prog="visviva throw")
+    assert not stop.value.code
+    assert "--render.height" in capsys.readouterr().out
 
 
 def test_config_without_a_value():

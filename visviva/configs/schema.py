@@ -7,6 +7,9 @@ command line over YAML file over field default.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +44,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"a list or mapping as a key (line {key.start_mark.line + 1}); keys are names of settings")
             if key.value in seen:
                 raise InputError(f"the key {key.value!r} stands twice (line {key.start_mark.line + 1}); keep one")
             seen.add(key.value)
@@ -48,8 +53,6 @@ class _Loader(yaml.SafeLoader):
 
 
 def _yaml_1_2() -> None:
-    import re
-
     resolvers = {
         c: [r for r in rs if r[0] not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
         for c, rs in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -145,10 +148,72 @@ def parse(recipe: type[R], argv: Sequence[str] | None = None, prog: str | None =
     default = load(recipe, name) if name is not None else tyro.MISSING_NONPROP
     epilog = "Start from a recipe with --config FILE_OR_NAME; 'visviva configs list' shows the shipped ones."
     description = f"{recipe.__doc__ or ''}\n\n{epilog}"
+    said = io.StringIO()  # tyro draws a box around its errors; what it says becomes a sentence
     try:
-        return tyro.cli(recipe, args=argv, default=default, prog=prog, description=description)
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = tyro.cli(
+                recipe, args=argv, default=default, prog=prog, description=description, return_unknown_args=True
+            )
     except ValidationError as error:
-        raise InputError("; ".join(_explain(recipe, e) for e in error.errors())) from None
+        raise InputError(_sentence(recipe, error, argv)) from None
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        found = _validation_error(stop)
+        if found is not None:
+            raise InputError(_sentence(recipe, found, argv)) from None
+        raise InputError(_unboxed(said.getvalue())) from None
+    if unknown:
+        raise InputError(_unknown(recipe, unknown, prog or "the command"))
+    return parsed
+
+
+def _validation_error(error: BaseException | None) -> ValidationError | None:
+    while error is not None and not isinstance(error, ValidationError):
+        error = error.__context__
+    return error
+
+
+def _sentence(recipe: type[BaseModel], error: ValidationError, argv: Sequence[str]) -> str:
+    """Return pydantic's findings by the options that were given (tyro builds each group alone, so it knows no full keys)."""
+    given = [word.split("=")[0].removeprefix("--").replace("-", "_") for word in argv if word.startswith("--")]
+    told = []
+    for found in error.errors():
+        key = ".".join(map(str, found["loc"]))
+        full = next((name for name in given if name == key or name.endswith(f".{key}")), None)
+        told.append(_explain(recipe, {**found, "loc": tuple(full.split("."))} if full else found))
+    return "; ".join(told)
+
+
+def _unboxed(text: str) -> str:
+    """Return what stands in tyro's box, without frame, title and pointer to the help, as one line."""
+    lines = [line.strip(" │|╭╮╰╯") for line in text.splitlines()]
+    rule = next((k for k, line in enumerate(lines) if k > 1 and re.match(r"[-─]{5}", line)), len(lines))
+    said = " ".join(line for line in lines[1:rule] if line and not re.match(r"[-─]{5}", line)).replace(" .", ".")
+    said = said.removeprefix("Error parsing ").strip()
+    choice = re.search(r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)", said)
+    if choice is None:
+        return f"{said.rstrip('.')}; --help lists every setting"
+    allowed = [word.strip(" '") for word in choice[3].split(",") if word.strip()]
+    return f"{choice[2]} {choice[1]!r}: allowed: {', '.join(allowed)}{closest(choice[1], allowed)}"
+
+
+def _unknown(recipe: type[BaseModel], words: Sequence[str], prog: str) -> str:
+    word = words[0].split("=")[0]
+    if not word.startswith("-"):
+        return f"{prog} does not know what to do with {word!r}; quote values that contain spaces, and see --help"
+    near = closest(word.replace("_", "-"), _options(recipe))
+    return f"{prog} has no option {word}{near or '; --help lists every setting'}"
+
+
+def _options(model: type[BaseModel], prefix: str = "--") -> list[str]:
+    """Return every dotted option of a recipe class."""
+    found = []
+    for name, field in model.model_fields.items():
+        option = prefix + name.replace("_", "-")
+        kind: Any = field.annotation
+        found += _options(kind, f"{option}.") if isinstance(kind, type) and issubclass(kind, BaseModel) else [option]
+    return found
 
 
 def _take_config(argv: list[str]) -> str | None:
