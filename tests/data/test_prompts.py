@@ -104,6 +104,10 @@ def test_where_and_limit(tmp_path):
         ([{"prompt": "a", "seed": -1}], r"seed = -1 is out of range"),
         ([{"prompt": "a", "fps": 0}], r"fps = 0 is out of range"),
         ([{"prompt": "a", "image": "x", "video": "y"}], r"both an image and a video"),
+        ([{"prompt": "a", "fps": 1e12}], r"fps = 1000000000000\.0 is out of range; allowed are 0\.1 to 10000"),
+        ([{"prompt": "a", "fps": 1e-9}], r"fps = 1e-09 is out of range"),
+        ([{"prompt": "a", "fps": float("nan")}], r"fps = nan is out of range"),
+        ([{"prompt": "a", "seed": 10**25}], r"seed = 10+ is out of range; allowed are 0 to 9"),
         (["{broken"], r"line 1: not valid JSON"),
         (["[1]"], r"line 1: expected an object"),
         ([""], r"none of its 0 rows"),
@@ -123,6 +127,14 @@ def test_bad_files_are_named(tmp_path):
     broken.write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"broken\.png: cannot be read as an image"):
         Prompt("a", "b", broken).first_frame()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "metadata.jsonl"])
+def test_bytes_that_are_no_text_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"prompt\n\xff\xfe\x00\x81")
+    source = tmp_path if name == "metadata.jsonl" else tmp_path / name
+    with pytest.raises(InputError, match=rf"{name}: not a text file \(invalid start byte at byte 7\)"):
+        read_prompts(source)
 
 
 def test_a_filter_that_fits_nothing_names_the_closest_column(tmp_path):

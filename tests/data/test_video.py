@@ -239,6 +239,13 @@ def test_frames_that_cannot_be_written_are_refused(tmp_path: Path, frames: torch
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("fps", [0.0, 1e-9, 1e12, float("nan")])
+def test_rates_that_no_file_can_hold_are_refused(tmp_path: Path, fps: float) -> None:
+    with pytest.raises(InputError, match=r"a\.mp4: cannot encode .* frames per second; allowed are 0\.1 to 10000"):
+        write_video(tmp_path / "a.mp4", pattern(), fps)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_path_under_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be written"):

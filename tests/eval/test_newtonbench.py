@@ -195,6 +195,12 @@ def test_metrics_json_describes_itself_and_reads_back(tmp_path):
         ("{", "not readable as JSON"),
         ('{"a": 1}', "not a metrics file"),
         ('{"format": "visviva-metrics", "version": 99}', "newer visviva"),
+        ('{"format": "visviva-metrics"}', "says no version"),
+        ('{"format": "visviva-metrics", "version": 1}', "incomplete or damaged .*'name'"),
+        (
+            '{"format": "visviva-metrics", "version": 1, "name": "a", "about": {}, "clips": [{"key": 1}]}',
+            "incomplete or damaged",
+        ),
     ],
 )
 def test_unusable_metrics_files_get_one_sentence(tmp_path, text, words):

@@ -64,7 +64,7 @@ class GenerateRecipe(Recipe):
     """Height [px]; first frames of another size are resized and cropped around the centre. None takes the model's own."""
     width: int | None = Field(None, ge=8)
     """Width [px]; None takes the model's own."""
-    fps: float | None = Field(None, gt=0)
+    fps: float | None = Field(None, ge=0.1, le=10_000)
     """Frame rate of the clips [frames/s]; None takes the row's, else the model's own."""
     negative: str = ""
     """Negative prompt of classifier-free guidance."""

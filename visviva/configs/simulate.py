@@ -34,7 +34,7 @@ class SimulateRecipe(Recipe):
     """Image width [px]."""
     frames: int = Field(17, ge=2)
     """Frames per clip; with fps this gives the duration, and the scene grows with it so that nothing lands."""
-    fps: float = Field(32.0, gt=0)
+    fps: float = Field(32.0, ge=0.1, le=10_000)
     """Frames per second."""
     objects: int = Field(3, ge=1, le=3)
     """Largest number of objects in falls and throws."""

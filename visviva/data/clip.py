@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from visviva.data.arrays import read_arrays, write_arrays
+from visviva.data.files import read_text
 from visviva.data.video import read_video, write_video
 from visviva.errors import InputError
 
@@ -68,7 +69,7 @@ class Clip:
         clip = cls(video.frames.float() / 255.0, video.fps, timestamps=video.timestamps)
         text, arrays = path.with_suffix(".txt"), path.with_suffix(".npz")
         if text.is_file():
-            clip.caption = text.read_text().strip()
+            clip.caption = read_text(text).strip()
         if arrays.is_file():
             clip.load_arrays(arrays, cut=len(clip.frames) == max_frames)
         return clip

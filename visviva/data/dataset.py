@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from visviva.data.clip import Clip
-from visviva.data.files import whole
+from visviva.data.files import read_text, whole
 from visviva.errors import InputError
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -87,14 +87,14 @@ def _find(source: Path) -> tuple[Path, list[dict[str, Any]]]:
 
 def _plain(video: Path, root: Path) -> dict[str, Any]:
     text = video.with_suffix(".txt")
-    return {"file_name": str(video.relative_to(root)), "caption": text.read_text().strip() if text.is_file() else ""}
+    return {"file_name": str(video.relative_to(root)), "caption": read_text(text).strip() if text.is_file() else ""}
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """Read a JSON-lines list of clips; every row gets ``file_name`` and ``caption``; errors name the line."""
     path = Path(path)
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         try:

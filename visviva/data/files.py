@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and text that is text."""
 
 from __future__ import annotations
 
@@ -35,3 +35,11 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text of a file; bytes that are no UTF-8 are an `InputError` that names it."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file ({error.reason} at byte {error.start}); write it as UTF-8 text") from error

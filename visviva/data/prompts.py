@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.data.dataset import ClipDataset
-from visviva.data.video import read_video
+from visviva.data.files import read_text
+from visviva.data.video import RATES, read_video
 from visviva.errors import InputError, closest
 
 COLUMNS = ("id", "prompt", "caption", "image", "video", "seed", "fps")
@@ -64,6 +66,7 @@ class Prompt:
         return read_video(self.source, max_frames=2).frames[0].float() / 255
 
 
+_RANGES: Mapping[str, tuple[float, float]] = {"seed": (0, 2**63 - 1), "fps": RATES}
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -117,7 +120,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -136,15 +139,18 @@ def _of_clip(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _txt(path: Path) -> Iterator[dict[str, Any]]:
-    return ({"prompt": line.strip()} for line in path.read_text().splitlines() if line.strip())
+    return ({"prompt": line.strip()} for line in read_text(path).splitlines() if line.strip())
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if None in row:
-                raise InputError(f"{path}: a row has more cells than the header ({row[None]}); quote cells that contain commas")
-            yield dict(row)
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise InputError(f"{path}: not a readable table ({error}); write it as CSV with a header") from error
+    for row in rows:
+        if None in row:
+            raise InputError(f"{path}: a row has more cells than the header ({row[None]}); quote cells that contain commas")
+        yield dict(row)
 
 
 def _prompt(place: str, row: Mapping[str, Any], folder: Path) -> Prompt:
@@ -173,8 +179,9 @@ def _number(place: str, column: str, row: Mapping[str, Any], kind: type) -> Any:
         value = kind(row[column])
     except (TypeError, ValueError):
         raise InputError(f"{place}: {column} = {row[column]!r} is not a number of type {kind.__name__}") from None
-    if value < 0 or (column == "fps" and not 0 < value < float("inf")):
-        raise InputError(f"{place}: {column} = {row[column]!r} is out of range; it must be positive")
+    low, high = _RANGES[column]
+    if not low <= value <= high:
+        raise InputError(f"{place}: {column} = {row[column]!r} is out of range; allowed are {low:g} to {high:g}")
     return value
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+RATES = (0.1, 10_000.0)
+"""The frame rates that a video can be written with [1/s]."""
+
 
 @dataclass(frozen=True)
 class Video:
@@ -146,7 +149,7 @@ def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 12) -> 
     Args:
         path: where to write; ``.mp4`` is usual.
         frames: the clip.
-        fps: frames per second.
+        fps: frames per second, within `RATES`.
         crf: quality of x264, 0 (lossless) to 51; 12 is visually lossless.
     """
     path = Path(path)
@@ -156,6 +159,8 @@ def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 12) -> 
         raise InputError(
             f"{path}: cannot encode {count} frames of {height}x{width}; height and width must be even, pad or resize"
         )
+    if not RATES[0] <= fps <= RATES[1]:
+        raise InputError(f"{path}: cannot encode {fps:g} frames per second; allowed are {RATES[0]:g} to {RATES[1]:g}")
     with whole(path) as part:
         _encode(part, pixels, fps, crf)
 

@@ -93,11 +93,17 @@ class Run:
             raise InputError(f"{path}: not readable as JSON ({error}); evaluate the run again") from error
         if not isinstance(content, dict) or content.get("format") != "visviva-metrics":
             raise InputError(f"{path}: not a metrics file of this package; give a metrics.json that 'visviva evaluate' wrote")
-        if content["version"] > FORMAT:
+        version = content.get("version")
+        if not isinstance(version, int):
+            raise InputError(f"{path}: says no version of its format; evaluate the run again")
+        if version > FORMAT:
+            raise InputError(f"{path}: written by a newer visviva (format {version}, known {FORMAT}); update visviva")
+        try:
+            return cls(content["name"], [ClipScore.from_json(row) for row in content["clips"]], content["about"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{path}: written by a newer visviva (format {content['version']}, known {FORMAT}); update visviva"
-            )
-        return cls(content["name"], [ClipScore.from_json(row) for row in content["clips"]], content["about"])
+                f"{path}: incomplete or damaged ({type(error).__name__}: {error}); evaluate the run again"
+            ) from error
 
 
 def merged(name: str, runs: Mapping[int, Run]) -> Run:
