@@ -37,6 +37,30 @@ def test_check_names_the_key_or_the_missing_verb(tmp_path):
         shipped.check(recipe)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("verb: posttrain\ndata: {path: x}\nreward: {laws: [{name: gravty}]}", "no law 'gravty'"),
+        (
+            "verb: posttrain\ndata: {path: x}\nreward: {laws: [{name: motion_floor, options: {marginn: 1}}]}",
+            "law motion_floor: unknown option 'marginn'",
+        ),
+        ("verb: posttrain\ndata: {path: x}\nreward: {laws: [{name: constant_acceleration}]}", "add an anchor"),
+        ("verb: posttrain\ndata: {path: x}\nreward: {probe: {flow: dsi}}", "no flow probe 'dsi'.*did you mean 'dis'"),
+        ("verb: posttrain\ndata: {path: x}\nreward: {grad_steps: 11}", r"reward\.grad_steps is 11"),
+        ("verb: posttrain\nmax_steps: 3", "what to train on"),
+        ("verb: posttrain\ndata: {path: x}\nvalidation: {metrics: [iuo]}", "validation.metrics: no 'iuo'.*did you mean 'iou'"),
+        ("verb: generate\nguidance: {scale: 1, laws: [{name: mass_conservaton}]}", "did you mean 'mass_conservation'"),
+        ("verb: calibrate\nlaws: [motion_flor]", "laws: no 'motion_flor'.*did you mean 'motion_floor'"),
+    ],
+)
+def test_check_refuses_what_cannot_run(tmp_path, text, words):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(text)
+    with pytest.raises(InputError, match=rf"mine\.yaml: .*{words}"):
+        shipped.check(recipe)
+
+
 @pytest.mark.parametrize("argv", [["lst"], ["copy"], ["check", "a", "b"]])
 def test_a_wrong_configs_line_says_how(argv):
     with pytest.raises(InputError, match="configs"):

@@ -10,6 +10,7 @@ import importlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from visviva.configs.schema import RECIPES, Recipe, find, read_yaml, validate
 from visviva.errors import InputError, closest
@@ -82,11 +83,53 @@ def copy(name: str, path: str | Path | None = None) -> Path:
 
 
 def check(file: str | Path) -> Recipe:
-    """Validate a recipe file against the class of the verb it names and return the recipe."""
+    """Validate a recipe file against the class of the verb it names and return the recipe.
+
+    Beyond the schema: laws, probes and metrics exist, take their options, are anchored; settings do not contradict each other.
+    """
     content = read_yaml(find(file))
     if not isinstance(content.get("verb"), str):
         raise InputError(f"{file}: the key 'verb' is missing; a recipe names its verb first, for example 'verb: generate'")
-    return validate(recipe_class(content["verb"]), content, str(file))
+    recipe = validate(recipe_class(content["verb"]), content, str(file))
+    try:
+        _refuse_what_cannot_run(recipe)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    return recipe
+
+
+def _refuse_what_cannot_run(recipe: Any) -> None:
+    """Raise what the verb would raise for these settings before it reads its first file."""
+    if recipe.verb == "posttrain":
+        recipe.check()
+        if recipe.method == "reward_backprop":
+            _build(recipe.reward.laws, recipe.reward.probe, recipe.reward.allow_trivial)
+        if recipe.validation.every:
+            from visviva.eval.newtonbench import FIVE
+
+            _known(recipe.validation.metrics, "validation.metrics", FIVE)
+    elif recipe.verb == "generate" and recipe.guidance.scale > 0:
+        _build(recipe.guidance.laws, recipe.guidance.probe)
+    elif recipe.verb == "calibrate":
+        _known(recipe.laws, "laws")
+
+
+def _build(laws: Any, probe: Any, allow_trivial: bool = False) -> None:
+    """Build the verifier, with stand-ins for the networks of the feature probes."""
+    from torch.nn import Identity
+
+    from visviva.pipelines.posttrain.verifier import build
+
+    light = probe.model_copy(update={"features": "vae"}) if probe.features.startswith("vjepa2:") else probe
+    build(laws, light, Identity(), allow_trivial=allow_trivial)
+
+
+def _known(names: Sequence[str], where: str, further: Sequence[str] = ()) -> None:
+    from visviva.physics.laws import LAWS
+
+    for name in names:
+        if name not in (known := [*LAWS, *further]):
+            raise InputError(f"{where}: no {name!r}; known: {', '.join(known)}{closest(name, known)}")
 
 
 def accelerate_config(name: str) -> Path:
