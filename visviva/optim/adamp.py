@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,14 +20,15 @@ from visviva.optim.weights import Apply
 class ProjectRadial(Transform):
     """Remove the update's component along the weights where the weights look scale-invariant, and decay those less.
 
-    Matrices and convolutions only. Per row (output unit), else for the whole tensor: if the largest ``|cos(g, p)|`` over rows is
-    below ``delta / sqrt(width)``, ``u <- u - n <n, u>`` with ``n = p / (|p| + eps)``, and decay is multiplied by ``wd_ratio``.
-    The decay ``p <- p (1 - lr wd rho / decay_divisor)`` is done here. Both outcomes are computed; nothing waits for the device.
-    ``keeps``: a state that the projected update is stored in as well.
+    Matrices and convolutions only. Per row (output unit), else for the whole tensor: if the largest ``|cos(g, p)|`` over rows
+    is below ``delta / sqrt(width)``, ``u <- u - n <n, u>`` with ``n = p / (|p| + eps)``, and decay is multiplied by
+    ``wd_ratio``. The decay ``p <- p (1 - lr wd rho / decay_divisor)`` is done here. Both outcomes are computed; nothing waits
+    for the device. ``keeps``: a state that the projected update is stored in as well.
     """
 
     batched: ClassVar = True
-    ranges: ClassVar = {"delta": NOT_NEGATIVE, "wd_ratio": NOT_NEGATIVE, "weight_decay": NOT_NEGATIVE}
+    fuses: ClassVar = True
+    ranges: ClassVar = {"delta": NOT_NEGATIVE, "wd_ratio": NOT_NEGATIVE, "eps": NOT_NEGATIVE, "weight_decay": NOT_NEGATIVE}
     delta: float = 0.1
     wd_ratio: float = 0.1
     eps: float = 1e-8
@@ -45,32 +46,45 @@ class ProjectRadial(Transform):
     def __call__(self, x: Step, delta: Tensor, eps: Tensor, full: Tensor, reduced: Tensor) -> None:  # type: ignore[override]
         factor = full
         if x.ndim > 1:
-            by_row = self._passes(x, delta, eps, (-1,))
-            by_tensor = self._passes(x, delta, eps, (-2, -1)) & ~by_row
-            radial = torch.where(by_row, _radial(x, eps, (-1,)), torch.where(by_tensor, _radial(x, eps, (-2, -1)), 0.0))
+            radial, passes = self._radial(x, delta, eps)
             x.u = x.u - x.p * radial
             if self.keeps:
                 x.state[self.keeps] = x.u
-            factor = torch.where(by_row | by_tensor, reduced, full)
+            factor = torch.where(passes, reduced, full)
         if self.weight_decay:
             x.p = x.p * factor
 
-    def _passes(self, x: Step, delta: Tensor, eps: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """Return (k, 1, 1): whether gradient and weights are nearly orthogonal in every row of this view."""
-        norms = _norm(x.g, dims) + eps, _norm(x.p, dims) + eps
-        cosine = ((x.g * x.p).sum(dims, keepdim=True) / norms[0] / norms[1]).abs()
-        width = math.prod(x.p.shape[d] for d in dims)
-        return cosine.amax((-2, -1), keepdim=True) < delta / math.sqrt(width)
+    def structure(self) -> tuple[Any, ...]:
+        return (*super().structure(), self.weight_decay > 0)
+
+    def _radial(self, x: Step, delta: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``<n, u> / (|p| + eps)`` per row or tensor, 0 where no test passes, and whether one does, (k, 1, 1)."""
+        rows = _Products(*(_sum(a * b, -1) for a, b in ((x.g, x.g), (x.p, x.p), (x.g, x.p), (x.p, x.u))))
+        whole = _Products(*(_sum(product, -2) for product in rows))
+        bound, count = delta / math.sqrt(x.p.shape[-1]), x.p.shape[-2] * x.p.shape[-1]
+        by_row = rows.cosine(eps).amax(-2, keepdim=True) < bound
+        by_whole = (whole.cosine(eps) < delta / math.sqrt(count)) & ~by_row
+        return torch.where(by_row, rows.radial(eps), torch.where(by_whole, whole.radial(eps), 0.0)), by_row | by_whole
 
 
-def _norm(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
-    return torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+class _Products(NamedTuple):
+    """Inner products of gradient, weights and update, of rows or of whole tensors."""
+
+    gg: Tensor
+    pp: Tensor
+    gp: Tensor
+    pu: Tensor
+
+    def cosine(self, eps: Tensor) -> Tensor:
+        return (self.gp / (self.gg.sqrt() + eps) / (self.pp.sqrt() + eps)).abs()
+
+    def radial(self, eps: Tensor) -> Tensor:
+        norm = self.pp.sqrt() + eps
+        return self.pu / norm / norm
 
 
-def _radial(x: Step, eps: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Return ``<n, u> / (|p| + eps)``, so that ``n <n, u> = p`` times it."""
-    norm = _norm(x.p, dims) + eps
-    return (x.p * x.u).sum(dims, keepdim=True) / norm / norm
+def _sum(tensor: Tensor, dim: int) -> Tensor:
+    return tensor.sum(dim, keepdim=True)
 
 
 class AdamP(ChainOptimizer):

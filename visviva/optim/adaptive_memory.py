@@ -1,8 +1,8 @@
 """Adaptive-memory momentum: AM-MSGD and AM-AdamW (arXiv 2510.04988, AISTATS 2026; no official code was found).
 
-The momentum coefficient of every step is the closed-form solution of a model of the objective by two planes, the current gradient's
-and the memory direction's. The SGD form is derived (and agrees with a third-party implementation); the AdamW form follows
-third-party notes of the paper only: take its trajectory as a reconstruction.
+The momentum coefficient of every step is the closed-form solution of a model of the objective by two planes, the current
+gradient's and the memory direction's. The SGD form is derived (and agrees with a third-party implementation); the AdamW form
+follows third-party notes of the paper only: take its trajectory as a reconstruction.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from visviva.optim.moments import NOT_NEGATIVE, POSITIVE, UNIT, SecondMoment
 from visviva.optim.optimizer import ChainOptimizer
-from visviva.optim.transform import Kept, Step, Transform, flag
+from visviva.optim.transform import Kept, Step, Transform, flag, inner
 from visviva.optim.weights import Apply
 
 
@@ -51,10 +51,9 @@ class AdaptiveEma(Transform):
 
     def measure(self, x: Step) -> Tensor:
         g, d = x.u + self.weight_decay * x.p, x.state["exp_avg"].to(x.u)
-        return torch.stack([torch.dot(g, g), torch.dot(g, d), torch.dot(d, d)])
+        return torch.stack([inner(g, g), inner(g, d), inner(d, d)])
 
     def __call__(self, x: Step, lam: Tensor, beta_max: Tensor, first: Tensor, wd: Tensor) -> None:  # type: ignore[override]
-        assert x.measured is not None  # noqa: S101
         x.g = x.u = x.u + wd * x.p
         gg, gd, dd = x.measured[0], x.measured[1], x.measured[2]
         beta = two_plane_beta(gg, gd, dd, lam.to(gg), beta_max)
@@ -105,6 +104,7 @@ class ProximalEma(Transform):
     """
 
     batched: ClassVar = True
+    fuses: ClassVar = True
     ranges: ClassVar = {"memory": NOT_NEGATIVE, "beta_max": UNIT, "eps": POSITIVE, "weight_decay": NOT_NEGATIVE}
     memory: float = 0.1
     beta_max: float = 0.89
@@ -124,7 +124,7 @@ class ProximalEma(Transform):
         return {**numbers, "correction": 1 - self.beta2**t, "first": flag(t == 1)}
 
     def __call__(self, x: Step, **s: Tensor) -> None:
-        lam, wd, g, d = s["lam"], s["wd"], x.u, x.state["exp_avg"]
+        lam, g, d = s["lam"], x.u, x.state["exp_avg"]
         product = x.state["beta_product"]
         metric = (1 - s["beta_max"] * product) * ((x.state["exp_avg_sq"] / s["correction"]).sqrt() + s["eps"])
         beta = torch.where(s["first"] > 0, s["beta_max"].to(g), self._beta(x, metric, s))

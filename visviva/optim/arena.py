@@ -1,10 +1,11 @@
 """The memory of an optimizer: parameters of one kind end to end, so that a step costs a few launches however many there are.
 
-A `Segment` is the set of parameters that one program updates together: same group, chain, dtype, device and number of steps done.
-A *direct* segment is one large tensor where it lies; an *arena* holds many tensors in one flat buffer per quantity. In an arena
-the parameters' storage becomes views of the flat weights (values stay; sharded weights are copied in and out instead); gradients are copied in (*gather*), or are views as
-well (*adopt*, see `visviva.optim.optimizer.ChainOptimizer.adopt`). Tensors of one shape lie next to each other, each starting at
-a multiple of 64 bytes, so that matrix programs see them as one ``[k, rows, columns]`` view (a `Bucket`) without a copy.
+A `Segment` is the set of parameters that one program updates together: same group, chain, dtype, device and number of steps
+done. A *direct* segment is one large tensor where it lies; an *arena* holds many tensors in one flat buffer per quantity. In
+an arena the parameters' storage becomes views of the flat weights (values stay; sharded weights are copied in and out
+instead); gradients are copied in (*gather*), or are views as well (*adopt*, see
+`visviva.optim.optimizer.ChainOptimizer.adopt`). Tensors of one shape lie next to each other, each starting at a multiple of 64
+bytes, so that matrix programs see them as one ``[k, rows, columns]`` view (a `Bucket`) without a copy.
 
 States live in the segment, and ``optimizer.state[parameter]`` holds views of them in the usual per-parameter layout.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,8 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from visviva.errors import InputError
 from visviva.optim.transform import Kept
+
+GRADIENT = operator.attrgetter("grad")
 
 ALIGN = 64
 """Bytes; where a tensor may start in an arena."""
@@ -53,6 +57,11 @@ class Bucket:
         return self.members[0].shape
 
     @property
+    def ndim(self) -> int:
+        """The parameters' number of dimensions, at least 1."""
+        return max(1, len(self.shape))
+
+    @property
     def sharded(self) -> bool:
         """Whether the parameters are distributed over processes."""
         return isinstance(self.members[0], DTensor)
@@ -78,15 +87,22 @@ class Bucket:
             own = full.redistribute(placements=placements).to_local()
             flat[piece].copy_(own.reshape(-1))
 
+    def pile(self, flat: Tensor, views: Sequence[Tensor], gradients: Sequence[Tensor], stack: bool) -> None:
+        """Copy gradients to their views of the flat buffer; ``stack``: at once, where nothing lies between them."""
+        if stack and self.stride == views[0].numel() > 0:
+            end = self.start + self.stride * len(self.members)
+            torch.stack(list(gradients), out=flat[self.start : end].view(len(self.members), *views[0].shape))
+        else:
+            torch._foreach_copy_(list(views), list(gradients))
+
     def pieces(self) -> list[slice]:
         """Return where each parameter's own numbers lie in the flat buffer."""
         size = local(self.members[0]).numel()
         return [slice(self.start + i * self.stride, self.start + i * self.stride + size) for i in range(len(self.members))]
 
 
-def _distributed(flat: Tensor, piece: slice, like: Tensor) -> Any:
+def _distributed(flat: Tensor, piece: slice, like: Any) -> Any:
     shard = flat[piece].view(local(like).shape)
-    assert isinstance(like, DTensor)  # noqa: S101
     return DTensor.from_local(shard, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride())
 
 
@@ -116,6 +132,9 @@ class Segment:
         changes_gradient: bool,
     ) -> None:
         self.kept, self.direct, self.t, self.moved = kept, direct, t, False
+        self.gradients: list[Any] = []
+        self.g_views: list[Tensor] = []
+        self.adopts = self.adopted = False
         first = local(parameters[0])
         self.dtype, self.device = first.dtype, first.device
         self.wide = torch.promote_types(self.dtype, torch.float32)
@@ -123,7 +142,7 @@ class Segment:
         self.step = torch.tensor(float(t))
         self._lay_out(parameters)
         self.p = local(parameters[0]).detach().view(-1) if direct else self._buffer(self.dtype)
-        self.g = None if direct else self._buffer(self.dtype)
+        self.g = self.p.new_empty(0) if direct else self._buffer(self.dtype)
         self.u = self._buffer(self.wide) if scratch else None
         self.changed_g = self._buffer(self.wide) if scratch and changes_gradient else None
         self.state = {name: self._filled(k) for name, k in kept.items() if k.kind == "weight"}
@@ -166,7 +185,6 @@ class Segment:
         if self.moved:
             for parameter, view in zip(self.parameters, self.views, strict=True):
                 parameter.data = view
-        assert self.g is not None  # noqa: S101
         self.g_views = [self.g[piece].view(local(p).shape) for p, piece in self._pairs()]
 
     def _small_states(self, bucket: Bucket) -> None:
@@ -215,25 +233,39 @@ class Segment:
         """Return the buckets whose parameters hold any numbers."""
         return [b for b in self.buckets if b.members[0].numel()]
 
-    def fresh(self) -> bool:
-        """Return whether the parameters still lie where the segment put them."""
+    def ready(self) -> bool:
+        """Return whether all parameters have gradients and lie where the segment put them; the gradients are taken up.
+
+        This, once per parameter and step, is what a step costs beyond its kernels: `map` over C functions, no Python loop.
+        """
+        self.gradients = list(map(GRADIENT, self.parameters))
+        self.adopted = self.adopts and all(map(operator.is_, self.gradients, self.g_views))
+        return (self.adopted or type(None) not in map(type, self.gradients)) and self._in_place()
+
+    def _in_place(self) -> bool:
         if not self.moved and not self.direct:
             return True
-        if self.sharded:
-            return all(local(p).data_ptr() == place for p, place in zip(self.parameters, self.places, strict=True))
-        return all(p.data_ptr() == place for p, place in zip(self.parameters, self.places, strict=True))
+        own = map(local, self.parameters) if self.sharded else self.parameters
+        return list(map(Tensor.data_ptr, own)) == self.places
 
     def gather(self) -> Tensor:
         """Return the flat gradient; gradients (and sharded weights) that lie elsewhere are copied in."""
-        grads = [local(p.grad) for p in self.parameters]  # type: ignore[arg-type]
+        grads = [local(g) for g in self.gradients] if self.sharded else self.gradients
+        self.gradients = []
         if self.direct:
             return grads[0].reshape(-1)
-        assert self.g is not None  # noqa: S101
         if not self.moved:
             torch._foreach_copy_(self.views, [local(p.detach()) for p in self.parameters])
-        if not all(g is v for g, v in zip(grads, self.g_views, strict=True)):
-            torch._foreach_copy_(self.g_views, grads)
+        if not self.adopted:
+            self._copy_in(grads)
         return self.g
+
+    def _copy_in(self, gradients: Sequence[Tensor]) -> None:
+        first = 0
+        for bucket in self.buckets:
+            here = slice(first, first + len(bucket.members))
+            bucket.pile(self.g, self.g_views[here], gradients[here], stack=not self.adopts)
+            first = here.stop
 
     def scatter(self) -> None:
         """Copy weights back that could not be moved into the arena."""
@@ -242,8 +274,9 @@ class Segment:
 
     def adopt_gradients(self) -> None:
         """Make every parameter's ``.grad`` a view of the arena."""
-        for parameter, view in zip(self.parameters, self.g_views, strict=True):
-            if self.moved:
+        self.adopts = self.moved
+        if self.moved:
+            for parameter, view in zip(self.parameters, self.g_views, strict=True):
                 parameter.grad = view
 
 

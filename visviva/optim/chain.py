@@ -1,13 +1,13 @@
 """A chain of transforms as a program: stages that run eagerly or compiled, on segments of parameters.
 
-Consecutive elementwise transforms form one stage, which is compiled into one kernel over flat vectors; each batched transform is a
-stage of its own, run per bucket of equal shapes. Between stages the update lives in the segment's scratch buffer. Every changing
-number is an entry of one vector of float64 scalars per step, so that a stage is compiled once per structure of the chain.
+Consecutive elementwise transforms form one stage, which is compiled into one kernel over flat vectors. Batched transforms run
+per bucket of equal shapes: reductions and their elementwise neighbours are one compiled stage, matrix products and sorts are
+stages of their own, not compiled. Between stages the update lives in the segment's scratch buffer. Every changing number is an
+entry of one vector of float64 scalars per step, so that a stage is compiled once per structure of the chain.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import types
 import warnings
@@ -34,7 +34,12 @@ class Stage:
     @property
     def batched(self) -> bool:
         """Whether the stage runs on buckets of matrices."""
-        return self.transforms[0].batched
+        return any(t.batched for t in self.transforms)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other transform may join."""
+        return any(t.batched and not t.fuses for t in self.transforms)
 
     @property
     def measures(self) -> bool:
@@ -48,18 +53,18 @@ def ordered(transforms: Sequence[Transform], extra: Sequence[Transform]) -> tupl
     applies = [i for i, t in enumerate(chain) if t.place == "weights"]
     at = applies[0] if applies else len(chain)
     places = {place: [t for t in extra if t.place == place] for place in ("gradient", "update", "weights")}
-    return tuple([*places["gradient"], *chain[:at], *places["update"], *chain[at:], *places["weights"]])
+    return (*places["gradient"], *chain[:at], *places["update"], *chain[at:], *places["weights"])
 
 
 def stages(transforms: Sequence[Transform]) -> list[Stage]:
     """Cut a chain into stages."""
     cut: list[Stage] = []
     for i, transform in enumerate(transforms):
-        joins = cut and not cut[-1].batched and not transform.batched and not transform.measures
-        if joins:
+        own = Stage((transform,), i)
+        if cut and not (cut[-1].alone or own.alone or own.measures):
             cut[-1] = Stage((*cut[-1].transforms, transform), cut[-1].first)
         else:
-            cut.append(Stage((transform,), i))
+            cut.append(own)
     return cut
 
 
@@ -113,10 +118,16 @@ def run(program: Program, x: Step, scalars: Tensor) -> None:
         transform(x, **{name: values[i] for name, i in places})
 
 
-def flat_function(
-    program: Program, names: Sequence[str], moments: tuple[str, ...], first: bool, last: bool
+def stage_function(
+    program: Program,
+    names: Sequence[str],
+    moments: tuple[str, ...],
+    first: bool,
+    last: bool,
+    ndim: int = 0,
+    t: float | None = None,
 ) -> Callable[..., None]:
-    """Return the function of one elementwise stage: flat buffers in, changed in place.
+    """Return the function of one stage: flat buffers, or views of a bucket (``ndim`` > 0), in; changed in place.
 
     The update starts as the gradient in the chain's first stage; it is carried by ``u`` to and from other stages.
     """
@@ -127,7 +138,7 @@ def flat_function(
         state = {name: _wide(value) for name, value in zip(names, states, strict=True)}
         gradient = _wide(g)
         weights, update, before = _wide(p), gradient if first or u is None else u, dict(state)
-        x = Step(weights, gradient, update, state, s[0], measured=m, moments=moments)
+        x = Step(weights, gradient, update, state, s[0], ndim=ndim, measured=m, moments=moments, t=t)
         run(program, x, s)
         if x.p is not weights:
             p.copy_(x.p)
@@ -136,7 +147,7 @@ def flat_function(
                 buffer.copy_(x.state[name])
         if g_out is not None and (first or x.g is not gradient):
             g_out.copy_(x.g)
-        if u is not None and not last:
+        if u is not None and not last and (first or x.u is not update):
             u.copy_(x.u)
 
     return stage
@@ -153,24 +164,27 @@ def flat_step(segment: Segment, g: Tensor, first: bool, scalars: Tensor) -> Step
     return Step(_wide(segment.p), gradient, update, {n: _wide(v) for n, v in segment.state.items()}, scalars[0])
 
 
-def batched_step(bucket: Bucket, segment: Segment, g: Tensor, scalars: Tensor, t: float | None) -> Step:
-    """Return what a batched stage sees of one bucket."""
-    assert segment.u is not None  # noqa: S101
+def batched_step(bucket: Bucket, segment: Segment, g: Tensor, first: bool, scalars: Tensor, t: float | None) -> Step:
+    """Return what a batched stage sees of one bucket, to measure it."""
     state = {name: _wide(bucket.view(buffer)) for name, buffer in segment.state.items()} | bucket.state
-    p, g, u = (_wide(bucket.view(flat)) for flat in (segment.p, g, segment.u))
-    return Step(p, g, u, state, scalars[0], ndim=len(bucket.shape), t=t)
+    p, gradient = _wide(bucket.view(segment.p)), _wide(bucket.view(g))
+    update = gradient if first or segment.u is None else bucket.view(segment.u)
+    return Step(p, gradient, update, state, scalars[0], ndim=bucket.ndim, t=t)
 
 
 def run_batched(
-    program: Program, segment: Segment, g: Tensor, measured: Tensor | None, scalars: Tensor, t: float | None
+    function: Callable[[int], Callable[..., None]], segment: Segment, g: Tensor, measured: Tensor | None, scalars: Tensor
 ) -> None:
-    """Run a batched stage on each bucket of a segment."""
+    """Run a batched stage on each bucket of a segment; ``function`` gives it for a number of dimensions."""
     for bucket in segment.filled():
-        x = batched_step(bucket, segment, g, scalars, t)
-        x.measured = measured
-        before = dataclasses.replace(x, state=dict(x.state))
-        run(program, x, scalars)
-        _store(bucket, segment, x, before)
+        flat = [segment.p, segment.u, segment.changed_g, *segment.state.values()]
+        p, u, changed, *states = views = [None if buffer is None else bucket.view(buffer) for buffer in flat]
+        small = list(bucket.state.values())
+        function(bucket.ndim)(p, bucket.view(g), u, changed, [*states, *small], measured, scalars)
+        if bucket.sharded:
+            for buffer, view in zip(flat, views, strict=True):
+                if buffer is not None and view is not None:
+                    bucket.store(buffer, view)
 
 
 def reset_small(segment: Segment, program: Program, scalars: Tensor) -> None:
@@ -184,31 +198,23 @@ def reset_small(segment: Segment, program: Program, scalars: Tensor) -> None:
                         value.copy_(torch.where(keep, value, 0.0))
 
 
-def _store(bucket: Bucket, segment: Segment, x: Step, before: Step) -> None:
-    for name in ("p", "u"):
-        if getattr(x, name) is not getattr(before, name):
-            bucket.store(getattr(segment, name), getattr(x, name))
-    if x.g is not before.g and segment.changed_g is not None:
-        bucket.store(segment.changed_g, x.g)
-    for name, value in x.state.items():
-        if value is before.state[name]:
-            continue
-        if name in segment.state:
-            bucket.store(segment.state[name], value)
-        else:
-            bucket.state[name].copy_(value)
-
-
 _COMPILED: dict[Any, Callable[..., None]] = {}
 
 
 def compiled(
-    program: Program, names: tuple[str, ...], moments: tuple[str, ...], first: bool, last: bool
+    program: Program,
+    names: tuple[str, ...],
+    moments: tuple[str, ...],
+    first: bool,
+    last: bool,
+    ndim: int = 0,
+    t: float | None = None,
 ) -> Callable[..., None]:
-    """Return the compiled stage of a structure; one for the whole process."""
-    key = (tuple((transform.structure(), places) for transform, places in program), names, moments, first, last)
+    """Return the compiled stage of a structure, one for the whole process; sizes and step counts do not compile it anew."""
+    ndim = min(ndim, 2)
+    key = (tuple((transform.structure(), places) for transform, places in program), names, moments, first, last, ndim)
     if key not in _COMPILED:
-        stage = flat_function(program, names, moments, first, last)
+        stage = stage_function(program, names, moments, first, last, ndim, t)
         code = stage.__code__.replace(co_name=f"stage_{len(_COMPILED)}")  # the compiler's cache limit counts per code object
         own = types.FunctionType(code, stage.__globals__, code.co_name, stage.__defaults__, stage.__closure__)
         _COMPILED[key] = torch.compile(own, fullgraph=True, dynamic=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.optim.moments import POSITIVE
-from visviva.optim.transform import Step, Transform, flag
+from visviva.optim.moments import NOT_NEGATIVE, POSITIVE
+from visviva.optim.transform import Step, Transform, flag, inner
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,9 @@ class ClipGlobalNorm(Transform):
         return {"max_norm": self.max_norm, "eps": self.eps}
 
     def measure(self, x: Step) -> Tensor:
-        return torch.dot(x.g, x.g)[None]
+        return inner(x.g, x.g)[None]
 
     def __call__(self, x: Step, max_norm: Tensor, eps: Tensor) -> None:  # type: ignore[override]
-        assert x.measured is not None  # noqa: S101
         x.g = x.u = x.g * (max_norm / (x.measured[0].sqrt() + eps)).clamp_max(1.0)
 
 
@@ -46,7 +45,7 @@ class SpikeClip(Transform):
 
     place: ClassVar = "gradient"
     restarts: ClassVar = False
-    ranges: ClassVar = {"theta": POSITIVE}
+    ranges: ClassVar = {"theta": POSITIVE, "wait": NOT_NEGATIVE, "period": NOT_NEGATIVE}
     theta: float = 5000.0
     wait: int = 20
     period: int = 0
@@ -97,6 +96,7 @@ class WarmupAfterReset(Transform):
     first reset and from ``j = warmup`` on."""
 
     restarts: ClassVar = False
+    ranges: ClassVar = {"period": (1, math.inf), "warmup": NOT_NEGATIVE}
     period: int = 500
     warmup: int = 150
 
@@ -143,6 +143,7 @@ class Cautious(Transform):
     others scaled by the reciprocal share of agreeing entries of the tensor (at least 1e-3)."""
 
     batched: ClassVar = True
+    fuses: ClassVar = True
 
     def __call__(self, x: Step) -> None:  # type: ignore[override]
         agree = (x.u * x.g > 0).to(x.u.dtype)

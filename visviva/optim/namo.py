@@ -25,6 +25,7 @@ class NormMoment(Transform):
     """
 
     batched: ClassVar = True
+    fuses: ClassVar = True
     ranges: ClassVar = {"beta": UNIT, "eps": POSITIVE, "clamp": (1e-12, 1.0 + 1e-12)}
     beta: float = 0.99
     eps: float = 1e-8
@@ -57,6 +58,7 @@ class NoiseAdaptiveScale(Transform):
     """
 
     batched: ClassVar = True
+    fuses: ClassVar = True
     ranges: ClassVar = {"mu": UNIT, "mu2": UNIT, "weight_decay": (0.0, float("inf"))}
     mu: float = 0.95
     mu2: float = 0.99

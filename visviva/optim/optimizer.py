@@ -5,9 +5,9 @@
     class AdamW(ChainOptimizer):
         def transforms(self, group): return [Ema(...), SecondMoment(...), RmsDivide(...), Apply(...)]
 
-It is an ordinary ``torch.optim.Optimizer``: schedulers may write any number into ``param_groups`` (the chain is rebuilt from the
-group's values at every step), ``state_dict`` has the usual per-parameter layout, closures, gradient scaling and accumulation work as
-ever. What differs is inside: see `visviva.optim.arena` and `visviva.optim.chain`.
+It is an ordinary ``torch.optim.Optimizer``: schedulers may write any number into ``param_groups`` (the chain is rebuilt from
+the group's values at every step), ``state_dict`` has the usual per-parameter layout, closures, gradient scaling and
+accumulation work as ever. What differs is inside: see `visviva.optim.arena` and `visviva.optim.chain`.
 
 Gradients that are NaN or infinite are not looked for: as with ``torch.optim`` they spoil the weights they belong to (and, for
 optimizers that reduce over tensors, those of the tensor, or for ``ClipGlobalNorm`` and ``AMMSGD`` all). Clip or skip before.
@@ -15,7 +15,7 @@ optimizers that reduce over tensors, those of the tensor, or for ``ClipGlobalNor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,9 @@ from torch.distributed.tensor import DTensor
 from visviva.errors import InputError
 from visviva.optim import chain as chains
 from visviva.optim.arena import Segment, local
-from visviva.optim.transform import Transform, check
+from visviva.optim.groups import by_name, check_rate, named, refuse_sparse, refuse_twice
+from visviva.optim.step import Turn, measured_sums
+from visviva.optim.transform import Transform
 
 DIRECT = {"cpu": 1 << 16, "cuda": 1 << 20}
 """From how many weights on a tensor is updated where it lies: copies of its gradient would cost more than a launch."""
@@ -42,7 +44,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         defaults: hyper-parameters of groups that do not set them; must hold ``lr``.
         extra: further transforms, put where they belong (`visviva.optim.transform.Transform.place`).
         compile: run elementwise stages compiled. None: when there are many weights and a compiler.
-        adopt: keep gradients in the arena too; fastest. Before wrapping the model (DDP), and with gradients zeroed, not dropped:
+        adopt: keep gradients in the arena too; fastest. Before wrapping the model (DDP), with gradients zeroed, not dropped:
             this optimizer's ``zero_grad`` does so, dropped ones are gathered.
         capturable: keep step counts on the device, so that a step can be captured in a CUDA graph.
         state_dtype: of the states per weight; None takes the weights' dtype, float32 at least.
@@ -65,7 +67,11 @@ class ChainOptimizer(torch.optim.Optimizer):
         self.extra, self.compile, self.adopt = tuple(extra), compile, adopt
         self.capturable, self.state_dtype = capturable, state_dtype
         self._segments: dict[Any, list[Segment]] = {}
-        self._present: list[bool] | None = None
+        self._idle: list[Tensor] = []
+        self._planned = False
+        params = params if isinstance(params, Tensor) else list(params)
+        if not isinstance(params, Tensor) and not params:
+            raise InputError(f"{type(self).__name__} is given no parameters; check what selects them")
         super().__init__(params, dict(defaults))
 
     def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
@@ -86,21 +92,23 @@ class ChainOptimizer(torch.optim.Optimizer):
         param_group = {**param_group, "params": [given] if isinstance(given, Tensor) else list(given)}
         if not param_group["params"]:
             raise InputError(f"{type(self).__name__}: group {len(self.param_groups)} holds no parameters; leave it out")
-        _refuse_twice(param_group["params"], self.param_groups)
+        refuse_twice(param_group["params"], self.param_groups)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        _check_rate(self, group["lr"] if not isinstance(group["lr"], Tensor) else float(group["lr"]))
+        check_rate(self, group["lr"] if not isinstance(group["lr"], Tensor) else float(group["lr"]))
         for name, parameter in named(group):
             if parameter.is_complex():
                 raise InputError(f"parameter {name} is complex; train its real view (torch.view_as_real)")
             self._check_chain(self.chain(group, self.route(group, name, parameter)))
-        self._present = None
+        self._planned = False
 
     def _check_chain(self, chain: tuple[Transform, ...]) -> None:
         chains.kept(chain)
         branching = [type(t).__name__ for t in chain if not t.capturable]
         if self.capturable and branching:
-            raise InputError(f"{type(self).__name__}: {branching[0]} cannot be captured in a CUDA graph; leave out capturable=True")
+            raise InputError(
+                f"{type(self).__name__}: {branching[0]} cannot be captured in a CUDA graph; leave out capturable=True"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs; it lays its parameters out anew."""
@@ -110,7 +118,7 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._segments, self._present = {}, None
+        self._segments, self._planned = {}, False
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a state; by parameter names where both sides have them, by position otherwise. Dtypes are kept as saved.
@@ -118,7 +126,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         Raises:
             InputError: the state is of another optimizer or another model.
         """
-        saved = _by_name(dict(state_dict), self.param_groups)
+        saved = by_name(dict(state_dict), self.param_groups)
         places = [i for g in saved["param_groups"] for i in g["params"]]
         parameters = [p for g in self.param_groups for p in g["params"]]
         if len(places) != len(parameters):
@@ -128,7 +136,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         for i, parameter in zip(places, parameters, strict=True):
             for name, value in saved["state"].get(i, {}).items():
                 self.state[parameter][name] = value.clone() if isinstance(value, Tensor) else value
-        self._present = None
+        self._planned = False
 
     def _refuse_foreign(self, saved: Mapping[str, Any]) -> None:
         for group, new in zip(self.param_groups, saved["param_groups"], strict=True):
@@ -149,11 +157,11 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients; adopted ones are zeroed in place."""
-        if not (self.adopt and self._present):
+        if not (self.adopt and self._planned):
             super().zero_grad(set_to_none)
             return
         for segment in (s for own in self._segments.values() for s in own):
-            if segment.g is not None and segment.moved:
+            if segment.moved:
                 segment.g.zero_()
                 segment.adopt_gradients()
             else:
@@ -170,33 +178,35 @@ class ChainOptimizer(torch.optim.Optimizer):
         turns = self._turns()
         for k in range(max((len(turn.stages) for turn in turns), default=0)):
             here = [turn for turn in turns if k < len(turn.stages)]
-            sums = _measured(here, k)
+            sums = measured_sums(here, k)
             for turn in here:
                 turn.run(k, sums.get(type(turn.stages[k].transforms[0])))
         for turn in turns:
             turn.close()
         return loss
 
-    def _turns(self) -> list[_Turn]:
+    def _turns(self) -> list[Turn]:
         self._plan()
-        turns = [_Turn(self, key, segments) for key, segments in self._segments.items()]
+        turns = [Turn(self, key, segments) for key, segments in self._segments.items()]
         if all(turn.fits for turn in turns):
             return turns
-        self._present = None  # a group's new numbers ask for other states or stages
+        self._planned = False  # a group's new numbers ask for other states or stages
         self._plan()
-        return [_Turn(self, key, segments) for key, segments in self._segments.items()]
+        return [Turn(self, key, segments) for key, segments in self._segments.items()]
 
     def _plan(self) -> None:
         """Lay the parameters that have gradients out in segments, unless they already are."""
-        present = [p.grad is not None for group in self.param_groups for p in group["params"]]
-        if self._present == present and all(s.fresh() for own in self._segments.values() for s in own):
+        segments = (s for own in self._segments.values() for s in own)
+        if self._planned and all(p.grad is None for p in self._idle) and all(s.ready() for s in segments):
             return
         found: dict[Any, list[Tensor]] = {}
+        self._idle = []
         for number, group in enumerate(self.param_groups):
             for name, parameter in named(group):
                 if parameter.grad is None:
+                    self._idle.append(parameter)
                     continue
-                _refuse_sparse(name, parameter.grad)
+                refuse_sparse(name, parameter.grad)
                 done = int(self.state[parameter]["step"]) if "step" in self.state[parameter] else 0
                 sharded = isinstance(parameter, DTensor)
                 kind = self.route(group, name, parameter)
@@ -205,7 +215,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         self._segments = {}
         for (key, single), parameters in found.items():
             self._segments.setdefault(key, []).append(self._segment(key, parameters, single is not None))
-        self._present = present
+        self._planned = all(s.ready() for own in self._segments.values() for s in own)
 
     def _lies_well(self, parameter: Tensor) -> bool:
         own = local(parameter.detach())
@@ -235,150 +245,6 @@ class ChainOptimizer(torch.optim.Optimizer):
             weights = sum(s.size for own in self._segments.values() for s in own)
             return weights >= WORTH_COMPILING and chains.compiler_found(segments[0].device.type)
         return self.compile and chains.compiler_found(segments[0].device.type)
-
-
-class _Turn:
-    """One step of the segments that share group, chain, dtype and step count."""
-
-    def __init__(self, optimizer: ChainOptimizer, key: Any, segments: list[Segment]) -> None:
-        number, kind, *_ = key
-        group = optimizer.param_groups[number]
-        _check_rate(optimizer, group["lr"])
-        self.segments, first = segments, segments[0]
-        chain = optimizer.chain(group, kind)
-        self.stages = chains.stages(chain)
-        changes = any(t.place == "gradient" for t in chain)
-        kept = first.kept == chains.kept(chain)
-        self.fits = kept and (len(self.stages) == 1 or (first.u is not None and (not changes or first.changed_g is not None)))
-        self.t = None if optimizer.capturable else float(first.t + 1)
-        t: Any = first.step.double() + 1 if optimizer.capturable else self.t
-        transforms = [transform for stage in self.stages for transform in stage.transforms]
-        self.values = chains.numbers(transforms, t, group["lr"])
-        self.scalars = _vector([group["lr"], *(v for own in self.values for _, v in own)], first.device, optimizer.capturable)
-        self.gradients = [s.gather() for s in segments]
-        self.compiled = optimizer._compiles(segments)
-        self.adopt = optimizer.adopt
-
-    def run(self, k: int, measured: Tensor | None) -> None:
-        """Run stage ``k`` on all segments."""
-        stage = self.stages[k]
-        program = chains.program(stage, self.values)
-        function = None if stage.batched else self._flat(program, k)
-        for i, s in enumerate(self.segments):
-            if function is None:
-                if k == 0 and s.u is not None:
-                    s.u.copy_(self.gradients[i])
-                chains.run_batched(program, s, self.gradients[i], measured, self.scalars, self.t)
-            else:
-                function(s.p, self.gradients[i], s.u, s.changed_g, list(s.state.values()), measured, self.scalars)
-                chains.reset_small(s, program, self.scalars)
-            if s.changed_g is not None and any(t.place == "gradient" for t in stage.transforms):
-                self.gradients[i] = s.changed_g
-
-    def _flat(self, program: chains.Program, k: int) -> Callable[..., None]:
-        names, first, last = tuple(self.segments[0].state), k == 0, k == len(self.stages) - 1
-        moments = tuple(name for name in names if self.segments[0].kept[name].moment)
-        build = chains.compiled if self.compiled else chains.flat_function
-        return build(program, names, moments, first, last)
-
-    def measure(self, k: int) -> Tensor | None:
-        """Return what stage ``k`` measures, over this turn's parameters (all processes' shards)."""
-        stage = self.stages[k]
-        transform, parts = stage.transforms[0], []
-        for i, s in enumerate(self.segments):
-            g = self.gradients[i]
-            if stage.batched:
-                parts += [transform.measure(chains.batched_step(b, s, g, self.scalars, self.t)) for b in s.filled()]
-            else:
-                part = transform.measure(chains.flat_step(s, g, k == 0, self.scalars))
-                parts.append(_over_processes(part, s.parameters[0]) if s.sharded else part)
-        return _combined(transform, parts) if parts else None
-
-    def close(self) -> None:
-        """Write back what was copied, and count the step."""
-        for segment in self.segments:
-            segment.scatter()
-            segment.t += 1
-            segment.step += 1
-            if self.adopt and not segment.direct:
-                segment.adopt_gradients()
-
-
-def _measured(turns: Sequence[_Turn], k: int) -> dict[type[Transform], Tensor]:
-    found: dict[type[Transform], list[Tensor]] = {}
-    for turn in turns:
-        part = turn.measure(k) if turn.stages[k].measures else None
-        if part is not None:
-            found.setdefault(type(turn.stages[k].transforms[0]), []).append(part)
-    return {kind: _combined(kind, parts) for kind, parts in found.items()}
-
-
-def _combined(transform: Transform | type[Transform], parts: Sequence[Tensor]) -> Tensor:
-    stacked = torch.stack([part.to(parts[0]) for part in parts])
-    return stacked.amax(0) if transform.combine == "max" else stacked.sum(0)
-
-
-def _over_processes(part: Tensor, like: Any) -> Tensor:
-    for dimension, placement in enumerate(like.placements):
-        if placement.is_shard():
-            torch.distributed.all_reduce(part, group=like.device_mesh.get_group(dimension))
-    return part
-
-
-def _check_rate(optimizer: ChainOptimizer, lr: Any) -> None:
-    if not isinstance(lr, Tensor):
-        check(f"{type(optimizer).__name__}: lr", lr, 0.0, torch.inf)
-
-
-def _vector(values: Sequence[Any], device: torch.device, capturable: bool) -> Tensor:
-    """Return all scalars of a step as one float64 vector."""
-    if not capturable and not any(isinstance(v, Tensor) for v in values):
-        return torch.tensor(values, dtype=torch.float64, device=device)
-    full = [
-        v.to(device, torch.float64) if isinstance(v, Tensor) else torch.full((), float(v), dtype=torch.float64, device=device)
-        for v in values
-    ]
-    return torch.stack(full)
-
-
-def named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    """Return (name, parameter) of a group; parameters without names are numbered."""
-    names = group.get("param_names") or [str(i) for i in range(len(group["params"]))]
-    return list(zip(names, group["params"], strict=True))
-
-
-def _refuse_sparse(name: str, gradient: Tensor) -> None:
-    if gradient.layout is not torch.strided:
-        raise InputError(
-            f"the gradient of parameter {name} is sparse ({gradient.layout}); use a dense one (Embedding(sparse=False))"
-        )
-
-
-def _refuse_twice(given: Sequence[Any], groups: Iterable[Mapping[str, Any]]) -> None:
-    given = [p[1] if isinstance(p, tuple) else p for p in given]
-    known = {id(p) for g in groups for p in g["params"]}
-    for i, parameter in enumerate(given):
-        if id(parameter) in known:
-            raise InputError(f"parameter {i} of the group is given twice (shape {tuple(parameter.shape)}); list each once")
-        known.add(id(parameter))
-
-
-def _by_name(state: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a saved state in the order of ``groups``, matched by parameter names where both sides have them."""
-    saved = state["param_groups"]
-    if not all("param_names" in g for g in (*saved, *groups)):
-        return state
-    place = {name: i for g in saved for name, i in zip(g["param_names"], g["params"], strict=True)}
-    settings = {name: g for g in saved for name in g["param_names"]}
-    missing = [n for g in groups for n in g["param_names"] if n not in place]
-    if missing:
-        raise InputError(f"the saved state does not hold parameter {missing[0]!r}; load the state of the same model")
-    ordered = []
-    for group in groups:
-        names = group["param_names"]
-        source = settings[names[0]] if names else group
-        ordered.append({**source, "param_names": list(names), "params": [place[n] for n in names]})
-    return {**state, "param_groups": ordered}
 
 
 def chain(params: Any, transforms: Sequence[Transform], lr: float, **options: Any) -> ChainOptimizer:

@@ -1,8 +1,8 @@
 """What an optimizer is made of: a transform turns gradient into update; a chain of transforms is an optimizer.
 
 A transform is a frozen object with hyper-parameters. It is called with a `Step`, reads what it needs (weights ``p``, gradient
-``g``, the update so far ``u``, its state), and assigns what it changes; it never writes in place. The same code runs eagerly and
-compiled, on one long vector or on a batch of matrices:
+``g``, the update so far ``u``, its state), and assigns what it changes; it never writes in place. The same code runs eagerly
+and compiled, on one long vector or on a batch of matrices:
 
 - an *elementwise* transform (the default) sees flat vectors that hold many parameters end to end;
 - a *batched* one (``batched = True``) sees parameters of one shape as ``[k, rows, columns]``: vectors have one row,
@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from visviva.errors import InputError
@@ -62,9 +63,9 @@ class Step:
     lr: Tensor
     notes: dict[str, Tensor] = field(default_factory=dict)
     ndim: int = 0
-    measured: Tensor | None = None
+    measured: Any = None
     moments: tuple[str, ...] = ()
-    t: float | None = None
+    t: Any = None
 
 
 class Transform:
@@ -73,6 +74,8 @@ class Transform:
     Class attributes:
         place: where `extra` transforms are put.
         batched: sees ``[k, rows, columns]`` instead of flat vectors.
+        fuses: a batched transform of elementwise operations and reductions, compiled together with its neighbours; without
+            it (matrix products, sorts) it runs by itself, uncompiled.
         measures: `measure` is called first; its results, summed (or ``combine = "max"``) over all parameters, are in
             ``Step.measured``.
         restarts: sees the step count that a reset restarts (`clock`); False: the number of steps done, whatever was reset.
@@ -82,6 +85,7 @@ class Transform:
 
     place: ClassVar[Place] = "update"
     batched: ClassVar[bool] = False
+    fuses: ClassVar[bool] = False
     measures: ClassVar[bool] = False
     combine: ClassVar[Literal["sum", "max"]] = "sum"
     restarts: ClassVar[bool] = True
@@ -116,10 +120,19 @@ class Transform:
         """Change ``x``."""
         raise NotImplementedError
 
+    def compiles(self, t: float | None) -> bool:
+        """Return whether the transform may be compiled at step ``t``; one program must do for all such steps."""
+        return self.fuses or not self.batched
+
     def structure(self) -> tuple[Any, ...]:
         """Return everything about this transform that changes the program, not only its numbers."""
         values = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
         return (type(self), *(None if isinstance(v, float) else v for v in values))
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product of two tensors, flat or not."""
+    return torch.dot(a, b) if a.ndim == 1 else (a * b).sum()
 
 
 def flag(condition: Any) -> Any:
