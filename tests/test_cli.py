@@ -139,6 +139,34 @@ def test_a_file_system_that_refuses_is_one_sentence(monkeypatch, capsys, code, w
     assert words in err
 
 
+@pytest.mark.parametrize("writer", ["metrics", "report", "manifest", "calibration", "log"])
+def test_a_full_disk_names_the_file_that_is_written(writer, monkeypatch, tmp_path):
+    from visviva.data.manifest import Manifest
+    from visviva.eval import calibrate
+    from visviva.eval.page import Page
+    from visviva.eval.run import write_json
+    from visviva.pipelines.posttrain.log import Log
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the system names no file
+
+    path = tmp_path / f"{writer}.json"
+    log, manifest = Log(path, 0), Manifest(tmp_path / "folder", {})
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("pathlib.Path.open", full)
+    monkeypatch.setattr("os.fsync", full)
+    write = {
+        "metrics": lambda: write_json(path, {"a": 1}),
+        "report": lambda: Page("a", "b").write(path),
+        "manifest": lambda: manifest.add({"id": "a"}),
+        "calibration": lambda: calibrate.write({"a": 1}, path),
+        "log": lambda: log.write(1, "train", {"loss": 1.0}),
+    }[writer]
+    with pytest.raises(InputError, match=r"(manifest-00000|metrics|report|calibration|log)\.json.*No space left on device"):
+        write()
+    assert [p.name for p in tmp_path.iterdir()] in (["folder"], ["folder", path.name], [path.name, "folder"])
+
+
 def test_other_errors_of_the_system_are_bugs(monkeypatch):
     pipeline(monkeypatch, raise_os(errno.EBADF))
     with pytest.raises(OSError, match="Bad file"):

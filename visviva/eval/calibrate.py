@@ -8,7 +8,6 @@ law is read twice: with the *true* measurement (exact flow and masks), which sho
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import visviva
+from visviva.data.files import whole
 from visviva.models.probes import Combined, LucasKanade, Oracle, PatchFeatures, TrackedMasks
 from visviva.physics.gate import Gate
 from visviva.physics.kinematics import object_velocity
@@ -217,6 +217,6 @@ def calibrate(
 
 def write(content: Mapping[str, Any], path: Path) -> None:
     """Write a calibration as JSON, complete or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    text = json.dumps(content, indent=1) + "\n"
+    with whole(path) as part:
+        part.write_text(text)

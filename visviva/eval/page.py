@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from visviva.data.files import whole
 
 STYLE = """
 :root{color-scheme:light dark;
@@ -148,13 +149,8 @@ class Page:
     def write(self, path: str | Path) -> Path:
         """Write the page at once, or not at all, and return its path."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        try:
+        with whole(path) as part:
             part.write_text(self.html())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
         return path
 
 

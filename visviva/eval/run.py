@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from visviva import __version__
+from visviva.data.files import whole
 from visviva.errors import InputError
 from visviva.eval.newtonbench import LOWER_IS_BETTER, NOTES, UNITS, ClipScore, Row, table
 from visviva.eval.score import finite
@@ -119,13 +119,9 @@ def merged(name: str, runs: Mapping[int, Run]) -> Run:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON at once, or not at all; numbers that are not finite become null."""
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        part.write_text(json.dumps(finite(content), indent=1, allow_nan=False))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    text = json.dumps(finite(content), indent=1, allow_nan=False)
+    with whole(path) as part:
+        part.write_text(text)
 
 
 def provenance() -> dict[str, Any]:

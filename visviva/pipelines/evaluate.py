@@ -21,6 +21,8 @@ from tqdm import tqdm
 from visviva.configs.evaluate import EvaluateRecipe
 from visviva.data.arrays import read_arrays
 from visviva.data.clip import Clip
+from visviva.data.files import whole
+from visviva.data.manifest import output_folder
 from visviva.errors import InputError
 from visviva.eval import plots, report
 from visviva.eval.collection import Item, collect, labels
@@ -50,8 +52,7 @@ def run(recipe: EvaluateRecipe) -> Path:
 def _run(recipe: EvaluateRecipe) -> Path:
     items = collect(recipe.clips, recipe.reference, recipe.where, recipe.limit)
     before = Run.read(recipe.baseline) if recipe.baseline else None
-    output = Path(recipe.output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = output_folder(recipe.output)
     scored = [item for item in items if item.true is not None]
     scores = [score(item) for item in tqdm(scored, desc="clips against truth", disable=not scored)]
     settings = recording_settings(recipe)
@@ -217,7 +218,9 @@ def _plots(folder: Path, evaluated: Run, results: list[Recording]) -> None:
         if result.gravity is not None:
             drawn[f"{stem}-gravity"] = (plots.budget(result.gravity), 9.5, 2.2)
     for name, (draw, width, height) in drawn.items():
-        (folder / f"{name.strip('/').replace('/', '-')}.png").write_bytes(plots.rendered(draw, width, height)[0])
+        picture = plots.rendered(draw, width, height)[0]
+        with whole(folder / f"{name.strip('/').replace('/', '-')}.png") as part:
+            part.write_bytes(picture)
 
 
 def _name(recipe: EvaluateRecipe) -> str:

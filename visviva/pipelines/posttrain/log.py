@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from visviva.data.files import whole, writing
 
 
 class Log:
@@ -26,16 +27,15 @@ class Log:
         self.path, self.accelerator, self.main = path, accelerator, main
         if main:
             kept = [line for line in read(path) if line["update"] <= step]
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(temporary, path)
+            with whole(path) as part:
+                part.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, update: int, kind: str, values: Mapping[str, float | str]) -> None:
         """Append one line and pass it to the trackers, with ``kind/`` before the names unless it is "train"."""
         if not self.main:
             return
         clean = {n: v if isinstance(v, str) or math.isfinite(v) else None for n, v in values.items()}
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps({"update": update, "kind": kind, **clean}) + "\n")
             file.flush()
         if self.accelerator is not None:

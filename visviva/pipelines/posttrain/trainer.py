@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visviva.configs.posttrain import PosttrainRecipe
+from visviva.data.files import whole
 from visviva.errors import InputError
 from visviva.models.backbones.wan import WanBackbone
 from visviva.models.probes import DIS
@@ -153,7 +154,8 @@ class Trainer:
         if recipe.trackers:
             self.accelerator.init_trackers("trackers", config=flat(recipe.model_dump(mode="json")))
         if main:
-            (self.output / "recipe.json").write_text(recipe.model_dump_json(indent=1))
+            with whole(self.output / "recipe.json") as part:
+                part.write_text(recipe.model_dump_json(indent=1))
             tqdm.write(self.summary())
         return Log(self.output / "metrics.jsonl", self.step, self.accelerator if recipe.trackers else None, main)
 
