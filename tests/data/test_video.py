@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from visviva.data import video
 from visviva.data.video import read_video, write_video
 from visviva.errors import InputError
 from visviva.eval.recording import Settings, measure_recording
@@ -175,6 +176,34 @@ def test_sound_without_pictures_is_said_so(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(InputError, match=r"audio\.mp4: holds no video stream; give a video file$"):
         read_video(tmp_path / "audio.mp4")
+
+
+def test_a_film_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch) -> None:
+    write_video(tmp_path / "a.mp4", pattern(12), 24.0)
+    monkeypatch.setattr(video, "available_memory", lambda: 3 * 64 * 48 * 3 * 8)  # 7 frames, counting copies and share
+    with pytest.raises(InputError, match=r"a\.mp4: 12 frames of 64x48 pixels do not fit .*--max-frames"):
+        read_video(tmp_path / "a.mp4")
+    assert len(read_video(tmp_path / "a.mp4", 7).frames) == 7
+    undeclared = tmp_path / "b.h264"
+    with av.open(str(undeclared), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in (pattern(12).permute(0, 2, 3, 1) * 255).byte().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match=r"b\.h264: more than 7 frames of 64x48 pixels do not fit"):
+        read_video(undeclared)
+
+
+def test_absurd_sizes_are_refused(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "wide.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 20_000, 16, "gray"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 20_000), np.uint8), format="gray")))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match=r"wide\.mkv: frames of 20000x16 pixels; at most 16384 a side"):
+        read_video(tmp_path / "wide.mkv")
 
 
 def test_no_part_file_is_left_behind(tmp_path: Path) -> None:

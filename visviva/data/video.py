@@ -5,6 +5,7 @@ All video passes through PyAV. Errors are one sentence that names the file.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+LARGEST = 16_384
+"""The largest side of a frame that is read [px]."""
+COPIES, SHARE = 3, 0.9
+"""Reading holds the decoded frames and stacks them, and measuring needs as much again; it may take this share of the memory."""
 RATES = (0.1, 10_000.0)
 """The frame rates that a video can be written with [1/s]."""
 
@@ -48,7 +53,7 @@ def read_video(path: str | Path, max_frames: int | None = None, *, damaged: bool
             `Video.damage`, instead of raising.
 
     Raises:
-        InputError: the file is missing, is no video, is damaged, or holds fewer than two frames.
+        InputError: the file is missing, is no video, is damaged, holds fewer than two frames, or does not fit into memory.
 
     Example::
 
@@ -110,6 +115,7 @@ def _decode(path: Path, max_frames: int | None) -> _Decoded:
     found = _Decoded()
     with av.open(str(path)) as container:
         stream = _stream(path, container)
+        room = _room(path, container, stream, max_frames)
         reformatter = VideoReformatter()  # one for all frames: a new one per frame costs ten times the conversion
         dropped = 0  # what an edit list leaves out is no damage
         for packet in container.demux(stream):
@@ -122,6 +128,8 @@ def _decode(path: Path, max_frames: int | None) -> _Decoded:
                 found.times.append(float(frame.time) if frame.time is not None else count / float(stream.average_rate or 25))
                 if max_frames is not None and len(found.frames) == max_frames:
                     return found
+                if count >= room:  # the file declared fewer, or none
+                    raise InputError(_too_long(path, f"more than {count}", stream))
         found.declared = stream.frames - dropped
     return found
 
@@ -135,6 +143,37 @@ def _stream(path: Path, container: InputContainer) -> VideoStream:
     if stream.codec_context.width * stream.codec_context.height < 256 * 256:
         stream.codec_context.thread_count = 1  # handing tiny frames between threads costs more than decoding them
     return stream
+
+
+def _room(path: Path, container: InputContainer, stream: VideoStream, max_frames: int | None) -> int:
+    """Return how many frames fit into the memory that is available; refuse a file that needs more, before decoding it."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if max(width, height) > LARGEST:
+        raise InputError(f"{path}: frames of {width}x{height} pixels; at most {LARGEST} a side are read, reduce the video")
+    room = int(available_memory() * SHARE / (3 * width * height * COPIES))
+    seconds = (container.duration or 0) / 1e6
+    declared = stream.frames or round(seconds * float(stream.average_rate or 0))
+    if min(declared, max_frames or declared) > room:
+        raise InputError(_too_long(path, str(declared), stream))
+    return room
+
+
+def _too_long(path: Path, count: str, stream: VideoStream) -> str:
+    size = f"{stream.codec_context.width}x{stream.codec_context.height}"
+    return (
+        f"{path}: {count} frames of {size} pixels do not fit into the {available_memory() / 2**30:.1f} GiB of memory that are "
+        "available; read fewer (--max-frames of 'visviva evaluate'), or cut or reduce the video"
+    )
+
+
+def available_memory() -> int:
+    """Return the memory that programs can still take [bytes]; all of the machine's where the system does not tell."""
+    table = Path("/proc/meminfo")
+    if table.is_file():
+        lines = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _reason(error: Exception) -> str:
