@@ -188,6 +188,32 @@ def test_stabiliser_bounds_the_factors_and_clamp_the_means():
             assert factor.dtype == torch.float32
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_teacher_and_student(seed):
+    """Card: tanh network 20-40-5; the exact update beats its backend, the printed one loses to it (lr 1, the best here)."""
+
+    def final(**options):
+        torch.manual_seed(seed)
+        teacher, model = (nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 5)) for _ in range(2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+        optimizer = MKOR(model, optimizer, refresh=1, **options) if options else optimizer
+        x = torch.randn(512, 20)
+        y = teacher(x).detach()
+        for _ in range(500):
+            chosen = torch.randint(0, 512, (64,))
+            optimizer.zero_grad()
+            (model(x[chosen]) - y[chosen]).square().mean().backward()
+            optimizer.step()
+        for pair in optimizer.factors.values() if options == {"update": "exact"} else ():
+            for factor in pair:
+                assert torch.linalg.eigvalsh(factor.double()).min() > 0
+        return (model(x) - y).square().mean().item()
+
+    plain, exact, printed = final(), final(update="exact"), final(update="printed", threshold=1e9)
+    assert exact < 0.95 * plain
+    assert printed > 2 * plain
+
+
 def test_means_that_are_not_finite_leave_the_factors_alone():
     model = network()
     optimizer = MKOR(model, SGDM(model.parameters(), lr=0.0), refresh=1)

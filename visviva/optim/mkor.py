@@ -33,7 +33,8 @@ class MKOR(torch.optim.Optimizer):
         backend: an optimizer of the model's parameters.
         gamma: decay of the factors.
         threshold, zeta: stabiliser before each update: where an entry of ``L^-1`` passes the threshold,
-            ``L^-1 <- zeta L^-1 + (1 - zeta) I``.
+            ``L^-1 <- zeta L^-1 + (1 - zeta) I``. None: 1e6 for ``exact``, whose inverse grows with ``1 / gamma`` by itself (the
+            norm is taken out again) and is a plain identity most of the time with a small threshold; else 2, as released.
         refresh: steps between updates of the factors; 0: never (they stay I, and the trajectory the backend's).
         update: rule of the factors (`visviva.optim.kronecker.updated`).
         clamp: bound on inputs, and on output gradients, which are multiplied by the number of samples first.
@@ -56,7 +57,7 @@ class MKOR(torch.optim.Optimizer):
         backend: torch.optim.Optimizer,
         *,
         gamma: float = 0.95,
-        threshold: float = 2.0,
+        threshold: float | None = None,
         zeta: float = 0.1,
         refresh: int = 10,
         update: Update = "exact",
@@ -68,6 +69,7 @@ class MKOR(torch.optim.Optimizer):
     ) -> None:
         check("MKOR: gamma", gamma, 1e-6, 1.0)
         check("MKOR: zeta", zeta, 0.0, 1.0 + 1e-12)
+        threshold = (1e6 if update == "exact" else 2.0) if threshold is None else threshold
         check("MKOR: threshold", threshold, 1.0, float("inf"))
         check("MKOR: clamp", clamp, 1e-12, float("inf"))
         if update not in ("exact", "printed", "released") or refresh < 0 or warmup < 0:
