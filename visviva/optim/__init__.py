@@ -5,18 +5,27 @@ from visviva.optim.adamp import SGDP, AdamP
 from visviva.optim.adamw import AdamW
 from visviva.optim.adan import Adan
 from visviva.optim.adaptive_memory import AMMSGD, AMAdamW
+from visviva.optim.diagnostics import SpikeLog, UpdateRecorder
+from visviva.optim.eco import eco
 from visviva.optim.exadam import EXAdam
 from visviva.optim.fismo import FISMO
 from visviva.optim.gradient import Cautious, ClipGlobalNorm, MomentumReset, SoftClip, SpikeClip, WarmupAfterReset
+from visviva.optim.lanczos import HessianProduct, LanczosLearner, spectral_density
 from visviva.optim.lion import Lion, LionK
+from visviva.optim.mkor import MKOR, MKORH
 from visviva.optim.moments import Ema, HeavyBall, Nesterov, RmsDivide, SecondMoment
 from visviva.optim.muon import Muon
 from visviva.optim.namo import NAMO, NAMOD
 from visviva.optim.optimizer import ChainOptimizer, chain
+from visviva.optim.quantized import QuantizedTensor
+from visviva.optim.quantizer import FP8, Int, Lattice
+from visviva.optim.refactorize import LowRankRestart, lora_pairs, quick_recovery, reset_momentum
 from visviva.optim.root import ROOT
 from visviva.optim.sai import SGDSaI
+from visviva.optim.scaling import scale_lr
 from visviva.optim.sgd import SGDM
 from visviva.optim.spam import SPAM
+from visviva.optim.switch_off import SwitchOff
 from visviva.optim.transform import Kept, Step, Transform
 from visviva.optim.weights import L2, Apply
 
@@ -43,10 +52,13 @@ BY_NAME: dict[str, type[ChainOptimizer]] = {
 """The optimizers by the names that recipes use."""
 
 __all__ = [
-    "BY_NAME",
     "AMMSGD",
+    "BY_NAME",
     "FISMO",
+    "FP8",
     "L2",
+    "MKOR",
+    "MKORH",
     "NAMO",
     "NAMOD",
     "ROOT",
@@ -65,19 +77,34 @@ __all__ = [
     "EXAdam",
     "Ema",
     "HeavyBall",
+    "HessianProduct",
+    "Int",
     "Kept",
+    "LanczosLearner",
+    "Lattice",
     "Lion",
     "LionK",
+    "LowRankRestart",
     "MomentumReset",
     "Muon",
     "Nesterov",
+    "QuantizedTensor",
     "RmsDivide",
     "SGDSaI",
     "SecondMoment",
     "SoftClip",
     "SpikeClip",
+    "SpikeLog",
     "Step",
+    "SwitchOff",
     "Transform",
+    "UpdateRecorder",
     "WarmupAfterReset",
     "chain",
+    "eco",
+    "lora_pairs",
+    "quick_recovery",
+    "reset_momentum",
+    "scale_lr",
+    "spectral_density",
 ]
