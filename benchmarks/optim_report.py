@@ -2,7 +2,7 @@
 
     python benchmarks/optim_report.py --results benchmarks/results --images docs/images
 
-reads ``optim-claims.json``, ``optim-gpt.json`` and ``optim-wan.json`` (those that are there) and prints the tables of the report.
+reads ``optim-claims.json``, ``optim-gpt.json`` and ``optim-wan.json`` (those that are there) and prints the tables.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def number(row: dict[str, Any] | None, digits: int = 3, sign: str = "") -> str:
 def training_table(report: dict[str, Any], digits: int) -> str:
     """Return the table of a training comparison, best first."""
     lines = [
-        "| Optimizer | Rate (tried) | ms/update | Validation, same updates | minus AdamW | Training | Updates in AdamW's seconds "
-        "| Validation, same seconds | minus AdamW |",
+        "| Optimizer | Rate (tried) | ms/update | Validation, same updates | minus AdamW | Training "
+        "| Updates in AdamW's seconds | Validation, same seconds | minus AdamW |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     rows = report["methods"].items()

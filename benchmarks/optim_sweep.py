@@ -129,7 +129,7 @@ def train(task: Task, method: Method, lr: float, seed: int, steps: int, checks: 
     """Train one model; a run whose loss is no longer finite, or above ``task.failure``, has failed and stops."""
     named, batch_loss = task.start(seed)
     optimizers = method.make(named, lr)
-    curve: list[tuple[int, float, float]] = []
+    curve: list[list[float]] = []
     for step in range(steps):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -141,7 +141,7 @@ def train(task: Task, method: Method, lr: float, seed: int, steps: int, checks: 
             return {"validation": None, "training": None, "failed_at": step, "curve": curve}
         if (step + 1) % max(1, steps // checks) == 0 or step + 1 == steps:
             found = task.check()
-            curve.append((step + 1, found["training"], found["validation"]))
+            curve.append([step + 1, found["training"], found["validation"]])
     return {"validation": curve[-1][2], "training": curve[-1][1], "curve": curve}
 
 

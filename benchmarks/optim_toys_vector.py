@@ -56,7 +56,7 @@ def adaptive_memory(steps: int = 300) -> dict[str, Any]:
         "0.9, average": lambda p, lr: SGDM(p, lr=lr, momentum=0.9, dampening=0.9),
         "AM-MSGD": lambda p, lr: AMMSGD(p, lr=lr),
     }
-    rates = dict.fromkeys(arms, (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0))
+    rates = dict.fromkeys(arms, (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0))
     start = randoms(20, seed=2)
     found: dict[str, Any] = {"arms": {}, "claims": []}
     for kappa, noise in ((10, 0.0), (100, 0.0), (1000, 0.0), (100, 0.1)):

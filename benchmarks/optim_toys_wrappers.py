@@ -25,8 +25,8 @@ def rounding(steps: int = 3000) -> dict[str, Any]:
     curvature, optimum = torch.logspace(0, -1, 20, dtype=torch.float64), torch.stack(randoms(20, seed=22))
     found: dict[str, Any] = {"arms": {}, "claims": []}
     for base, options, rates in (
-        (SGDM, {"momentum": 0.9, "dampening": 0.9}, (3e-3, 1e-2, 3e-2)),
-        (AdamW, {"weight_decay": 0.0}, (3e-4, 1e-3, 3e-3)),
+        (SGDM, {"momentum": 0.9, "dampening": 0.9}, (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)),
+        (AdamW, {"weight_decay": 0.0}, (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)),
     ):
         arms: dict[str, Any] = {
             "master": lambda p, lr, b=base, o=options: b(p, lr=lr, **o),
@@ -93,7 +93,7 @@ def mkor(steps: int = 1000) -> dict[str, Any]:
     found: dict[str, Any] = {"arms": {}, "claims": []}
     v = {}
     for name, build in wrap.items():
-        tuned = {lr: sum(final(build, lr, seed) for seed in range(TUNE)) for lr in (0.03, 0.1, 0.2, 0.5)}
+        tuned = {lr: sum(final(build, lr, seed) for seed in range(TUNE)) for lr in (0.1, 0.2, 0.5, 1.0, 2.0)}
         lr = min(tuned, key=lambda r: tuned[r])
         v[name] = [final(build, lr, seed) for seed in range(TUNE, TUNE + SEEDS)]
         found["arms"][name] = summary(v[name]) | {"lr": lr, "rates": list(tuned)}
