@@ -255,6 +255,14 @@ print(found, float((ends[0] - ends[1]).abs().max()))
     assert done.stdout.split()[1] == "0.0", done.stdout
 
 
+@pytest.mark.parametrize(("base", "options"), BASES)
+def test_step_counts_on_the_device_change_nothing(base, options):
+    a, b = parameters(), parameters()
+    for params, capturable in ((a, False), (b, True)):
+        walk(eco(base, params, Int(), stochastic=True, capturable=capturable, **options), params, 6)
+    assert all(torch.allclose(x, y, rtol=0, atol=1e-12) for x, y in zip(a, b, strict=True))
+
+
 def test_bfloat16_weights_hold_power_of_two_lattices():
     params = parameters(torch.bfloat16)
     quantizer = FP8(scale="power_of_two")

@@ -93,7 +93,7 @@ class ErrorFeedback(Transform):
         x.p, x.state[self.momentum] = rounded, m
 
     def noise(self, x: Step, step: Tensor) -> Tensor | None:
-        """Return the numbers of stochastic rounding, a function of seed, step, weights and place."""
+        """Return None: single numbers are rounded to nearest."""
         return None
 
     def inverse(self, x: Step, e: Tensor, s: Mapping[str, Tensor]) -> Tensor:
@@ -124,6 +124,7 @@ class MatrixErrorFeedback(ErrorFeedback):
     batched: ClassVar = True
 
     def noise(self, x: Step, step: Tensor) -> Tensor | None:
+        """Return the numbers of stochastic rounding, or None to round to nearest."""
         return None if self.seed is None else quantizers.noise(x.p, step, self.seed)
 
 
@@ -205,9 +206,11 @@ def eco(
 
     class ECO(base):  # type: ignore[misc, valid-type]
         def chain(self, group: Mapping[str, Any], kind: str = "") -> tuple[Transform, ...]:
+            """Return the base's chain with error feedback in place of its last step."""
             return with_feedback(super().chain(group, kind), quantizer, exact, seed if stochastic else None)
 
         def add_param_group(self, param_group: dict[str, Any]) -> None:
+            """Add a group of parameters whose dtype holds the lattice."""
             super().add_param_group(param_group)
             for name, parameter in named(self.param_groups[-1]):
                 _refuse_narrow(name, parameter, quantizer)
