@@ -517,6 +517,17 @@ def test_split_orthogonalizes_blocks_of_rows_apart():
         Muon([("qkv", p)], split={"qkv": 5}).step()
 
 
+def test_split_leaves_the_size_of_namos_step_alone():
+    torch.manual_seed(0)
+    g, sizes = torch.randn(48, 16), []
+    for split in ({}, {"qkv": 3}):
+        p = torch.nn.Parameter(torch.zeros(48, 16))
+        p.grad = g.clone()
+        optim.NAMO([("qkv", p)], lr=1e-3, weight_decay=0.0, nesterov=False, schedule="svd", split=split).step()
+        sizes.append(float(p.detach().square().mean().sqrt()))
+    assert sizes == pytest.approx([2e-4, 2e-4], rel=1e-3)
+
+
 def test_fismos_factors_stay_positive_and_normalised():
     params = parameters(MATRICES)
     optimizer = optim.FISMO(params, lr=0.01, refresh=2)

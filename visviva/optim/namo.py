@@ -54,7 +54,7 @@ class NoiseAdaptiveScale(Transform):
     """``alpha = lr sqrt(1-mu2^t)/(1-mu^t) ratio``; ``p <- p (1 - wd min(alpha, 1))``; ``u <- min(alpha shape, 1) u``.
 
     u then holds the learning rate (`Apply.absolute`). ``guards=False``: without ``min(., 1)`` and shape factor, and with decay
-    ``1 - lr wd alpha``, as the paper prints it.
+    ``1 - lr wd alpha``, as the paper prints it. ``blocks``: row blocks that were orthogonalized apart.
     """
 
     batched: ClassVar = True
@@ -64,6 +64,7 @@ class NoiseAdaptiveScale(Transform):
     mu2: float = 0.99
     weight_decay: float = 0.1
     guards: bool = True
+    blocks: int = 1
 
     def reads(self) -> tuple[str, ...]:
         return ("ratio",)
@@ -73,7 +74,8 @@ class NoiseAdaptiveScale(Transform):
 
     def __call__(self, x: Step, step: Tensor, wd: Tensor) -> None:  # type: ignore[override]
         alpha = step * x.state["ratio"]
-        factor = shape_scale("rms", *x.u.shape[1:]) if self.guards else 1.0
+        rows, columns = x.u.shape[1:]
+        factor = shape_scale("rms", rows // self.blocks, columns) if self.guards else 1.0
         x.p = x.p * (1 - wd * (alpha.clamp_max(1.0) if self.guards else alpha))
         x.u = ((alpha * factor).clamp_max(1.0) if self.guards else alpha) * x.u
 
@@ -123,7 +125,7 @@ class NAMO(MatrixOptimizer):
         """Return Ema, Nesterov?, NormMoment, Orthogonalize, NoiseAdaptiveScale, Apply(absolute)."""
         choose(f"{type(self).__name__}: axis", group["axis"], "tensor", "column", "row")
         moment = NormMoment(group["mu2"], group["eps"], group["axis"], group["clamp"])
-        scale = NoiseAdaptiveScale(group["momentum"], group["mu2"], group["weight_decay"], group["guards"])
+        scale = NoiseAdaptiveScale(group["momentum"], group["mu2"], group["weight_decay"], group["guards"], blocks)
         polar = Orthogonalize(group["schedule"], "none", blocks)
         return [*momentum(group), moment, polar, scale, Apply(absolute=True)]
 
