@@ -1,7 +1,8 @@
 """The most promising optimizers on the tiny Wan: its denoiser and text encoder from fresh weights, on simulated clips' latents.
 
-    visviva simulate --output runs/train --clips 400 --seed 2001 --arrays small
-    python benchmarks/optim_wan.py --data runs/train --output runs/optim/wan
+    visviva simulate --output runs/train --clips 200 --seed 2001 --arrays small
+    visviva simulate --output runs/test-id --clips 60 --seed 3001 --arrays small
+    python benchmarks/optim_wan.py --data runs/train --held-out runs/test-id --output runs/optim/wan
 
 The loss, the gradient clipping and the latents are those of ``visviva pretrain``; the shipped autoencoder encodes the clips. By
 default the transformer has 2 of its 6 blocks, so that a run takes half a minute on one core. Same protocol as optim_gpt.py.
@@ -45,17 +46,17 @@ class Task:
 
     clip, failure = 1.0, 10.0
 
-    def __init__(self, data: str, out: Path, clips: int, held_out: int, blocks: int, batch: int) -> None:
+    def __init__(self, data: str, held_out: str, out: Path, clips: int, blocks: int, batch: int) -> None:
         tiny.SIZES["benchmark"] = {**tiny.SIZES["default"], "layers": blocks}
         self.recipe, self.batch = PretrainRecipe(precision="fp32"), batch
         out.mkdir(parents=True, exist_ok=True)
-        shipped, every = WanBackbone.load("tiny"), load_clips(data, clips + held_out)
+        shipped, train, held = WanBackbone.load("tiny"), load_clips(data, clips), load_clips(held_out, 64)
         with torch.no_grad():
-            latents, captions = denoiser.cached_latents(shipped, every, False, out)
-        self.latents, self.captions = latents[:clips].float(), captions[:clips]
-        self.held, self.held_captions = latents[clips:].float(), captions[clips:]
-        self.about = dict(clips=clips, held_out=held_out, blocks=blocks, batch=batch, latents=list(latents.shape[1:]))
-        self.about |= {"data": every.fingerprint, "unit": "flow-matching loss, weighted as in pre-training"}
+            latents, self.captions = denoiser.cached_latents(shipped, train, False, out)
+            unseen, self.held_captions = denoiser.cached_latents(shipped, held, False, out)
+        self.latents, self.held = latents.float(), unseen.float()
+        self.about = dict(clips=len(latents), held_out=len(unseen), blocks=blocks, batch=batch, latents=list(latents.shape[1:]))
+        self.about |= {"data": [train.fingerprint, held.fingerprint], "unit": "flow-matching loss, weighted as in pre-training"}
 
     def start(self, seed: int) -> tuple[list[tuple[str, Tensor]], Callable[[int], Tensor]]:
         """Return a fresh denoiser's and text encoder's parameters, and its flow-matching loss on the batch of a step."""
@@ -88,6 +89,7 @@ def main() -> None:
     """Run everything and write one JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", default="runs/train")
+    options.add_argument("--held-out", default="runs/test-id")
     options.add_argument("--output", default="runs/optim/wan")
     options.add_argument("--clips", type=int, default=200)
     options.add_argument("--blocks", type=int, default=2)
@@ -100,12 +102,13 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(1)
     made_with = provenance()
-    task = Task(given.data, Path(given.output), given.clips, 64, given.blocks, given.batch)
+    task = Task(given.data, given.held_out, Path(given.output), given.clips, given.blocks, given.batch)
     methods = {n: replace(METHODS[n], rate=STARTS.get(n, METHODS[n].rate)) for n in given.methods}
     found = measure(task, methods, Path(given.output), given.steps, given.seeds, given.most, given.minutes)
     names = ("clips", "blocks", "batch", "steps", "seeds")
     report = {
-        "command": "python benchmarks/optim_wan.py --data runs/train " + " ".join(f"--{n} {getattr(given, n)}" for n in names),
+        "command": "python benchmarks/optim_wan.py --data runs/train --held-out runs/test-id "
+        + " ".join(f"--{n} {getattr(given, n)}" for n in names),
         "task": task.about,
         "made_with": made_with,
         "methods": found,
