@@ -39,6 +39,9 @@ POLAR_EXPRESS: Schedule = (
 
 SCHEDULES: dict[str, Schedule] = {"standard": STANDARD, "quintic": QUINTIC, "polar_express": POLAR_EXPRESS}
 
+SPLIT = {"cpu": 256}
+"""From how many rows on one matrix after the other is faster than a batch."""
+
 Name = Literal["standard", "quintic", "polar_express", "svd"]
 
 
@@ -78,6 +81,8 @@ def orthogonalize(
 def iterate(x: Tensor, schedule: Schedule) -> Tensor:
     """Run the polynomial iterations on normalised matrices with rows <= columns."""
     flat = x.reshape(-1, *x.shape[-2:]).contiguous()
+    if len(flat) > 1 and flat.shape[-2] >= SPLIT.get(flat.device.type, flat.shape[-2] + 1):
+        return torch.cat([iterate(matrix[None], schedule) for matrix in flat]).reshape(x.shape)
     for a, b, c in schedule:
         gram = flat @ flat.mT
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
