@@ -13,6 +13,13 @@ def test_every_recipe_is_listed_with_its_comment():
         assert any(line.startswith(path.stem + " ") for line in lines)
 
 
+def test_descriptions_are_whole_sentences():
+    lines = {line.split()[0]: line for line in shipped.listing().splitlines()[:-2]}
+    assert lines["evaluate-recording"].endswith("g with its error budget.")
+    assert lines["calibrate-laws"].endswith(" training set, from visviva simulate data/calibration --clips 200 --seed 1001")
+    assert not [line for line in lines.values() if line.endswith((":", ",", " from"))]
+
+
 def test_copy_makes_a_valid_recipe_and_never_overwrites(tmp_path):
     copy = shipped.copy("generate-tiny", tmp_path)
     assert copy == tmp_path / "generate-tiny.yaml"

@@ -308,3 +308,10 @@ def test_a_gpu_makes_the_same_scenes() -> None:
         assert (a.trajectory - b.trajectory).abs().max() < 0.2
         assert (a.frames - b.frames).abs().mean() < 0.01
         assert (a.masks != b.masks).float().mean() < 0.005
+
+
+def test_simulating_from_python_prints_nothing_of_the_kernels() -> None:
+    code = "import warp as w; from visviva.data.scenes import simulate; simulate('free_fall', 1); print(w.config.log_level)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if "CUDA" not in line]  # that there is no driver is a warning
+    assert lines == ["20"], done.stdout  # and the caller's level is as before

@@ -9,6 +9,7 @@ import ast
 import importlib
 import shutil
 from collections.abc import Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,10 @@ def command(argv: Sequence[str]) -> str:
 
 
 def listing() -> str:
-    """Return one line per shipped recipe: its name and its first comment."""
+    """Return one line per shipped recipe: its name and its description, whole sentences of its first comment."""
     recipes = sorted(RECIPES.glob("*.yaml"))
     width = max((len(p.stem) for p in recipes), default=0)
-    lines = [f"{p.stem:<{width}}  {_first_comment(p)}" for p in recipes]
+    lines = [f"{p.stem:<{width}}  {_description(p)}" for p in recipes]
     return "\n".join([*lines, "", "use one: visviva VERB --config NAME; edit one: visviva configs copy NAME"])
 
 
@@ -143,6 +144,13 @@ def accelerate_config(name: str) -> Path:
     raise InputError(f"no accelerate config {name!r}: neither a file nor a shipped one {known}")
 
 
-def _first_comment(path: Path) -> str:
-    comments = (line.lstrip("# ").rstrip() for line in path.read_text().splitlines() if line.startswith("#"))
-    return next(comments, "")
+def _description(path: Path) -> str:
+    """Return the first comment line, with the lines on which its last sentence goes on; an unfinished ``...:`` is left out."""
+    below = dropwhile(lambda line: not line.startswith("#"), path.read_text().splitlines())
+    comments = [line.lstrip("# ").rstrip() for line in takewhile(lambda line: line.startswith("#"), below)]
+    text = comments[0] if comments else ""
+    for line in comments[1:]:
+        if text.endswith((".", ":")):
+            break
+        text += f" {line}"
+    return f"{text.rpartition('. ')[0]}." if text.endswith(":") and ". " in text else text

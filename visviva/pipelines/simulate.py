@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import warp as wp
 from tqdm import tqdm
 
 from visviva.configs.simulate import SimulateRecipe
 from visviva.data.dataset import write_rows
 from visviva.data.manifest import Manifest
 from visviva.data.scenes.simulation import Shot, Slot, plan, shoot
+from visviva.data.scenes.world import quiet
 from visviva.errors import InputError
 
 Row = dict[str, Any]
-QUIET = 30
-"""Warp's log level for warnings and worse: it would report each kernel that it loads."""
 
 
 def run(recipe: SimulateRecipe) -> Path:
@@ -36,7 +34,11 @@ def run(recipe: SimulateRecipe) -> Path:
         folder = run(SimulateRecipe(output="data/train", clips=200))
         clips = ClipDataset(folder)
     """
-    wp.config.log_level = QUIET
+    with quiet():
+        return _run(recipe)
+
+
+def _run(recipe: SimulateRecipe) -> Path:
     folder = Path(recipe.output)
     try:
         (folder / "clips").mkdir(parents=True, exist_ok=True)
@@ -88,9 +90,9 @@ def _default_workers(device: str) -> int:
 
 
 def _write(recipe: SimulateRecipe, batch: list[Slot]) -> list[Row]:
-    wp.config.log_level = QUIET
     rows = []
-    for index, clip in shoot(_shot(recipe), batch):
-        row = clip.write(recipe.output, f"clips/{_id(index)}", arrays=recipe.arrays, crf=recipe.crf)
-        rows.append({"id": _id(index), **row})
+    with quiet():  # each process has its own level
+        for index, clip in shoot(_shot(recipe), batch):
+            row = clip.write(recipe.output, f"clips/{_id(index)}", arrays=recipe.arrays, crf=recipe.crf)
+            rows.append({"id": _id(index), **row})
     return rows

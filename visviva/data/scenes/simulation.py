@@ -88,7 +88,8 @@ def simulate(
     """
     shot = Shot((height, width), frames, fps, objects, split, seed, device, flow, renderer)
     chosen = [primitive] if isinstance(primitive, str) else list(primitive)
-    clips = dict(pair for batch in plan(shot, chosen, range(n), BATCH) for pair in shoot(shot, batch))
+    with world.quiet():
+        clips = dict(pair for batch in plan(shot, chosen, range(n), BATCH) for pair in shoot(shot, batch))
     return [clips[i] for i in range(n)]
 
 
