@@ -36,6 +36,13 @@ def test_help_teaches_every_verb(capsys):
     assert out == run([], capsys)[1]
 
 
+def test_help_describes_every_verb_by_what_it_does(capsys):
+    lines = run(["--help"], capsys)[1].splitlines()
+    told = {line.split()[0]: line for line in lines if line.startswith("  ") and line.split()[0] in cli.verbs()}
+    assert told["calibrate"].endswith("measure how well each law tells violations of mechanics from the truth")
+    assert not [line for line in told.values() if "The settings of" in line or "``" in line]
+
+
 def test_the_verbs_of_the_day_are_all_there():
     assert set(cli.VERBS) <= set(cli.verbs())
 
@@ -165,6 +172,18 @@ def test_a_full_disk_names_the_file_that_is_written(writer, monkeypatch, tmp_pat
     with pytest.raises(InputError, match=r"(manifest-00000|metrics|report|calibration|log)\.json.*No space left on device"):
         write()
     assert [p.name for p in tmp_path.iterdir()] in (["folder"], ["folder", path.name], [path.name, "folder"])
+
+
+def test_a_missing_package_is_one_sentence_and_a_missing_name_of_ours_a_bug(monkeypatch, capsys):
+    def behaviour(recipe):
+        raise ModuleNotFoundError("No module named 'newton'", name=recipe.output)
+
+    pipeline(monkeypatch, behaviour)
+    status, _, err = run(["generate", "x", "--output", "newton.solvers"], capsys)
+    assert status == 2
+    assert "'visviva generate' needs cannot be imported (No module named 'newton'); install" in err
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["generate", "x", "--output", "visviva.pipelines.nothing"])
 
 
 def test_other_errors_of_the_system_are_bugs(monkeypatch):

@@ -26,6 +26,7 @@ VERBS = {
     "posttrain": "teach a video model Newton's laws by reward backpropagation",
     "generate": "clips from prompts and first frames, in batches, resumable, physics guidance as an option",
     "evaluate": "measure clips, generated or real: metrics, gravity, residuals, a report",
+    "calibrate": "measure how well each law tells violations of mechanics from the truth",
     "optim": "list the optimizers, or time them on this machine against other implementations",
     "doctor": "say what works on this machine and how to mend what does not",
 }
@@ -64,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         return _complain(sentence)
+    except ImportError as error:
+        if (error.name or "").split(".")[0] == "visviva":
+            raise
+        return _complain(
+            f"a package that 'visviva {argv[0]}' needs cannot be imported ({error}); install this one again with what it needs "
+            "(pip install --upgrade visviva), and see 'visviva doctor'"
+        )
     except KeyboardInterrupt:
         again = shlex.join(["visviva", *argv])
         print(f"visviva: interrupted; what is finished is kept. To continue: {again}", file=sys.stderr)  # noqa: T201

@@ -20,7 +20,7 @@ def available() -> bool:
 def test_without_blender_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("VISVIVA_BLENDER", str(tmp_path) + "/blender")
-    with pytest.raises(InputError, match="VISVIVA_BLENDER"):
+    with pytest.raises(InputError, match=r"visviva\[blender\].*VISVIVA_BLENDER"):
         simulate(n=1, renderer="blender")
 
 

@@ -484,7 +484,8 @@ def test_laws_that_doing_nothing_satisfies(recipe):
 def test_masks_that_are_not_there(recipe, tmp_path):
     bare = dataset(tmp_path / "bare", 2, masks=False)
     refused(
-        recipe(data__path=str(bare)), "mask_source is 'track', which needs the objects' true masks, but the clips have no masks"
+        recipe(data__path=str(bare)),
+        r"mask_source is 'track', which needs the objects' true masks, but the clip '.*bare/.*\.mp4' has no masks",
     )
     run(recipe(data__path=str(bare), reward__mask_source="none", max_steps=1))
 

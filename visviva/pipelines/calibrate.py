@@ -90,9 +90,10 @@ def _simulated(recipe: CalibrateRecipe) -> Material:
     """Batches of taken-apart simulated clips with equal numbers of objects."""
     dataset = ClipDataset(recipe.dataset or "", limit=recipe.clips)
     groups: dict[tuple[int, ...], list[Clip]] = defaultdict(list)
-    for clip in (dataset[i] for i in range(len(dataset))):
+    for i in range(len(dataset)):
+        clip = dataset[i]
         if clip.masks is None or clip.trajectory is None:
-            raise InputError(f"{recipe.dataset}: the clips have no masks and trajectories; simulate them with arrays")
+            raise InputError(f"{dataset.path(i)}: the clip has no masks and trajectory beside it; simulate it with arrays")
         groups[tuple(clip.masks.shape)].append(clip)
     rates = {clip.fps for clips in groups.values() for clip in clips}
     if len(rates) != 1:

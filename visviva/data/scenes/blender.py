@@ -63,7 +63,8 @@ def blender_command() -> list[str]:
     chosen = shutil.which(chosen or "blender") or ""
     if not chosen:
         raise InputError(
-            "the photoreal renderer needs Blender, which was not found; install it, or put bpy into a Python of its own "
+            "the photoreal renderer needs Blender, which was not found; install bpy beside this package "
+            "(pip install 'visviva[blender]') or, where its numpy does not suit, in a Python of its own "
             "(python -m venv blender-env && blender-env/bin/pip install bpy) and set VISVIVA_BLENDER=blender-env/bin/python"
         )
     if "python" in Path(chosen).name:

@@ -89,6 +89,12 @@ class Examples:
     def __len__(self) -> int:
         return self.count
 
+    def without_masks(self) -> Path | None:
+        """Return the first clip that has no true masks: no file of arrays beside it, or, looking into the first, none in it."""
+        paths = [self.clips.path(i) for i in range(self.count)]
+        bare = next((path for path in paths if not path.with_suffix(".npz").is_file()), None)
+        return paths[0] if bare is None and self[0].masks is None else bare
+
     def __getitem__(self, index: int) -> Example:
         """Return one example at the recipe's size."""
         if index not in self.held:

@@ -349,8 +349,11 @@ def check_pairs(recipe: PosttrainRecipe, objective: RewardBackprop, examples: Ex
             f"the law {needy[0]!r} compares with a paired clip, but {reason}; set reward.reference: base (the frozen base's "
             "clip from the same noise), or take the kinematic laws with motion_floor"
         )
-    if reward.mask_source in ("track", "truth") and not (paired and examples[0].masks is not None):
-        reason = "a text-to-video clip does not start from the data's clip" if not image_to_video else "the clips have no masks"
+    bare = examples.without_masks() if paired and reward.mask_source in ("track", "truth") else None
+    if reward.mask_source in ("track", "truth") and (bare is not None or not paired):
+        reason = "a text-to-video clip does not start from the data's clip"
+        if image_to_video:
+            reason = f"the clip {str(bare)!r} has no masks" if bare is not None else "the data are prompts without clips"
         raise InputError(
             f"reward.mask_source is {reward.mask_source!r}, which needs the objects' true masks, but {reason}; use 'motion' "
             "(found in the generated clip) or 'none' (whole frame)"
