@@ -17,6 +17,9 @@ Two conventions, both always reported:
   *removing the predicted object from any frame never improves any of the five*.
 
 Frames in which the *true* object is not visible are cut for both conventions. Several objects: mean over objects.
+
+Not seen: whatever is no true object. The predicted masks follow the true first-frame masks, so a second ball that appears, a
+background that changes or a hand that enters alters none of the five numbers as long as the tracked objects are found.
 """
 
 from __future__ import annotations
