@@ -15,6 +15,7 @@ optimizers that reduce over tensors, those of the tensor, or for ``ClipGlobalNor
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from visviva.optim import chain as chains
 from visviva.optim.arena import Segment, local
 from visviva.optim.groups import by_name, check_rate, named, refuse_sparse, refuse_twice
 from visviva.optim.step import Turn, measured_sums
+from visviva.optim.sparse import SparseMomentum, SparseSegment
 from visviva.optim.transform import Transform
 
 DIRECT = {"cpu": 1 << 16, "cuda": 1 << 20}
@@ -226,12 +228,14 @@ class ChainOptimizer(torch.optim.Optimizer):
     def _segment(self, key: Any, parameters: list[Tensor], direct: bool) -> Segment:
         number, kind, *_, done = key
         chain = self.chain(self.param_groups[number], kind)
-        segment = Segment(
+        sparse = next((t for t in chain if isinstance(t, SparseMomentum)), None)
+        make = Segment if sparse is None else functools.partial(SparseSegment, sparse)
+        segment = make(
             parameters,
             chains.kept(chain),
             self.state,
             done,
-            direct=direct,
+            direct=direct and sparse is None,
             state_dtype=self.state_dtype,
             scratch=len(chains.stages(chain)) > 1,
             changes_gradient=any(t.place == "gradient" for t in chain),
@@ -259,6 +263,7 @@ def chain(params: Any, transforms: Sequence[Transform], lr: float, **options: An
 
     class Chain(ChainOptimizer):
         def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
+            """Return the given transforms."""
             return list(transforms)
 
     return Chain(params, {"lr": lr}, **options)

@@ -27,9 +27,14 @@ from visviva.configs.optim import OptimRecipe
 from visviva.eval.run import provenance, write_json
 from visviva.optim import BY_NAME
 from visviva.optim.muon import MatrixOptimizer
-from visviva.pipelines.optim import state_bytes, table
+from visviva.pipelines.optim import known, state_bytes, table
 
-PRESETS = {"large": [(1024, 1024)] * 16, "mid": [(512, 512)] * 8, "small": [(32, 64)] * 400, "tiny": [(64,)] * 2000}
+PRESETS: dict[str, list[tuple[int, ...]]] = {
+    "large": [(1024, 1024)] * 16,
+    "mid": [(512, 512)] * 8,
+    "small": [(32, 64)] * 400,
+    "tiny": [(64,)] * 2000,
+}
 SECOND_PASS = {"adamp": 12, "sgdp": 12, "am_msgd": 8, "am_adamw": 16}
 """Bytes per float32 weight that are read again after a sum over tensors (weights, update or moments)."""
 
@@ -78,13 +83,13 @@ def wan_shapes() -> list[tuple[int, ...]]:
     from diffusers import WanTransformer3DModel
 
     with torch.device("meta"):
-        model = WanTransformer3DModel(num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30)
+        model: Any = WanTransformer3DModel(num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30)
     return [tuple(p.shape) for p in model.parameters()]
 
 
 def cases(name: str, peers: bool) -> Iterator[tuple[str, Callable[[list[Tensor]], Any]]]:
     """Yield (implementation, how to build it from parameters) of an optimizer."""
-    own = BY_NAME[name]
+    own: Any = BY_NAME[name]
     yield "ours adopted", lambda p: own(p, lr=1e-4, adopt=True, **_alike(name))
     yield "ours gathered", lambda p: own(p, lr=1e-4, **_alike(name))
     yield "ours eager", lambda p: own(p, lr=1e-4, compile=False, **_alike(name))
@@ -170,7 +175,7 @@ def over_floor(row: dict[str, Any], name: str, dtype: torch.dtype, memory: dict[
 
 def states(name: str) -> int:
     """Return how many numbers per weight an optimizer keeps."""
-    optimizer = BY_NAME[name]([torch.nn.Parameter(torch.zeros(2, 2))], **_alike(name))
+    optimizer = known(name)([torch.nn.Parameter(torch.zeros(2, 2))], **_alike(name))
     return sum(kept.kind == "weight" for t in optimizer.chain(optimizer.param_groups[0]) for kept in t.states().values())
 
 
