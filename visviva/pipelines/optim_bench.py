@@ -74,7 +74,9 @@ def bench(recipe: OptimRecipe) -> list[dict[str, Any]]:
     plot(rows, folder / "optim.png")
     columns = ("shapes", "optimizer", "implementation", "ns", "floor_ns", "over_floor", "failed")
     sys.stdout.write(table([{k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows], columns))
-    sys.stdout.write("".join(f"\nfirst step of {name} with an empty cache: {s:.1f} s" for name, s in cold.items()) + "\n")
+    sys.stdout.write(
+        "".join(f"\nfirst step of {name} with an empty cache: {s:.1f} s" for name, s in cold.items() if s is not None) + "\n"
+    )
     return rows
 
 
@@ -179,12 +181,15 @@ def states(name: str) -> int:
     return sum(kept.kind == "weight" for t in optimizer.chain(optimizer.param_groups[0]) for kept in t.states().values())
 
 
-def first_step(name: str, threads: int, count: int = 400) -> float:
-    """Return the seconds of the first two steps on many tensors in a new process with an empty compiler cache."""
+def first_step(name: str, threads: int, count: int = 400) -> float | None:
+    """Return the seconds of two first steps on many tensors in a new process with an empty compiler cache (None: failed)."""
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
         code = COLD.format(name=name, threads=threads, count=count)
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.stderr.write(f"first step of {name}: {done.stderr.strip().splitlines()[-1]}\n")
+        return None
     return float(done.stdout.split("cold")[-1])
 
 
