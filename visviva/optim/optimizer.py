@@ -15,7 +15,6 @@ optimizers that reduce over tensors, those of the tensor, or for ``ClipGlobalNor
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,6 @@ from visviva.optim import chain as chains
 from visviva.optim.arena import Segment, local
 from visviva.optim.groups import by_name, check_rate, named, refuse_sparse, refuse_twice
 from visviva.optim.step import Turn, measured_sums
-from visviva.optim.sparse import SparseMomentum, SparseSegment
 from visviva.optim.transform import Transform
 
 DIRECT = {"cpu": 1 << 16, "cuda": 1 << 20}
@@ -228,14 +226,12 @@ class ChainOptimizer(torch.optim.Optimizer):
     def _segment(self, key: Any, parameters: list[Tensor], direct: bool) -> Segment:
         number, kind, *_, done = key
         chain = self.chain(self.param_groups[number], kind)
-        sparse = next((t for t in chain if isinstance(t, SparseMomentum)), None)
-        make = Segment if sparse is None else functools.partial(SparseSegment, sparse)
-        segment = make(
+        segment = Segment(
             parameters,
             chains.kept(chain),
             self.state,
             done,
-            direct=direct and sparse is None,
+            direct=direct,
             state_dtype=self.state_dtype,
             scratch=len(chains.stages(chain)) > 1,
             changes_gradient=any(t.place == "gradient" for t in chain),
