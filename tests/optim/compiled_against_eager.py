@@ -17,7 +17,7 @@ def run(name, compile, adopt=False):
     for step in range(1, 13):
         if step == 6:
             for key, value in optimizer.defaults.items():
-                if isinstance(value, float) and value:
+                if isinstance(value, float) and value and key != "density":
                     optimizer.param_groups[0][key] = 0.8 * value
                 elif key == "betas":
                     optimizer.param_groups[0][key] = tuple(0.9 * b for b in value)

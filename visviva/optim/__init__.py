@@ -25,6 +25,7 @@ from visviva.optim.sai import SGDSaI
 from visviva.optim.scaling import scale_lr
 from visviva.optim.sgd import SGDM
 from visviva.optim.spam import SPAM
+from visviva.optim.sparse import SparseMomentum
 from visviva.optim.switch_off import SwitchOff
 from visviva.optim.transform import Kept, Step, Transform
 from visviva.optim.weights import L2, Apply
@@ -93,6 +94,7 @@ __all__ = [
     "SGDSaI",
     "SecondMoment",
     "SoftClip",
+    "SparseMomentum",
     "SpikeClip",
     "SpikeLog",
     "Step",

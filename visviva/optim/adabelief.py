@@ -48,7 +48,8 @@ class Rectify(Transform):
 class AdaBelief(ChainOptimizer):
     """Adam that divides by the root of the variance of the gradient around its average, ``s = EMA((g - m)^2)``.
 
-    ``m <- b1 m + (1-b1) g``, ``s <- b2 s + (1-b2)(g - m)^2 + eps``, ``p <- p (1 - lr wd) - lr (m/(1-b1^t)) / (sqrt(s/(1-b2^t)) + eps)``.
+    ``m <- b1 m + (1-b1) g``, ``s <- b2 s + (1-b2)(g - m)^2 + eps``,
+    ``p <- p (1 - lr wd) - lr (m/(1-b1^t)) / (sqrt(s/(1-b2^t)) + eps)``.
     In the authors' code eps is added into the stored s at every step (``eps_mode="accumulate"``), so s cannot fall below
     ``eps/(1-b2)``: 1e-5 for eps 1e-8, which drowns the belief. ``add_once`` leaves the state alone.
 

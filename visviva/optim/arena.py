@@ -44,11 +44,13 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
 
 @dataclass
 class Bucket:
-    """The parameters of one shape within a segment: ``[k, rows, columns]`` at ``start``, ``stride`` apart."""
+    """The parameters of one shape within a segment: ``[k, rows, columns]`` at ``start``, ``stride`` apart, ``size`` numbers
+    each."""
 
     members: list[Tensor]
     start: int
     stride: int
+    size: int
     state: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -97,8 +99,8 @@ class Bucket:
 
     def pieces(self) -> list[slice]:
         """Return where each parameter's own numbers lie in the flat buffer."""
-        size = local(self.members[0]).numel()
-        return [slice(self.start + i * self.stride, self.start + i * self.stride + size) for i in range(len(self.members))]
+        starts = [self.start + i * self.stride for i in range(len(self.members))]
+        return [slice(start, start + self.size) for start in starts]
 
 
 def _distributed(flat: Tensor, piece: slice, like: Any) -> Any:
@@ -117,6 +119,7 @@ class Segment:
         state_dtype: of the states; None takes float32 at least.
         scratch: whether the update needs a buffer between the stages of the chain.
         changes_gradient: whether the changed gradient needs one too.
+        capturable: whether step counts live on the device.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Segment:
         state_dtype: torch.dtype | None,
         scratch: bool,
         changes_gradient: bool,
+        capturable: bool = False,
     ) -> None:
         self.kept, self.direct, self.t, self.moved = kept, direct, t, False
         self.gradients: list[Any] = []
@@ -139,17 +143,19 @@ class Segment:
         self.dtype, self.device = first.dtype, first.device
         self.wide = torch.promote_types(self.dtype, torch.float32)
         self.state_dtype = state_dtype or self.wide
-        self.step = torch.tensor(float(t))
         self._lay_out(parameters)
         self.p = local(parameters[0]).detach().view(-1) if direct else self._buffer(self.dtype)
         self.g = self.p.new_empty(0) if direct else self._buffer(self.dtype)
         self.u = self._buffer(self.wide) if scratch else None
         self.changed_g = self._buffer(self.wide) if scratch and changes_gradient else None
         self.state = {name: self._filled(k) for name, k in kept.items() if k.kind == "weight"}
+        self.chosen = self._buffer(torch.int32) if any(k.kind == "choice" for k in kept.values()) else None
         if not direct:
             self._take_weights()
         for bucket in self.buckets:
             self._small_states(bucket)
+        on = self.device if capturable else "cpu"
+        self.step = torch.full((len(self.parameters),), float(t), device=on)  # one each: states are saved apart
         self.sharded = isinstance(self.parameters[0], DTensor)
         self.places = [local(p.detach()).data_ptr() for p in self.parameters]
         self._expose(states)
@@ -161,11 +167,16 @@ class Segment:
         ordered = sorted(parameters, key=lambda p: tuple(p.shape))
         for _, same in itertools.groupby(ordered, key=lambda p: (tuple(p.shape), tuple(local(p).shape))):
             members = list(same)
-            stride = -(-local(members[0]).numel() // grid) * grid
-            self.buckets.append(Bucket(members, position, stride))
+            size = self.entries(local(members[0]).numel())
+            stride = -(-size // grid) * grid
+            self.buckets.append(Bucket(members, position, stride, size))
             position += stride * len(members)
         self.size = local(parameters[0]).numel() if self.direct else position
         self.parameters = [m for b in self.buckets for m in b.members]
+
+    def entries(self, size: int) -> int:
+        """Return how many numbers of a tensor of ``size`` the segment holds."""
+        return size
 
     def _buffer(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(self.size, dtype=dtype, device=self.device)
@@ -198,7 +209,7 @@ class Segment:
             "columns": (columns, columns),
         }
         for name, kept in self.kept.items():
-            if kept.kind == "weight":
+            if kept.kind in ("weight", "choice"):
                 continue
             shape = (len(bucket.members), *sizes[kept.kind])
             value = torch.zeros(shape, dtype=self.wide, device=self.device)
@@ -210,6 +221,7 @@ class Segment:
 
     def _expose(self, states: Mapping[Tensor, dict[str, Any]]) -> None:
         """Copy known states in and put views of the buffers in their place."""
+        steps = iter(self.step.unbind())
         for bucket in self.buckets:
             for i, (parameter, piece) in enumerate(zip(bucket.members, bucket.pieces(), strict=True)):
                 known = dict(states[parameter])
@@ -218,10 +230,12 @@ class Segment:
                     if name in views:
                         _fill(views[name], value, name)
                 states[parameter].clear()
-                states[parameter].update(step=self.step, **views)
+                states[parameter].update(step=next(steps), **views)
 
     def _view(self, bucket: Bucket, name: str, i: int, parameter: Tensor, piece: slice) -> Tensor:
         kind = self.kept[name].kind
+        if kind == "choice" and self.chosen is not None:
+            return self.chosen[piece]
         if kind != "weight":
             whole = bucket.state[name][i]
             return {"tensor": whole[0, 0], "row": whole[:, 0], "column": whole[0]}.get(kind, whole)

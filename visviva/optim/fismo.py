@@ -1,7 +1,7 @@
 """FISMO: Fisher-structured momentum orthogonalization (arXiv 2601.21750, ICML 2026; no official code was found).
 
-The rule follows two independent notes of the paper's Algorithm 1 that agree; its hyper-parameters gamma, mu, beta and how often the
-factors are refreshed were not found: the defaults here are this project's.
+The rule follows two independent notes of the paper's Algorithm 1 that agree; its hyper-parameters gamma, mu, beta and how often
+the factors are refreshed were not found: the defaults here are this project's.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ NOT_NEGATIVE = (0.0, float("inf"))
 class Ema(Transform):
     """``m <- beta m + (1 - beta) u``; the update becomes m.
 
-    ``copy_first``: the first m is the first gradient (SGD-SaI) instead of ``(1 - beta)`` of it. Leaves ``1 / (1 - beta^t)``, the
-    factor that removes the bias, as note ``m_debias`` (1 with ``copy_first``).
+    ``copy_first``: the first m is the first gradient (SGD-SaI) instead of ``(1 - beta)`` of it. Leaves ``1 / (1 - beta^t)``,
+    the factor that removes the bias, as note ``m_debias`` (1 with ``copy_first``).
     """
 
     ranges: ClassVar = {"beta": UNIT}
@@ -119,8 +119,9 @@ class SecondMoment(Transform):
 class RmsDivide(Transform):
     """``u <- m_debias u / denominator`` with the factors that `Ema` and `SecondMoment` left.
 
-    ``eps_mode``: ``after_bias`` ``sqrt(v)/sqrt(c) + eps`` (torch; ``c = 1 - beta^t``), ``before_bias`` ``(sqrt(v) + eps)/sqrt(c)`` (SPAM's code),
-    ``inside_root`` ``sqrt(v/c + eps)`` (optax's eps_root), ``clamp`` ``max(sqrt(v)/sqrt(c), eps)`` (heavyball).
+    ``eps_mode``: ``after_bias`` ``sqrt(v)/sqrt(c) + eps`` (torch; ``c = 1 - beta^t``), ``before_bias``
+    ``(sqrt(v) + eps)/sqrt(c)`` (SPAM's code), ``inside_root`` ``sqrt(v/c + eps)`` (optax's eps_root), ``clamp``
+    ``max(sqrt(v)/sqrt(c), eps)`` (heavyball).
     """
 
     ranges: ClassVar = {"eps": POSITIVE}

@@ -1,8 +1,8 @@
 """Muon: momentum orthogonalized by Newton-Schulz (Jordan 2024; Moonlight, arXiv 2502.16982), and its family's shared parts.
 
-Muon is for the hidden matrices of a network; everything else goes to AdamW in the same optimizer. Which is which is read from the
-parameters' names (`hidden_matrix`): pass ``model.named_parameters()``. Without names every parameter of two and more dimensions counts
-as hidden, which is wrong for embeddings and heads.
+Muon is for the hidden matrices of a network; everything else goes to AdamW in the same optimizer. Which is which is read from
+the parameters' names (`hidden_matrix`): pass ``model.named_parameters()``. Without names every parameter of two and more
+dimensions counts as hidden, which is wrong for embeddings and heads.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def hidden_matrix(name: str, parameter: Tensor) -> bool:
 
     LoRA factors count as hidden wherever they sit.
 
-    >>> hidden_matrix("blocks.0.attn1.to_q.weight", torch.zeros(8, 8)), hidden_matrix("patch_embedding.weight", torch.zeros(8, 8))
-    (True, False)
+    >>> [hidden_matrix(name, torch.zeros(8, 8)) for name in ("blocks.0.attn1.to_q.weight", "patch_embedding.weight")]
+    [True, False]
     """
     if parameter.ndim < 2 or min(parameter.shape) == 0 or max(parameter.shape) == parameter.numel():
         return False
@@ -45,8 +45,8 @@ def hidden_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def shape_scale(kind: ShapeScale, rows: int, columns: int) -> float:
-    """Return the factor of an orthogonal update: ``original`` ``sqrt(max(1, rows/columns))``, ``rms`` (Moonlight, so that AdamW's
-    rates carry over) ``0.2 sqrt(max(rows, columns))``, ``spectral`` (dion) ``sqrt(rows/columns)``."""
+    """Return the factor of an orthogonal update: ``original`` ``sqrt(max(1, rows/columns))``, ``rms`` (Moonlight, so that
+    AdamW's rates carry over) ``0.2 sqrt(max(rows, columns))``, ``spectral`` (dion) ``sqrt(rows/columns)``."""
     factors = {"none": 1.0, "original": math.sqrt(max(1.0, rows / columns)), "spectral": math.sqrt(rows / columns)}
     return 0.2 * math.sqrt(max(rows, columns)) if kind == "rms" else factors[kind]
 
@@ -159,9 +159,8 @@ class Muon(MatrixOptimizer):
         momentum, nesterov, weight_decay: hyper-parameters.
         schedule: Newton-Schulz coefficients (`visviva.optim.newton_schulz.orthogonalize`), ``svd`` for the exact factor.
         scale: `shape_scale`.
-        options: ``adamw_ratio`` (their rate over lr), ``adamw_betas``, ``adamw_eps``, ``adamw_weight_decay`` (None: the same) of the
-            other parameters,
-            ``split``, and those of `ChainOptimizer`.
+        options: ``adamw_ratio`` (their rate over lr), ``adamw_betas``, ``adamw_eps``, ``adamw_weight_decay`` (None: the same)
+            of the other parameters, ``split``, and those of `ChainOptimizer`.
 
     Example::
 

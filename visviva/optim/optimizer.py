@@ -15,6 +15,7 @@ optimizers that reduce over tensors, those of the tensor, or for ``ClipGlobalNor
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from visviva.errors import InputError
 from visviva.optim import chain as chains
 from visviva.optim.arena import Segment, local
 from visviva.optim.groups import by_name, check_rate, named, refuse_sparse, refuse_twice
+from visviva.optim.sparse import SparseMomentum, SparseSegment
 from visviva.optim.step import Turn, measured_sums
 from visviva.optim.transform import Transform
 
@@ -104,6 +106,9 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def _check_chain(self, chain: tuple[Transform, ...]) -> None:
         chains.kept(chain)
+        batched = [type(t).__name__ for t in chain if t.batched]
+        if batched and any(isinstance(t, SparseMomentum) for t in chain):
+            raise InputError(f"{type(self).__name__}: {batched[0]} needs whole tensors; leave out sparse momentum")
         branching = [type(t).__name__ for t in chain if not t.capturable]
         if self.capturable and branching:
             raise InputError(
@@ -226,19 +231,19 @@ class ChainOptimizer(torch.optim.Optimizer):
     def _segment(self, key: Any, parameters: list[Tensor], direct: bool) -> Segment:
         number, kind, *_, done = key
         chain = self.chain(self.param_groups[number], kind)
-        segment = Segment(
+        sparse = next((t for t in chain if isinstance(t, SparseMomentum)), None)
+        make = Segment if sparse is None else functools.partial(SparseSegment, sparse)
+        return make(
             parameters,
             chains.kept(chain),
             self.state,
             done,
-            direct=direct,
+            direct=direct and sparse is None,
             state_dtype=self.state_dtype,
             scratch=len(chains.stages(chain)) > 1,
             changes_gradient=any(t.place == "gradient" for t in chain),
+            capturable=self.capturable,
         )
-        if self.capturable:
-            segment.step = segment.step.to(segment.device)
-        return segment
 
     def _compiles(self, segments: Sequence[Segment]) -> bool:
         if self.compile is None:

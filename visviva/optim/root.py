@@ -38,8 +38,8 @@ class OrthogonalizeByShape(Orthogonalize):
 class ROOT(MatrixOptimizer):
     """Muon whose outliers are clipped and whose Newton-Schulz coefficients are fitted to the shape.
 
-    ``M <- mu M + g``; ``U = g + mu M`` (Nesterov) or M; ``B = clamp(U, -e, e)`` with e the 90 % quantile of ``|U|`` at this step
-    (the authors' code; the paper's algorithm has a constant); ``p <- p (1 - lr wd) - lr 0.2 sqrt(max(r, c)) polar(B)``.
+    ``M <- mu M + g``; ``U = g + mu M`` (Nesterov) or M; ``B = clamp(U, -e, e)`` with e the 90 % quantile of ``|U|`` at this
+    step (the authors' code; the paper's algorithm has a constant); ``p <- p (1 - lr wd) - lr 0.2 sqrt(max(r, c)) polar(B)``.
     With ``quantile=1`` and standard coefficients this is Muon with undamped momentum and ``scale="rms"``.
 
     Args:

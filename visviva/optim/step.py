@@ -29,7 +29,7 @@ class Turn:
         kept = first.kept == chains.kept(chain)
         self.fits = kept and (len(self.stages) == 1 or (first.u is not None and (not changes or first.changed_g is not None)))
         self.t = None if optimizer.capturable else float(first.t + 1)
-        t: Any = first.step.double() + 1 if optimizer.capturable else self.t
+        t: Any = first.step[0].double() + 1 if optimizer.capturable else self.t
         transforms = [transform for stage in self.stages for transform in stage.transforms]
         self.values = chains.numbers(transforms, t, group["lr"])
         self.scalars = _vector([group["lr"], *(v for own in self.values for _, v in own)], first.device, optimizer.capturable)

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from visviva.errors import InputError
 
-Kind = Literal["weight", "tensor", "row", "column", "rows", "columns"]
-"""What a state holds: a number per weight, per tensor, per row, per column, a rows x rows or a columns x columns matrix."""
+Kind = Literal["weight", "tensor", "row", "column", "rows", "columns", "choice"]
+"""What a state holds: a number per weight, per tensor, per row, per column, a rows x rows or a columns x columns matrix; or the
+places of the weights that a sparse segment has chosen."""
 
 Place = Literal["gradient", "update", "weights"]
 """Where an extra transform goes: before the chain, directly before the weights move, or after they have moved."""
