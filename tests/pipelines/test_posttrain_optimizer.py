@@ -46,9 +46,17 @@ def test_options_reach_the_optimizer_also_as_written_on_the_command_line():
     assert optimizer.param_groups[0]["adamw_betas"] == (0.5, 0.6)
 
 
+def test_states_in_eight_bits_by_name():
+    tensors = parameters()
+    optimizer = build(tensors, Optimizer(options={"state_dtype": "int8"}))
+    optimizer.step()
+    assert optimizer.state[tensors["norm.weight"]]["exp_avg"].dtype == torch.int8
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"options": {"state_dtype": "int4"}}, ["optimizer.options.state_dtype", "'int4'", "int8"]),
         ({"options": {"beta": 0.9}}, ["optimizer.options (adamw)", "'beta'", "betas"]),
         ({"groups": [{"pattern": "decoder"}]}, ["optimizer.groups[0].pattern", "'decoder'", "none of the 3"]),
         ({"groups": [{"pattern": "("}]}, ["optimizer.groups[0].pattern", "regular expression"]),

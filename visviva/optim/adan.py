@@ -31,7 +31,7 @@ class NesterovMoments(Transform):
     eps: float = 1e-8
 
     def states(self) -> Mapping[str, Kept]:
-        return {"exp_avg": Kept(), "exp_avg_diff": Kept(), "exp_avg_sq": Kept(), "previous_grad": Kept(moment=False)}
+        return {"exp_avg": Kept(), "exp_avg_diff": Kept(), "exp_avg_sq": Kept(square=True), "previous_grad": Kept(moment=False)}
 
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
         betas = {"b1": self.beta1, "b2": self.beta2, "b3": self.beta3}

@@ -24,9 +24,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
 from visviva.errors import InputError
+from visviva.optim.eight_bit import BLOCK
 from visviva.optim.transform import Kept
 
 GRADIENT = operator.attrgetter("grad")
+
+SCALE = "_scale"
+"""What the scales of a state in eight bits are called, after the state."""
 
 ALIGN = 64
 """Bytes; where a tensor may start in an arena."""
@@ -35,6 +39,13 @@ ALIGN = 64
 def local(tensor: Tensor) -> Tensor:
     """Return this process's shard of a ``DTensor``, or the tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def powers(kept: Mapping[str, Kept], state_dtype: torch.dtype | None) -> dict[str, int]:
+    """Return the power law of every state that is kept in eight bits: the averages per weight, where int8 is asked for."""
+    if state_dtype != torch.int8:
+        return {}
+    return {name: 4 if k.square else 2 for name, k in kept.items() if k.kind == "weight" and k.moment}
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -116,7 +127,7 @@ class Segment:
         kept: the states of the chain.
         states: what the optimizer knows of the parameters so far; entries are copied in, and replaced by views.
         t: steps done.
-        state_dtype: of the states; None takes float32 at least.
+        state_dtype: of the states; None takes float32 at least, ``torch.int8`` keeps averages in eight bits.
         scratch: whether the update needs a buffer between the stages of the chain.
         changes_gradient: whether the changed gradient needs one too.
         capturable: whether step counts live on the device.
@@ -143,12 +154,14 @@ class Segment:
         self.dtype, self.device = first.dtype, first.device
         self.wide = torch.promote_types(self.dtype, torch.float32)
         self.state_dtype = state_dtype or self.wide
+        self.powers = powers(kept, self.state_dtype)
         self._lay_out(parameters)
         self.p = local(parameters[0]).detach().view(-1) if direct else self._buffer(self.dtype)
         self.g = self.p.new_empty(0) if direct else self._buffer(self.dtype)
         self.u = self._buffer(self.wide) if scratch else None
         self.changed_g = self._buffer(self.wide) if scratch and changes_gradient else None
-        self.state = {name: self._filled(k) for name, k in kept.items() if k.kind == "weight"}
+        self.state = {name: self._filled(name, k) for name, k in kept.items() if k.kind == "weight"}
+        self.scales = {n: torch.zeros(-(-self.size // BLOCK), device=self.device) for n in self.state if n in self.powers}
         self.chosen = self._buffer(torch.int32) if any(k.kind == "choice" for k in kept.values()) else None
         if not direct:
             self._take_weights()
@@ -162,7 +175,7 @@ class Segment:
 
     def _lay_out(self, parameters: Sequence[Tensor]) -> None:
         self.buckets: list[Bucket] = []
-        grid = max(1, ALIGN // parameters[0].element_size())
+        grid = BLOCK if self.powers else max(1, ALIGN // parameters[0].element_size())
         position = 0
         ordered = sorted(parameters, key=lambda p: tuple(p.shape))
         for _, same in itertools.groupby(ordered, key=lambda p: (tuple(p.shape), tuple(local(p).shape))):
@@ -181,8 +194,9 @@ class Segment:
     def _buffer(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(self.size, dtype=dtype, device=self.device)
 
-    def _filled(self, kept: Kept) -> Tensor:
-        buffer = self._buffer(self.state_dtype)
+    def _filled(self, name: str, kept: Kept) -> Tensor:
+        packs = self.state_dtype == torch.int8
+        buffer = self._buffer(self.state_dtype if name in self.powers or not packs else self.wide)
         return buffer.fill_(kept.init) if isinstance(kept.init, float) and kept.init else buffer
 
     def _pairs(self) -> Iterator[tuple[Tensor, slice]]:
@@ -226,6 +240,8 @@ class Segment:
             for i, (parameter, piece) in enumerate(zip(bucket.members, bucket.pieces(), strict=True)):
                 known = dict(states[parameter])
                 views = {name: self._view(bucket, name, i, parameter, piece) for name in self.kept}
+                blocks = slice(piece.start // BLOCK, -(-piece.stop // BLOCK))
+                views |= {name + SCALE: scales[blocks] for name, scales in self.scales.items()}
                 for name, value in known.items():
                     if name in views:
                         _fill(views[name], value, name)

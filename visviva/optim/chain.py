@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.optim.arena import Bucket, Segment
+from visviva.optim.eight_bit import decode, encode
 from visviva.optim.gradient import MomentumReset
 from visviva.optim.transform import Kept, Step, Transform
 
@@ -126,24 +128,35 @@ def stage_function(
     last: bool,
     ndim: int = 0,
     t: float | None = None,
+    powers: Mapping[str, int] = MappingProxyType({}),
 ) -> Callable[..., None]:
     """Return the function of one stage: flat buffers, or views of a bucket (``ndim`` > 0), in; changed in place.
 
-    The update starts as the gradient in the chain's first stage; it is carried by ``u`` to and from other stages.
+    The update starts as the gradient in the chain's first stage; it is carried by ``u`` to and from other stages. ``powers``:
+    the states that are kept in eight bits, whose scales follow the states.
     """
+    packed = tuple(powers)
 
     def stage(
         p: Tensor, g: Tensor, u: Tensor | None, g_out: Tensor | None, states: list[Tensor], m: Tensor | None, s: Tensor
     ) -> None:
-        state = {name: _wide(value) for name, value in zip(names, states, strict=True)}
+        buffers = dict(zip(names, states, strict=False))
+        scales = dict(zip(packed, states[len(names) :], strict=True))
+        state = {n: decode(v, scales[n], powers[n]) if n in scales else _wide(v) for n, v in buffers.items()}
         gradient = _wide(g)
         weights, update, before = _wide(p), gradient if first or u is None else u, dict(state)
         x = Step(weights, gradient, update, state, s[0], ndim=ndim, measured=m, moments=moments, t=t)
         run(program, x, s)
         if x.p is not weights:
             p.copy_(x.p)
-        for name, buffer in zip(names, states, strict=True):
-            if x.state[name] is not before[name]:
+        for name, buffer in buffers.items():
+            if x.state[name] is before[name]:
+                continue
+            if name in scales:
+                codes, scale = encode(x.state[name], powers[name])
+                buffer.copy_(codes)
+                scales[name].copy_(scale)
+            else:
                 buffer.copy_(x.state[name])
         if g_out is not None and (first or x.g is not gradient):
             g_out.copy_(x.g)
@@ -161,7 +174,9 @@ def flat_step(segment: Segment, g: Tensor, first: bool, scalars: Tensor) -> Step
     """Return what an elementwise stage of a segment starts from, to measure it."""
     gradient = _wide(g)
     update = gradient if first or segment.u is None else segment.u
-    return Step(_wide(segment.p), gradient, update, {n: _wide(v) for n, v in segment.state.items()}, scalars[0])
+    packed = segment.powers
+    state = {n: decode(v, segment.scales[n], packed[n]) if n in packed else _wide(v) for n, v in segment.state.items()}
+    return Step(_wide(segment.p), gradient, update, state, scalars[0])
 
 
 def batched_step(bucket: Bucket, segment: Segment, g: Tensor, first: bool, scalars: Tensor, t: float | None) -> Step:
@@ -209,12 +224,21 @@ def compiled(
     last: bool,
     ndim: int = 0,
     t: float | None = None,
+    powers: Mapping[str, int] = MappingProxyType({}),
 ) -> Callable[..., None]:
     """Return the compiled stage of a structure, one for the whole process; sizes and step counts do not compile it anew."""
     ndim = min(ndim, 2)
-    key = (tuple((transform.structure(), places) for transform, places in program), names, moments, first, last, ndim)
+    key = (
+        tuple((transform.structure(), places) for transform, places in program),
+        names,
+        moments,
+        first,
+        last,
+        ndim,
+        *powers.items(),
+    )
     if key not in _COMPILED:
-        stage = stage_function(program, names, moments, first, last, ndim, t)
+        stage = stage_function(program, names, moments, first, last, ndim, t, powers)
         code = stage.__code__.replace(co_name=f"stage_{len(_COMPILED)}")  # the compiler's cache limit counts per code object
         own = types.FunctionType(code, stage.__globals__, code.co_name, stage.__defaults__, stage.__closure__)
         _COMPILED[key] = torch.compile(own, fullgraph=True, dynamic=True)

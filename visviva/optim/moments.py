@@ -97,7 +97,7 @@ class SecondMoment(Transform):
     eps_in_state: float = 0.0
 
     def states(self) -> Mapping[str, Kept]:
-        return {"exp_avg_sq": Kept()}
+        return {"exp_avg_sq": Kept(square=True)}
 
     def reads(self) -> tuple[str, ...]:
         return ("exp_avg",) if self.of == "surprise" else ()

@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor
 
 from visviva.errors import InputError
 from visviva.optim import chain as chains
-from visviva.optim.arena import Segment, local
+from visviva.optim.arena import SCALE, Segment, local, powers
 from visviva.optim.groups import by_name, check_rate, named, refuse_sparse, refuse_twice
 from visviva.optim.sparse import SparseMomentum, SparseSegment
 from visviva.optim.step import Turn, measured_sums
@@ -49,7 +49,8 @@ class ChainOptimizer(torch.optim.Optimizer):
         adopt: keep gradients in the arena too; fastest. Before wrapping the model (DDP), with gradients zeroed, not dropped:
             this optimizer's ``zero_grad`` does so, dropped ones are gathered.
         capturable: keep step counts on the device, so that a step can be captured in a CUDA graph.
-        state_dtype: of the states per weight; None takes the weights' dtype, float32 at least.
+        state_dtype: of the states per weight; None takes the weights' dtype, float32 at least. ``torch.int8`` keeps averages in
+            eight bits (`visviva.optim.eight_bit`); for chains of elementwise transforms, unsharded.
 
     Raises:
         InputError: a hyper-parameter is out of range, a parameter is complex or given twice, a gradient is sparse.
@@ -109,6 +110,10 @@ class ChainOptimizer(torch.optim.Optimizer):
         batched = [type(t).__name__ for t in chain if t.batched]
         if batched and any(isinstance(t, SparseMomentum) for t in chain):
             raise InputError(f"{type(self).__name__}: {batched[0]} needs whole tensors; leave out sparse momentum")
+        if batched and self.state_dtype == torch.int8:
+            raise InputError(
+                f"{type(self).__name__}: {batched[0]} works on whole tensors, eight-bit states on blocks; use state_dtype=None"
+            )
         branching = [type(t).__name__ for t in chain if not t.capturable]
         if self.capturable and branching:
             raise InputError(
@@ -152,7 +157,8 @@ class ChainOptimizer(torch.optim.Optimizer):
                 )
             merged = {**new, "params": group["params"]}
             for (name, parameter), i in zip(named(group), new["params"], strict=True):
-                known = {"step", *chains.kept(self.chain(merged, self.route(merged, name, parameter)))}
+                kept = chains.kept(self.chain(merged, self.route(merged, name, parameter)))
+                known = {"step", *kept, *(n + SCALE for n in powers(kept, self.state_dtype))}
                 entries = set(saved["state"].get(i, known))
                 if entries != known:
                     raise InputError(
@@ -231,6 +237,8 @@ class ChainOptimizer(torch.optim.Optimizer):
     def _segment(self, key: Any, parameters: list[Tensor], direct: bool) -> Segment:
         number, kind, *_, done = key
         chain = self.chain(self.param_groups[number], kind)
+        if self.state_dtype == torch.int8 and isinstance(parameters[0], DTensor):
+            raise InputError(f"{type(self).__name__}: states in eight bits are not sharded; use state_dtype=None under FSDP2")
         sparse = next((t for t in chain if isinstance(t, SparseMomentum)), None)
         make = Segment if sparse is None else functools.partial(SparseSegment, sparse)
         return make(

@@ -45,7 +45,9 @@ class Turn:
             if stage.batched:
                 chains.run_batched(function, s, self.gradients[i], measured, self.scalars)
             else:
-                function()(s.p, self.gradients[i], s.u, s.changed_g, list(s.state.values()), measured, self.scalars)
+                function()(
+                    s.p, self.gradients[i], s.u, s.changed_g, [*s.state.values(), *s.scales.values()], measured, self.scalars
+                )
                 chains.reset_small(s, function.args[1], self.scalars)
             if s.changed_g is not None and any(t.place == "gradient" for t in stage.transforms):
                 self.gradients[i] = s.changed_g
@@ -56,7 +58,7 @@ class Turn:
         moments = tuple(name for name in names if kept[name].moment)
         compiled = self.compiled and all(transform.compiles(self.t) for transform in stage.transforms)
         build = chains.compiled if compiled else chains.stage_function
-        return build(program, names, moments, k == 0, k == len(self.stages) - 1, ndim, self.t if ndim else None)
+        return build(program, names, moments, k == 0, k == len(self.stages) - 1, ndim, self.t if ndim else None, first.powers)
 
     def measure(self, k: int) -> Tensor | None:
         """Return what stage ``k`` measures, over this turn's parameters (all processes' shards)."""

@@ -34,12 +34,13 @@ Place = Literal["gradient", "update", "weights"]
 
 @dataclass(frozen=True)
 class Kept:
-    """A state of a transform: ``kind``, its first value (``identity`` for matrices), and whether it is an average that a
-    momentum reset clears."""
+    """A state of a transform: ``kind``, its first value (``identity`` for matrices), whether it is an average that a
+    momentum reset clears, and whether it is one of squares (what eight bits must not round to zero)."""
 
     kind: Kind = "weight"
     init: float | Literal["identity"] = 0.0
     moment: bool = True
+    square: bool = False
 
 
 @dataclass

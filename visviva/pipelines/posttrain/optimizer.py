@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from visviva.configs.posttrain import Optimizer, ParameterGroup
@@ -22,12 +23,20 @@ def build(parameters: Mapping[str, Tensor], settings: Optimizer) -> ChainOptimiz
         InputError: an option that the optimizer does not have, or a group that matches no parameter.
     """
     kind = BY_NAME[settings.name]
-    known = {*_options(kind), "compile", "adopt", "extra", "state_dtype"}
+    known = {*_options(kind), "compile", "adopt", "state_dtype"}
     _check(f"optimizer.options ({settings.name})", settings.options, known)
     for i, group in enumerate(settings.groups):
         _check(f"optimizer.groups[{i}].options ({settings.name})", group.options, known)
     common = {"weight_decay": settings.weight_decay, **_tuples(settings.options)}
+    if "state_dtype" in common:
+        common["state_dtype"] = _dtype(common["state_dtype"])
     return kind(_groups(parameters, settings), **{"lr": settings.lr, **common})  # type: ignore[arg-type]
+
+
+def _dtype(name: Any) -> torch.dtype:
+    if name not in ("float32", "bfloat16", "int8"):
+        raise InputError(f"optimizer.options.state_dtype is {name!r}; allowed are float32, bfloat16, int8")
+    return getattr(torch, name)
 
 
 def _groups(parameters: Mapping[str, Tensor], settings: Optimizer) -> list[dict[str, Any]]:
