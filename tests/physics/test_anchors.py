@@ -28,6 +28,11 @@ def test_a_relative_floor_is_a_fraction_of_the_reference(speed, value):
     assert float(MotionFloor(fraction=0.5)(seen).value) == pytest.approx(value, abs=1e-5)
 
 
+def test_a_clip_of_uneven_speed_never_falls_short_of_itself():
+    uneven = moving([0.0, 8.0, 0.0, 0.5])
+    assert float(MotionFloor(fraction=0.8)(uneven.with_(reference=uneven)).value) == 0.0
+
+
 def test_one_frame_of_wild_flow_does_not_pay_for_standing_still():
     assert float(MotionFloor(least=0.5)(moving([50.0, 0.0, 0.0, 0.0])).value) == pytest.approx(1 - CAP / 4, abs=1e-5)
 

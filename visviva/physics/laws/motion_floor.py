@@ -24,7 +24,8 @@ class MotionFloor:
     |flow| is averaged over each object's mask where masks were measured (a lost object moves at speed zero), over all
     pixels otherwise, and then capped at `CAP` floors in each frame, because the flow of the one frame in which an object
     vanishes or jumps is huge and would pay for all the others. The floor m0 is ``least`` [px/frame], or ``fraction`` times
-    the mean speed of the reference clip. Where the reference itself does not move (its objects no faster than the noise)
+    the mean speed of the reference clip, or what the reference reaches under the same cap, if that is less: a clip never falls
+    short of itself. Where the reference itself does not move (its objects no faster than the noise)
     the anchor does not apply. Without masks a panning or scrolling picture moves, too: measure masks where there are objects.
 
     Attributes:
@@ -61,7 +62,7 @@ class MotionFloor:
         require(measurement, self.name, self.needs)
         speed, valid = speeds(measurement)
         if self.fraction is None:
-            floor = torch.full_like(speed[:, 0, 0], self.least)
+            floor = asked = torch.full_like(speed[:, 0, 0], self.least)
         else:
             reference = measurement.reference
             if reference is None or (measurement.masks is None) != (reference.masks is None):
@@ -70,11 +71,12 @@ class MotionFloor:
                 )
             wanted, known = speeds(reference.detach())
             floor = self.fraction * wanted.mean((1, 2))
+            asked = torch.minimum(floor, torch.minimum(wanted, CAP * floor[:, None, None]).mean((1, 2)))
             known_noise = reference.masks is not None and reference.noise is not None
             still = reference.noise.clamp(min=1e-3) if known_noise else 1e-3  # type: ignore[union-attr]
             valid = valid & known & (floor > still)
         speed = torch.minimum(speed, CAP * floor[:, None, None]).mean((1, 2))
-        value = torch.relu(floor - speed) / floor.clamp(min=1e-3)
+        value = torch.relu(asked - speed) / floor.clamp(min=1e-3)
         return Residual(torch.where(valid, value, 0.0), valid, unknown(value))
 
 
