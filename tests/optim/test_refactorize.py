@@ -131,7 +131,7 @@ def test_reset_starts_the_chosen_parameters_again(make, restart_count):
     run(optimizer, params, 3, 4)
     run(twin, twin_params, 3, 4)
     run(fresh, [fresh_param], 3, 4)
-    assert torch.equal(params[1], twin_params[1])
+    assert torch.allclose(params[1], twin_params[1], rtol=0, atol=1e-13)  # Muon multiplies one matrix and two in other orders
     same = restart_count or make in (SGDM, Muon)
     assert torch.allclose(params[0], fresh_param, rtol=0, atol=1e-14) == same
     assert not torch.allclose(params[0], twin_params[0])

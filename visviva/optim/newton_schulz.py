@@ -91,11 +91,13 @@ def iterate(x: Tensor, schedule: Schedule) -> Tensor:
     """Run the polynomial iterations on normalised matrices with rows <= columns."""
     flat = x.reshape(-1, *x.shape[-2:]).contiguous()
     if len(flat) > 1 and flat.shape[-2] >= SPLIT.get(flat.device.type, flat.shape[-2] + 1):
-        return torch.cat([iterate(matrix[None], schedule) for matrix in flat]).reshape(x.shape)
+        return torch.stack([iterate(matrix, schedule) for matrix in flat]).reshape(x.shape)
+    single = len(flat) == 1
+    flat, product = (flat[0], torch.addmm) if single else (flat, torch.baddbmm)
     for a, b, c in schedule:
         gram = flat @ flat.mT
-        poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        flat = torch.baddbmm(flat, poly, flat, beta=a)
+        poly = product(gram, gram, gram, beta=b, alpha=c)
+        flat = product(flat, poly, flat, beta=a)
     return flat.reshape(x.shape)
 
 
