@@ -149,6 +149,7 @@ class Segment:
         self.kept, self.direct, self.t, self.moved = kept, direct, t, False
         self.gradients: list[Any] = []
         self.g_views: list[Tensor] = []
+        self.g_places: list[int] = []
         self.adopts = self.adopted = False
         first = local(parameters[0])
         self.dtype, self.device = first.dtype, first.device
@@ -171,6 +172,7 @@ class Segment:
         self.step = torch.full((len(self.parameters),), float(t), device=on)  # one each: states are saved apart
         self.sharded = isinstance(self.parameters[0], DTensor)
         self.places = [local(p.detach()).data_ptr() for p in self.parameters]
+        self.strides = [local(p.detach()).stride() for p in self.parameters]
         self._expose(states)
 
     def _lay_out(self, parameters: Sequence[Tensor]) -> None:
@@ -210,7 +212,11 @@ class Segment:
         if self.moved:
             for parameter, view in zip(self.parameters, self.views, strict=True):
                 parameter.data = view
+        self._view_gradients()
+
+    def _view_gradients(self) -> None:
         self.g_views = [self.g[piece].view(local(p).shape) for p, piece in self._pairs()]
+        self.g_places = [view.data_ptr() for view in self.g_views]
 
     def _small_states(self, bucket: Bucket) -> None:
         """Make the states that are not per weight: stacked over the bucket, of whole (unsharded) parameters."""
@@ -269,14 +275,19 @@ class Segment:
         This, once per parameter and step, is what a step costs beyond its kernels: `map` over C functions, no Python loop.
         """
         self.gradients = list(map(GRADIENT, self.parameters))
-        self.adopted = self.adopts and all(map(operator.is_, self.gradients, self.g_views))
+        self.adopted = self.adopts and all(map(operator.is_, self.gradients, self.g_views)) and self._gradients_in_place()
+        if self.adopts and not self.adopted:
+            self._view_gradients()  # who writes ``p.grad.data`` takes the view away from the arena
         return (self.adopted or type(None) not in map(type, self.gradients)) and self._in_place()
+
+    def _gradients_in_place(self) -> bool:
+        return list(map(Tensor.data_ptr, self.gradients)) == self.g_places
 
     def _in_place(self) -> bool:
         if not self.moved and not self.direct:
             return True
-        own = map(local, self.parameters) if self.sharded else self.parameters
-        return list(map(Tensor.data_ptr, own)) == self.places
+        own = list(map(local, self.parameters)) if self.sharded else self.parameters
+        return list(map(Tensor.data_ptr, own)) == self.places and list(map(Tensor.stride, own)) == self.strides
 
     def gather(self) -> Tensor:
         """Return the flat gradient; gradients (and sharded weights) that lie elsewhere are copied in."""
@@ -305,6 +316,8 @@ class Segment:
     def adopt_gradients(self) -> None:
         """Make every parameter's ``.grad`` a view of the arena."""
         self.adopts = self.moved
+        if self.moved and list(map(Tensor.data_ptr, self.g_views)) != self.g_places:
+            self._view_gradients()
         if self.moved:
             for parameter, view in zip(self.parameters, self.g_views, strict=True):
                 parameter.grad = view

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.optim.arena import Bucket, Segment
-from visviva.optim.eight_bit import decode, encode
+from visviva.optim.eight_bit import decode, dither, encode
 from visviva.optim.gradient import MomentumReset
+from visviva.optim.rounding import to_bfloat16
 from visviva.optim.transform import Kept, Step, Transform
 
 
@@ -153,9 +154,11 @@ def stage_function(
             if x.state[name] is before[name]:
                 continue
             if name in scales:
-                codes, scale = encode(x.state[name], powers[name])
+                codes, scale = encode(x.state[name], powers[name], dither(x.state[name], s.unbind()[-1]))
                 buffer.copy_(codes)
                 scales[name].copy_(scale)
+            elif buffer.dtype == torch.bfloat16 and not ndim:
+                buffer.copy_(to_bfloat16(x.state[name], noise=dither(x.state[name], s.unbind()[-1])))
             else:
                 buffer.copy_(x.state[name])
         if g_out is not None and (first or x.g is not gradient):

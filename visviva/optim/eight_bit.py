@@ -13,12 +13,29 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 from torch.nn import functional
 
+from visviva.optim.quantizer import mixed
+
 BLOCK = 256
 """Numbers that share a scale."""
 
 
-def encode(values: Float[Tensor, " n"], power: int) -> tuple[Int8[Tensor, " n"], Float[Tensor, " blocks"]]:
+def dither(like: Float[Tensor, " n"], step: Tensor) -> Float[Tensor, " n"]:
+    """Return numbers in [0, 1) that depend on step and place alone: rounding noise without a generator to save.
+
+    An average whose change per step is below half a code would never move otherwise (0.999 of a second moment).
+    """
+    places = torch.arange(like.shape[0], device=like.device)
+    hashed = mixed(places * 0x9E3779B1 + mixed(step.to(torch.int64) * 0x632BE5AB))
+    return ((hashed >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
+def encode(
+    values: Float[Tensor, " n"], power: int, noise: Float[Tensor, " n"] | None = None
+) -> tuple[Int8[Tensor, " n"], Float[Tensor, " blocks"]]:
     """Return codes and scales of float32 numbers; zeros come back exactly, others within half a code.
+
+    With ``noise`` in [0, 1) codes are rounded stochastically, within one code. Squares (power 4) that are not zero never get
+    code 0: what is divided by must not vanish while its numerator is there.
 
     Example::
 
@@ -30,7 +47,11 @@ def encode(values: Float[Tensor, " n"], power: int) -> tuple[Int8[Tensor, " n"],
     scales = blocks.abs().amax(1)
     share = blocks / torch.where(scales > 0, scales, 1.0)[:, None]
     root = share.abs().sqrt() if power == 2 else share.abs().sqrt().sqrt()
-    codes = (share.sign() * (root * 127.0)).round().to(torch.int8)
+    offset = 0.5 if noise is None else functional.pad(noise, (0, -size % BLOCK)).view(-1, BLOCK)
+    magnitude = (root * 127.0 + offset).floor().clamp_max(127.0)
+    if power == 4:
+        magnitude = torch.where(share != 0, magnitude.clamp_min(1.0), 0.0)
+    codes = (share.sign() * magnitude).to(torch.int8)
     return codes.view(-1)[:size], scales
 
 

@@ -39,8 +39,9 @@ class ClipGlobalNorm(Transform):
 class SpikeClip(Transform):
     """SPAM's spike clipping: where ``g^2 > theta v``, ``g <- sign(g) sqrt(theta v)``, v the previous second moment.
 
-    Off (as in SPAM's code) for the first ``wait`` steps, and for the first ``wait`` after every ``period`` (0: no period) while
-    v fills again. Needs an optimizer that keeps ``exp_avg_sq``.
+    Where v is still 0 (a rare token's row, a late branch) there is no estimate yet, and nothing is clipped; the official code
+    would set such gradients to 0 for ever. Off (as in SPAM's code) for the first ``wait`` steps, and for the first ``wait``
+    after every ``period`` (0: no period) while v fills again. Needs an optimizer that keeps ``exp_avg_sq``.
     """
 
     place: ClassVar = "gradient"
@@ -59,7 +60,7 @@ class SpikeClip(Transform):
 
     def __call__(self, x: Step, theta: Tensor, on: Tensor) -> None:  # type: ignore[override]
         bound = theta * x.state["exp_avg_sq"]
-        spike = (x.g * x.g > bound) & (on > 0)
+        spike = (x.g * x.g > bound) & (bound > 0) & (on > 0)
         x.g = x.u = torch.where(spike, x.g.sign() * bound.sqrt(), x.g)
 
 

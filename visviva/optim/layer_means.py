@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,7 @@ class Layer:
     module: Any
     clamp: float = 100.0
     taking: bool = True
-    scale: float = 1.0
+    scale: float | Callable[[], float] = 1.0
     sums: Means | None = None
     handle: Any = field(default=None, repr=False)
 
@@ -67,7 +68,8 @@ class Layer:
     @torch.no_grad()
     def _add(self, a: Tensor, gradient: Tensor) -> None:
         samples = gradient.shape[0] if gradient.ndim > 1 else 1
-        g = (gradient.detach().to(a.dtype) * (samples / self.scale)).clamp(-self.clamp, self.clamp)
+        scale = float(self.scale() if callable(self.scale) else self.scale)
+        g = (gradient.detach().to(a.dtype) * (samples / scale)).clamp(-self.clamp, self.clamp)
         g = g.mean([d for d in range(g.ndim) if d != channel_dim(self.module, g.ndim)]) if g.ndim > 1 else g
         one = torch.ones((), dtype=a.dtype, device=a.device)
         if self.sums is None:

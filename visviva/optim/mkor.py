@@ -146,7 +146,7 @@ class MKOR(torch.optim.Optimizer):
     def _take_next(self) -> None:
         for layer in self.layers:
             layer.taking = self.on and self._due()
-            layer.scale = float(self.loss_scale() if callable(self.loss_scale) else self.loss_scale)
+            layer.scale = self.loss_scale
 
     def _forget(self) -> None:
         for layer in self.layers:

@@ -23,8 +23,8 @@ from visviva.optim.transform import Step, Transform, choose
 from visviva.optim.weights import Apply
 
 NOT_HIDDEN = re.compile(
-    r"(^|[._])(emb\w*|\w*embed\w*|\w*embedding\w*|patch\w*|pos\w*|wte|wpe|shared|tok\w*|time\w*|text_proj\w*|caption_proj\w*"
-    r"|context_refiner|ada(?!pter)\w*|modulation|scale_shift_table|norm\w*|proj_out|head|lm_head|classifier|final\w*|logit\w*)([._]|$)"
+    r"(^shared|(^|[._])(\w*embed\w*|emb\w*|patch\w*|pos|positional\w*|wte|wpe|tokens?|time_(in|proj)\w*|text_proj\w*|caption_proj\w*"
+    r"|context_refiner|ada(ln|_ln|norm)\w*|modulation|scale_shift_table|norm\w*|proj_out|head|lm_head|classifier|final\w*|logit\w*))([.]|$)"
 )
 """Names of what is no hidden matrix in (diffusion) transformers: embedders, modulation, norms, first and last projections."""
 
@@ -95,6 +95,9 @@ class MatrixOptimizer(ChainOptimizer):
     def __init__(
         self, params: Any, defaults: Mapping[str, Any], split: Mapping[str, int] | None = None, **options: Any
     ) -> None:
+        for pattern, blocks in (split or {}).items():
+            if not (isinstance(blocks, int) and blocks >= 1):
+                raise InputError(f"split cuts {pattern!r} into {blocks!r} blocks; allowed are whole numbers from 1 on")
         self.split = {re.compile(pattern): blocks for pattern, blocks in (split or {}).items()}
         others = {name: options.pop(name, value) for name, value in self.OTHERS.items()}
         super().__init__(params, {**defaults, **others}, **options)
@@ -126,6 +129,7 @@ class MatrixOptimizer(ChainOptimizer):
 class Scale(Transform):
     """``u <- factor u``."""
 
+    ranges: ClassVar = {"factor": (0.0, math.inf)}
     factor: float = 1.0
 
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:

@@ -67,6 +67,10 @@ class ChainOptimizer(torch.optim.Optimizer):
         capturable: bool = False,
         state_dtype: torch.dtype | None = None,
     ) -> None:
+        if state_dtype not in (None, torch.float32, torch.float64, torch.bfloat16, torch.int8):
+            raise InputError(
+                f"{type(self).__name__}: state_dtype is {state_dtype}; allowed are float32, float64, bfloat16, int8"
+            )
         self.extra, self.compile, self.adopt = tuple(extra), compile, adopt
         self.capturable, self.state_dtype = capturable, state_dtype
         self._segments: dict[Any, list[Segment]] = {}
@@ -107,6 +111,8 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def _check_chain(self, chain: tuple[Transform, ...]) -> None:
         chains.kept(chain)
+        if not any(t.place == "weights" for t in chain):
+            raise InputError(f"{type(self).__name__}: no transform of the chain moves the weights; end it with Apply()")
         batched = [type(t).__name__ for t in chain if t.batched]
         if batched and any(isinstance(t, SparseMomentum) for t in chain):
             raise InputError(f"{type(self).__name__}: {batched[0]} needs whole tensors; leave out sparse momentum")
@@ -141,6 +147,9 @@ class ChainOptimizer(torch.optim.Optimizer):
         parameters = [p for g in self.param_groups for p in g["params"]]
         if len(places) != len(parameters):
             raise InputError(f"the saved state is of {len(places)} parameters, this optimizer has {len(parameters)}")
+        counts = [len(g["params"]) for g in saved["param_groups"]], [len(g["params"]) for g in self.param_groups]
+        if counts[0] != counts[1]:
+            raise InputError(f"the saved state has groups of {counts[0]} parameters, this optimizer of {counts[1]}")
         self._refuse_foreign(saved)
         super().load_state_dict(saved)
         for i, parameter in zip(places, parameters, strict=True):
@@ -150,7 +159,7 @@ class ChainOptimizer(torch.optim.Optimizer):
 
     def _refuse_foreign(self, saved: Mapping[str, Any]) -> None:
         for group, new in zip(self.param_groups, saved["param_groups"], strict=True):
-            missing = [name for name in self.defaults if name not in new]
+            missing = [name for name in self.defaults if name not in new and name != "differentiable"]  # torch's own addition
             if missing:
                 raise InputError(
                     f"the saved state has no {missing[0]!r}, which {type(self).__name__} needs; it is of another optimizer"
@@ -167,7 +176,7 @@ class ChainOptimizer(torch.optim.Optimizer):
                     )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients; adopted ones are zeroed in place."""
+        """Clear the gradients; adopted ones are zeroed in place whatever ``set_to_none`` says, frozen weights' are dropped."""
         if not (self.adopt and self._planned):
             super().zero_grad(set_to_none)
             return
@@ -178,6 +187,9 @@ class ChainOptimizer(torch.optim.Optimizer):
             else:
                 for parameter in segment.parameters:
                     parameter.grad = None
+        frozen = (p for group in self.param_groups for p in group["params"] if not p.requires_grad)
+        for parameter in (*self._idle, *frozen):
+            parameter.grad = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -270,9 +282,11 @@ def chain(params: Any, transforms: Sequence[Transform], lr: float, **options: An
         sign_momentum = chain(model.parameters(), [Ema(0.9), Sign(), Apply(weight_decay=0.1)], lr=1e-4)
     """
 
+    links = tuple(transforms)
+
     class Chain(ChainOptimizer):
         def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
             """Return the given transforms."""
-            return list(transforms)
+            return list(links)
 
     return Chain(params, {"lr": lr}, **options)

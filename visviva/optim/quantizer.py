@@ -180,12 +180,13 @@ def noise(x: Batch, step: Tensor, seed: int) -> Batch:
     k, size = x.shape[0], x[0].numel()
     bits = x.reshape(k, size)[:, :64].double().contiguous().view(torch.int64)
     odd = 2 * torch.arange(bits.shape[1], device=x.device) + 1
-    salt = _mixed((bits * odd).sum(1) + _mixed(step.to(x.device, torch.int64) * 0x632BE5AB + seed))
-    hashed = _mixed(torch.arange(size, device=x.device) * 0x1E3779B97F4A7C15 + salt[:, None])
+    salt = mixed((bits * odd).sum(1) + mixed(step.to(x.device, torch.int64) * 0x632BE5AB + seed))
+    hashed = mixed(torch.arange(size, device=x.device) * 0x1E3779B97F4A7C15 + salt[:, None])
     return (((hashed >> 40) & 0xFFFFFF).to(x.dtype) * 2.0**-24).reshape(x.shape)
 
 
-def _mixed(z: Tensor) -> Tensor:
+def mixed(z: Tensor) -> Tensor:
+    """Return well-mixed 64-bit integers of integers (the finish of splitmix64)."""
     z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * -0x40A7B892E31B1A47
     z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * -0x6B2FB644ECCEEE15
     return z ^ ((z >> 31) & ((1 << 33) - 1))

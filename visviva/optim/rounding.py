@@ -8,7 +8,7 @@ from torch import Tensor
 from visviva.errors import InputError
 
 
-def to_bfloat16(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def to_bfloat16(values: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
     """Return float32 numbers rounded stochastically to bfloat16, ``E[round(x)] = x``; infinite and NaN stay.
 
     A bfloat16 is the upper half of a float32: adding uniform random bits to the lower half and dropping it rounds away from
@@ -17,6 +17,7 @@ def to_bfloat16(values: Tensor, generator: torch.Generator | None = None) -> Ten
     Args:
         values: float32.
         generator: of the random bits, on the same device.
+        noise: numbers in [0, 1) to take instead of random bits.
 
     Example::
 
@@ -26,8 +27,11 @@ def to_bfloat16(values: Tensor, generator: torch.Generator | None = None) -> Ten
     """
     if values.dtype != torch.float32:
         raise InputError(f"stochastic rounding takes float32 numbers, not {values.dtype}")
-    noise = torch.randint(0, 1 << 16, values.shape, dtype=torch.int32, device=values.device, generator=generator)
-    rounded = ((values.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32)
+    if noise is None:
+        bits = torch.randint(0, 1 << 16, values.shape, dtype=torch.int32, device=values.device, generator=generator)
+    else:
+        bits = (noise * 2.0**16).to(torch.int32)
+    rounded = ((values.view(torch.int32) + bits) & -(1 << 16)).view(torch.float32)
     return torch.where(torch.isfinite(values), rounded, values).bfloat16()
 
 

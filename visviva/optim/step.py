@@ -32,7 +32,9 @@ class Turn:
         t: Any = first.step[0].double() + 1 if optimizer.capturable else self.t
         transforms = [transform for stage in self.stages for transform in stage.transforms]
         self.values = chains.numbers(transforms, t, group["lr"])
-        self.scalars = _vector([group["lr"], *(v for own in self.values for _, v in own)], first.device, optimizer.capturable)
+        self.scalars = _vector(
+            [group["lr"], *(v for own in self.values for _, v in own), t], first.device, optimizer.capturable
+        )
         self.gradients = [s.gather() for s in segments]
         self.compiled = optimizer._compiles(segments)
         self.adopt = optimizer.adopt
