@@ -56,6 +56,10 @@ def test_states_in_eight_bits_by_name():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        (
+            {"groups": [{"pattern": "norm", "options": {"state_dtype": "int8"}}]},
+            ["optimizer.groups[0].options", "'state_dtype'"],
+        ),
         ({"options": {"state_dtype": "int4"}}, ["optimizer.options.state_dtype", "'int4'", "int8"]),
         ({"options": {"beta": 0.9}}, ["optimizer.options (adamw)", "'beta'", "betas"]),
         ({"groups": [{"pattern": "decoder"}]}, ["optimizer.groups[0].pattern", "'decoder'", "none of the 3"]),

@@ -23,8 +23,8 @@ def build(parameters: Mapping[str, Tensor], settings: Optimizer) -> ChainOptimiz
         InputError: an option that the optimizer does not have, or a group that matches no parameter.
     """
     kind = BY_NAME[settings.name]
-    known = {*_options(kind), "compile", "adopt", "state_dtype"}
-    _check(f"optimizer.options ({settings.name})", settings.options, known)
+    known = _options(kind)
+    _check(f"optimizer.options ({settings.name})", settings.options, {*known, "compile", "adopt", "state_dtype"})
     for i, group in enumerate(settings.groups):
         _check(f"optimizer.groups[{i}].options ({settings.name})", group.options, known)
     common = {"weight_decay": settings.weight_decay, **_tuples(settings.options)}
