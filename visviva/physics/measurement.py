@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.physics.tracks import Tracks, tracks_of_masks
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Measurement:
         masks: soft object masks, shape (B, T, N, H, W) in [0, 1].
         features: appearance tokens, shape (B, S, D).
         contact: True where a contact (impact, landing, reversal) makes constant acceleration not apply, shape (B, T), bool.
+        tracks: where each object is, see `visviva.physics.tracks`; where masks were measured, `tracked` derives them.
+        scale: metres per pixel in the plane of the motion, shape (B,) [m/px]; NaN for clips where it is not known.
         noise: standard error of the measured flow [px/frame], shape (B,); residuals below it mean nothing.
         reference: the same quantities of a paired clip (ground truth, or the frozen base's clip from the same noise).
 
@@ -43,6 +46,8 @@ class Measurement:
     masks: Tensor | None = None
     features: Tensor | None = None
     contact: Tensor | None = None
+    tracks: Tracks | None = None
+    scale: Tensor | None = None
     noise: Tensor | None = None
     reference: Measurement | None = None
 
@@ -56,6 +61,7 @@ class Measurement:
             "masks": (clips, frames, None, *pixels),
             "features": (clips, None, None),
             "contact": (clips, frames),
+            "scale": (clips,),
             "noise": (clips,),
         }
         for name, shape in wanted.items():
@@ -66,6 +72,11 @@ class Measurement:
             if len(given) != len(shape) or any(w is not None and g != w for g, w in zip(given, shape, strict=True)):
                 expected = "(" + ", ".join("any" if w is None else str(w) for w in shape) + ")"
                 raise InputError(f"the measured {name} has shape {given}, which does not fit this batch; give shape {expected}")
+        if self.tracks is not None and tuple(self.tracks.positions.shape[:2]) != (clips, frames):
+            given = tuple(self.tracks.positions.shape)
+            raise InputError(
+                f"the measured tracks have shape {given}, which does not fit this batch; give ({clips}, {frames}, any, 2)"
+            )
 
     @property
     def frames(self) -> int | None:
@@ -73,6 +84,8 @@ class Measurement:
         if self.flow is not None and self.flow.ndim == 5:
             return self.flow.shape[1] + 1
         timed = self.masks if self.masks is not None else self.contact
+        if timed is None and self.tracks is not None:
+            return self.tracks.frames
         return timed.shape[1] if timed is not None and timed.ndim > 1 else None
 
     @property
@@ -80,6 +93,18 @@ class Measurement:
         """Image size (H, W), where a quantity with pixels was measured."""
         image = self.flow if self.flow is not None else self.masks
         return (image.shape[-2], image.shape[-1]) if image is not None and image.ndim == 5 else (None, None)
+
+    def tracked(self) -> Tracks:
+        """Return the measured tracks, or those of the masks (with the spin that the flow shows).
+
+        Raises:
+            InputError: neither tracks nor masks were measured.
+        """
+        if self.tracks is not None:
+            return self.tracks
+        if self.masks is None:
+            raise InputError("neither tracks nor masks of objects were measured; use a probe that follows objects")
+        return tracks_of_masks(self.masks, self.flow)
 
     def with_(self, **changes: Any) -> Measurement:
         """Return a copy with some quantities replaced."""
@@ -102,7 +127,8 @@ class Measurement:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None:
-                changes[field.name] = value._each(change) if isinstance(value, Measurement) else change(value)
+                nested = isinstance(value, Measurement | Tracks)
+                changes[field.name] = value._each(change) if nested else change(value)
         return replace(self, **changes)
 
 

@@ -21,7 +21,8 @@ from visviva.physics.measurement import Measurement, Probe, check_frames
 UNMEASURED = 20.0
 """What a law that could not be measured takes off the log of the reward: no evidence, no reward."""
 
-BROUGHT = frozenset({"masks", "contact", "reference"})
+BROUGHT = frozenset({"masks", "contact", "reference", "tracks", "scale"})
+"""What may come with the clip instead of from the probe; tracks are derived from masks where there are masks."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Law(Protocol):
 def require(measurement: Measurement, name: str, needs: Iterable[str]) -> None:
     """Raise an `InputError` naming the quantity that the law ``name`` needs and the measurement lacks."""
     for need in sorted(needs):
-        if getattr(measurement, need) is None:
+        if getattr(measurement, need) is None and not (need == "tracks" and measurement.masks is not None):
             remedy = (
                 "give the paired true clip (or the frozen base's clip from the same noise)"
                 if need == "reference"
