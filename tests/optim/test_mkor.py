@@ -1,86 +1,17 @@
-"""MKOR: inverses against dense ones, mean patches against unfolded ones, the backend with factors I, hooks and resume."""
+"""MKOR: the formula of a step, its backend with factors I, stability, hooks, resume, two processes."""
 
 import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from mkor_models import D, backward, network, pictures, train
 from torch import nn
 
 from visviva.errors import InputError
 from visviva.optim.adamw import AdamW
-from visviva.optim.kronecker import updated
-from visviva.optim.layer_means import mean_input
 from visviva.optim.mkor import MKOR, MKORH
 from visviva.optim.sgd import SGDM
 from visviva.optim.switch_off import SwitchOff
-
-D = torch.float64
-
-
-def network(seed=0, dtype=D):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3, bias=False)).to(dtype)
-
-
-def pictures(seed=0):
-    torch.manual_seed(seed)
-    layers = [nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(36, 3), nn.LayerNorm(3)]
-    return nn.Sequential(*layers).to(D)
-
-
-def backward(model, step, shape=(10, 6)):
-    generator = torch.Generator().manual_seed(step)
-    dtype = next(model.parameters()).dtype
-    loss = (model(torch.randn(shape, generator=generator).to(dtype)) - 1).square().mean()
-    loss.backward()
-    return loss
-
-
-def train(model, optimizer, steps, first=0, shape=(10, 6)):
-    for step in range(first, first + steps):
-        optimizer.zero_grad()
-        backward(model, step, shape)
-        optimizer.step()
-    return [p.detach().clone() for p in model.parameters()]
-
-
-def spd(n=12, seed=0):
-    x = torch.randn(n, 2 * n, dtype=D, generator=torch.Generator().manual_seed(seed))
-    return x @ x.T / (2 * n) + 0.1 * torch.eye(n, dtype=D)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.floats(0.5, 0.999), st.integers(1, 20), st.integers(0, 1000))
-def test_exact_update_is_the_dense_inverse(gamma, updates, seed):
-    dense = spd(seed=seed)
-    inverse = torch.linalg.inv(dense)
-    inverse = (inverse + inverse.T) / 2
-    vectors = torch.randn(updates, 12, dtype=D, generator=torch.Generator().manual_seed(seed))
-    for v in vectors:
-        inverse = updated(inverse, v, gamma)
-        dense = gamma * dense + (1 - gamma) * torch.outer(v, v)
-    expected = torch.linalg.inv(dense)
-    assert (inverse - expected).abs().max() < 1e-9 * expected.abs().max()
-    assert torch.linalg.eigvalsh((inverse + inverse.T) / 2).min() > 0
-    assert torch.equal(inverse, inverse.T)
-
-
-def test_printed_update_grows_where_the_inverse_shrinks():
-    """Card: along the vector 0.46 -> 0.65 (printed) instead of 0.46 -> 0.30; both stay positive definite."""
-    dense, v = spd(), torch.randn(12, dtype=D, generator=torch.Generator().manual_seed(1))
-    v = v / torch.linalg.vector_norm(v)
-    before = torch.linalg.inv(dense)
-    exact, printed = updated(before, 2 * v, 0.9), updated(before, 2 * v, 0.9, "printed")
-    assert v @ exact @ v < v @ before @ v < v @ printed @ v
-    assert torch.linalg.eigvalsh(printed).min() > 0
-
-
-def test_released_update_inverts_its_own_sum():
-    before, v = torch.linalg.inv(spd()), torch.randn(12, dtype=D)
-    expected = torch.linalg.inv(torch.linalg.inv(0.95 * before + 0.05 * torch.eye(12, dtype=D)) + torch.outer(v, v))
-    assert torch.allclose(updated(before, v, 0.95, "released"), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("update", ["exact", "printed", "released"])
@@ -115,55 +46,6 @@ def test_one_step_is_the_formula_and_keeps_the_norm():
     found = torch.cat([model[0].weight.grad, model[0].bias.grad[:, None]], 1)
     assert torch.allclose(found, expected, rtol=0, atol=1e-13)
     assert torch.linalg.vector_norm(found).item() == pytest.approx(torch.linalg.vector_norm(gradient).item(), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        dict(kernel_size=3),
-        dict(kernel_size=(3, 2), stride=(2, 1), padding=(1, 0)),
-        dict(kernel_size=3, dilation=2, padding=2),
-        dict(kernel_size=3, padding="same", padding_mode="reflect"),
-        dict(kernel_size=(2, 3), padding=1, padding_mode="circular", stride=3),
-    ],
-)
-def test_mean_patch_is_the_mean_of_unfolded_patches(options):
-    layer = nn.Conv2d(3, 4, bias=False, **options).to(D)
-    x = torch.randn(2, 3, 9, 8, dtype=D)
-    ones = torch.ones(2, 4, *layer(x).shape[2:], dtype=D)
-    (expected,) = torch.autograd.grad(layer(x), layer.weight, ones)  # sums the patches, for every output channel
-    places = 2 * ones[0, 0].numel()
-    assert torch.allclose(mean_input(layer, x), expected[0].flatten() / places, rtol=0, atol=1e-13)
-
-
-def test_mean_patch_of_video_and_means_of_tokens():
-    layer = nn.Conv3d(2, 3, (3, 1, 2), stride=(1, 2, 2), padding=(1, 0, 1), bias=False).to(D)
-    x = torch.randn(2, 2, 4, 5, 6, dtype=D)
-    out = layer(x)
-    (expected,) = torch.autograd.grad(out, layer.weight, torch.ones_like(out))
-    places = out[:, 0].numel()
-    assert torch.allclose(mean_input(layer, x), expected[0].flatten() / places, rtol=0, atol=1e-13)
-    tokens = torch.randn(2, 7, 5)
-    assert torch.allclose(mean_input(nn.Linear(5, 2), tokens), tokens.mean((0, 1)))
-
-
-def test_accumulated_and_checkpointed_passes_count_once_each():
-    from torch.utils.checkpoint import checkpoint
-
-    model = network()
-    optimizer = MKOR(model, SGDM(model.parameters(), lr=0.1), refresh=1)
-    x = torch.randn(4, 6, dtype=D, requires_grad=True)
-    checkpoint(model, x, use_reentrant=True).sum().backward()
-    with torch.no_grad():
-        model(x)
-    layer = optimizer.layers[0]
-    assert layer.sums.count.item() == 1
-    model(2 * x).sum().backward()
-    assert layer.sums.count.item() == 2
-    expected = torch.cat([3 * x.detach().mean(0), torch.full((1,), 2.0, dtype=D)])
-    assert torch.allclose(layer.sums.a, expected, rtol=0, atol=1e-14)
-    optimizer.zero_grad()
-    assert layer.sums is None
 
 
 def test_refresh_period_takes_means_only_when_due():
@@ -295,37 +177,6 @@ def test_frozen_grouped_and_large_layers_are_left_to_the_backend():
     optimizer = MKOR(model, SGDM([p for p in model.parameters() if p.requires_grad]), max_size=50)
     assert list(optimizer.factors) == ["plain"]
     assert not model["wide"]._forward_hooks
-
-
-def test_mkor_h_switches_off_when_the_loss_stands_and_only_then():
-    """Reconstructed criterion: geometric fall keeps it on; then a constant loss switches off after the average has sunk."""
-    criterion = SwitchOff(beta=0.5, fraction=0.1, patience=3)
-    losses = [0.9**k for k in range(20)]
-    assert not any(criterion(loss) for loss in losses)
-    flat = [criterion(losses[-1]) for _ in range(10)]
-    assert flat.index(True) == 3 + 2  # 0.5^k < 0.1 at the fourth, then two more
-    assert criterion(0.0)
-
-
-def test_mkor_h_goes_on_as_its_backend():
-    model = network()
-    optimizer = MKORH(model, SGDM(model.parameters(), lr=0.05, momentum=0.0), refresh=1, switch_off=SwitchOff(beta=0.0))
-    for step in range(4):
-        train_with_loss(model, optimizer, step, constant=step > 1)
-    assert optimizer.on
-    for step in range(4, 8):
-        train_with_loss(model, optimizer, step, constant=True)
-    assert not optimizer.on
-    twin = copy.deepcopy(model)
-    plain = train(twin, SGDM(twin.parameters(), lr=0.05, momentum=0.0), 1, first=9)
-    assert all(torch.equal(x, y) for x, y in zip(plain, train(model, optimizer, 1, first=9), strict=True))
-
-
-def train_with_loss(model, optimizer, step, constant):
-    optimizer.zero_grad()
-    backward(model, step)
-    optimizer.observe(1.0 if constant else 5.0 - step)
-    optimizer.step()
 
 
 def test_bad_input_is_one_sentence():
