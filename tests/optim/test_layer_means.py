@@ -5,6 +5,7 @@ import torch
 from mkor_models import D, network
 from torch import nn
 
+from visviva.errors import InputError
 from visviva.optim.layer_means import mean_input
 from visviva.optim.mkor import MKOR
 from visviva.optim.sgd import SGDM
@@ -57,3 +58,36 @@ def test_accumulated_and_checkpointed_passes_count_once_each():
     assert torch.allclose(layer.sums.a, expected, rtol=0, atol=1e-14)
     optimizer.zero_grad()
     assert layer.sums is None
+
+
+def test_an_input_given_by_keyword_is_seen():
+    class ByName(nn.Module):
+        def __init__(self, named):
+            super().__init__()
+            self.layer, self.named = nn.Linear(6, 3).to(D), named
+
+        def forward(self, x):
+            return self.layer(input=x) if self.named else self.layer(x)
+
+    ends = []
+    for named in (False, True):
+        torch.manual_seed(0)
+        model = ByName(named)
+        optimizer = MKOR(model, SGDM(model.parameters(), lr=0.1), refresh=1)
+        for step in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(4, 6, generator=torch.Generator().manual_seed(step)).to(D)).square().mean().backward()
+            optimizer.step()
+        ends.append(model.layer.weight.detach())
+    assert torch.equal(*ends)
+
+
+def test_an_input_by_another_name_is_refused():
+    class Odd(nn.Linear):
+        def forward(self, hidden):
+            return super().forward(hidden)
+
+    model = nn.ModuleDict({"odd": Odd(6, 3).to(D)})
+    MKOR(model, SGDM(model.parameters(), lr=0.1))
+    with pytest.raises(InputError, match=r"what layer odd takes in; it was called with hidden; pass the input first"):
+        model["odd"](hidden=torch.randn(4, 6, dtype=D))

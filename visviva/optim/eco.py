@@ -22,9 +22,10 @@ momentum. Use stochastic rounding with Lion.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -178,6 +179,14 @@ def _known(link: Transform, fields: Mapping[str, Any]) -> dict[str, Any]:
     raise InputError(f"the step of {link!r} has no known inverse; error feedback takes SGDM, AdamW, Lion and Muon chains")
 
 
+class Feedback(NamedTuple):
+    """What `with_feedback` takes besides the chain."""
+
+    quantizer: Quantizer
+    exact: bool
+    seed: int | None
+
+
 def eco(
     base: type[ChainOptimizer],
     params: Any,
@@ -203,19 +212,40 @@ def eco(
 
         optimizer = eco(AdamW, model.parameters(), FP8(scale="power_of_two"), lr=1e-4)
     """
+    return compensated(base)(params, Feedback(quantizer, exact, seed if stochastic else None), **options)
+
+
+@functools.cache
+def compensated(base: Any) -> Any:
+    """Return the subclass of an optimizer's class that takes a `Feedback` after the parameters."""
 
     class ECO(base):  # type: ignore[misc, valid-type]
+        COPIED = (*base.COPIED, "feedback")
+
+        def __init__(self, params: Any, feedback: Feedback, **options: Any) -> None:
+            self.feedback = feedback
+            super().__init__(params, **options)
+
         def chain(self, group: Mapping[str, Any], kind: str = "") -> tuple[Transform, ...]:
             """Return the base's chain with error feedback in place of its last step."""
-            return with_feedback(super().chain(group, kind), quantizer, exact, seed if stochastic else None)
+            return with_feedback(super().chain(group, kind), *self.feedback)
 
         def add_param_group(self, param_group: dict[str, Any]) -> None:
             """Add a group of parameters whose dtype holds the lattice."""
             super().add_param_group(param_group)
             for name, parameter in named(self.param_groups[-1]):
-                _refuse_narrow(name, parameter, quantizer)
+                _refuse_narrow(name, parameter, self.feedback.quantizer)
 
-    return ECO(params, **options)
+        def __reduce__(self) -> tuple[Any, ...]:
+            """Copy and pickle by the base's name: this class has none that could be looked up."""
+            return _blank, (base,), self.__getstate__()
+
+    return ECO
+
+
+def _blank(base: type[ChainOptimizer]) -> ChainOptimizer:
+    kind = compensated(base)
+    return kind.__new__(kind)
 
 
 def _refuse_narrow(name: str, parameter: Tensor, quantizer: Quantizer) -> None:

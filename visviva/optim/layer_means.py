@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class Layer:
     handle: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self.handle = self.module.register_forward_hook(self._seen)
+        self.handle = self.module.register_forward_hook(self._seen, with_kwargs=True)
 
     @property
     def weight(self) -> Tensor:
@@ -55,15 +55,25 @@ class Layer:
         """(outputs, inputs), inputs per patch of a convolution and with one more for a bias."""
         return self.weight.shape[0], self.weight[0].numel() + (self.bias is not None)
 
-    def _seen(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _seen(self, module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:
         """Note the mean input; the gradient of the output completes the pair (recomputed forwards count once)."""
         if not (self.taking and torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad):
             return
         with torch.no_grad():
             wide = torch.promote_types(self.weight.dtype, torch.float32)
-            a = mean_input(module, inputs[0].detach().to(wide).clamp(-self.clamp, self.clamp))
+            a = mean_input(module, self._input(inputs, named).detach().to(wide).clamp(-self.clamp, self.clamp))
             a = torch.cat([a, a.new_ones(1)]) if self.bias is not None else a
         output.register_hook(lambda g: self._add(a, g))
+
+    def _input(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+        """Return what the layer was given, first or as ``input=``, which is what torch's own layers call it."""
+        found = inputs[0] if inputs else named.get("input")
+        if not isinstance(found, Tensor):
+            raise InputError(
+                f"MKOR cannot tell what layer {self.name} takes in; it was called with {', '.join(named) or 'nothing'}; "
+                "pass the input first, or as input=..."
+            )
+        return found
 
     @torch.no_grad()
     def _add(self, a: Tensor, gradient: Tensor) -> None:

@@ -85,6 +85,11 @@ class MKOR(torch.optim.Optimizer):
         super().__setstate__({})  # what Optimizer needs beyond the groups and states, which are the backend's
         self._take_next()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs. Hooks belong to the model: copy or pickle both in one go, as ``(model, optimizer)``."""
+        own = ("backend", "gamma", "threshold", "zeta", "refresh", "update", "warmup", "loss_scale", "switch_off")
+        return {name: getattr(self, name) for name in (*own, "count", "on", "_losses", "layers", "factors")}
+
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """The backend's groups."""

@@ -88,6 +88,7 @@ class MatrixOptimizer(ChainOptimizer):
     ``split``: row blocks by name pattern, such as ``{"qkv": 3}``.
     """
 
+    COPIED: ClassVar[tuple[str, ...]] = (*ChainOptimizer.COPIED, "split")
     OTHERS: ClassVar[dict[str, Any]] = dict(
         adamw_ratio=1.0, adamw_betas=(0.9, 0.95), adamw_eps=1e-8, adamw_weight_decay=None, algorithm="auto"
     )

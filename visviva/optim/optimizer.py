@@ -16,8 +16,9 @@ optimizers that reduce over tensors, those of the tensor, or for ``ClipGlobalNor
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +56,9 @@ class ChainOptimizer(torch.optim.Optimizer):
     Raises:
         InputError: a hyper-parameter is out of range, a parameter is complex or given twice, a gradient is sparse.
     """
+
+    COPIED: ClassVar[tuple[str, ...]] = ("extra", "compile", "adopt", "capturable", "state_dtype")
+    """Attributes that copies and pickles take along; a subclass adds its own."""
 
     def __init__(
         self,
@@ -127,14 +131,14 @@ class ChainOptimizer(torch.optim.Optimizer):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs; it lays its parameters out anew."""
-        torch_own = super().__getstate__()
-        own = ("extra", "compile", "adopt", "capturable", "state_dtype", "split")
-        return {**torch_own, **{name: value for name, value in vars(self).items() if name in own}}
+        """Return what a copy needs; it lays its parameters out anew. States leave the arena, or each would bring all of it."""
+        state = {p: {n: v.clone() if isinstance(v, Tensor) else v for n, v in s.items()} for p, s in self.state.items()}
+        own = {name: value for name, value in vars(self).items() if name in self.COPIED}
+        return {**super().__getstate__(), "state": defaultdict(dict, state), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._segments, self._planned = {}, False
+        self._segments, self._idle, self._planned = {}, [], False
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a state; by parameter names where both sides have them, by position otherwise. Dtypes are kept as saved.
@@ -272,21 +276,36 @@ class ChainOptimizer(torch.optim.Optimizer):
         return self.compile and chains.compiler_found(segments[0].device.type)
 
 
+class Chain(ChainOptimizer):
+    """An optimizer of given transforms; `chain` makes it."""
+
+    COPIED: ClassVar[tuple[str, ...]] = (*ChainOptimizer.COPIED, "links")
+
+    def __init__(self, params: Any, links: Sequence[Transform], lr: float, **options: Any) -> None:
+        self.links = tuple(links)
+        super().__init__(params, {"lr": lr}, **options)
+
+    def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
+        """Return the given transforms."""
+        return list(self.links)
+
+
 def chain(params: Any, transforms: Sequence[Transform], lr: float, **options: Any) -> ChainOptimizer:
-    """Return an optimizer made of the given transforms.
+    """Return an optimizer made of the given transforms, in this order; the last one moves the weights.
+
+    Args:
+        params: parameters, named parameters or groups.
+        transforms: links of the chain, such as ``[Ema(0.9), Nesterov(0.9), Apply()]``.
+        lr: learning rate.
+        options: of `ChainOptimizer`.
+
+    Raises:
+        InputError: no transform moves the weights, or one reads a state that none keeps.
 
     Example::
 
-        from visviva.optim import Apply, Ema, SpikeClip, chain
+        from visviva.optim import Apply, Ema, Nesterov, chain
 
-        sign_momentum = chain(model.parameters(), [Ema(0.9), Sign(), Apply(weight_decay=0.1)], lr=1e-4)
+        optimizer = chain(model.parameters(), [Ema(0.9), Nesterov(0.9), Apply(weight_decay=0.1)], lr=1e-4)
     """
-
-    links = tuple(transforms)
-
-    class Chain(ChainOptimizer):
-        def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
-            """Return the given transforms."""
-            return list(links)
-
-    return Chain(params, {"lr": lr}, **options)
+    return Chain(params, transforms, lr, **options)
