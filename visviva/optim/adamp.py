@@ -28,6 +28,7 @@ class ProjectRadial(Transform):
 
     batched: ClassVar = True
     fuses: ClassVar = True
+    decays: ClassVar = True
     ranges: ClassVar = {"delta": NOT_NEGATIVE, "wd_ratio": NOT_NEGATIVE, "eps": NOT_NEGATIVE, "weight_decay": NOT_NEGATIVE}
     delta: float = 0.1
     wd_ratio: float = 0.1

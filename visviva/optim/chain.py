@@ -45,6 +45,11 @@ class Stage:
         return any(t.batched and not t.fuses for t in self.transforms)
 
     @property
+    def decays(self) -> bool:
+        """Whether the weights have been changed, but are not where they go: rounding them here would round them twice."""
+        return any(t.decays for t in self.transforms)
+
+    @property
     def measures(self) -> bool:
         """Whether sums over all parameters are needed first."""
         return self.transforms[0].measures
@@ -64,7 +69,7 @@ def stages(transforms: Sequence[Transform]) -> list[Stage]:
     cut: list[Stage] = []
     for i, transform in enumerate(transforms):
         own = Stage((transform,), i)
-        if cut and not (cut[-1].alone or own.alone or own.measures):
+        if cut and not own.measures and (cut[-1].decays or not (cut[-1].alone or own.alone)):
             cut[-1] = Stage((*cut[-1].transforms, transform), cut[-1].first)
         else:
             cut.append(own)

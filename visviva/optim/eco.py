@@ -212,7 +212,8 @@ def eco(
 
         optimizer = eco(AdamW, model.parameters(), FP8(scale="power_of_two"), lr=1e-4)
     """
-    return compensated(base)(params, Feedback(quantizer, exact, seed if stochastic else None), **options)
+    kind: Any = base
+    return compensated(kind)(params, Feedback(quantizer, exact, seed if stochastic else None), **options)
 
 
 @functools.cache
@@ -243,7 +244,7 @@ def compensated(base: Any) -> Any:
     return ECO
 
 
-def _blank(base: type[ChainOptimizer]) -> ChainOptimizer:
+def _blank(base: Any) -> ChainOptimizer:
     kind = compensated(base)
     return kind.__new__(kind)
 

@@ -59,6 +59,7 @@ class NoiseAdaptiveScale(Transform):
 
     batched: ClassVar = True
     fuses: ClassVar = True
+    decays: ClassVar = True
     ranges: ClassVar = {"mu": UNIT, "mu2": UNIT, "weight_decay": (0.0, float("inf"))}
     mu: float = 0.95
     mu2: float = 0.99

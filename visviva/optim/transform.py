@@ -80,6 +80,7 @@ class Transform:
             it (matrix products, sorts) it runs by itself, uncompiled.
         measures: `measure` is called first; its results, summed (or ``combine = "max"``) over all parameters, are in
             ``Step.measured``.
+        decays: changes the weights before the last link does; what follows joins its stage, so that weights are rounded once.
         restarts: sees the step count that a reset restarts (`clock`); False: the number of steps done, whatever was reset.
         capturable: works with a step count that is a device tensor (CUDA graphs).
         ranges: allowed values by field, ``(low, high)``, low included, high excluded (infinity included).
@@ -90,6 +91,7 @@ class Transform:
     fuses: ClassVar[bool] = False
     measures: ClassVar[bool] = False
     combine: ClassVar[Literal["sum", "max"]] = "sum"
+    decays: ClassVar[bool] = False
     restarts: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
