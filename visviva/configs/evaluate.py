@@ -5,9 +5,23 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from visviva.configs.schema import Recipe
+
+Benchmark = Literal[
+    "physics-iq",
+    "pisa",
+    "newtonbench",
+    "morpheus",
+    "vbench-motion",
+    "frechet",
+    "fidelity",
+    "force",
+    "videophy2",
+    "phygenbench",
+    "vbench2",
+]
 
 
 class EvaluateRecipe(Recipe):
@@ -61,3 +75,26 @@ class EvaluateRecipe(Recipe):
     """Seed of the bootstrap."""
     shown: int = Field(8, ge=0)
     """Clips with a film and plots in the report, evenly from worst to best."""
+
+    benchmark: UseAppendAction[list[Benchmark]] = []
+    """Run public benchmarks instead, each with its own numbers in benchmarks.json and report.html; may be given several
+    times. What each needs (without it, it is skipped with the reason; docs/benchmarks.md has an example of each):
+    physics-iq: --reference, the benchmark's folder of real clips, CLIPS named by test id (0001_ANY.mp4), 5 s each.
+    pisa, newtonbench, fidelity: --reference, a data set of the true clips (or clips that name their source).
+    morpheus: one object in free flight or a pendulum per clip, named by --experiment or by the rows.
+    vbench-motion: nothing; --encoder, a local image model, calibrates subject consistency.
+    frechet: --reference, a folder of real clips; --encoder, a local video model.
+    force: rows with force_angle, force_magnitude and x, y.
+    videophy2, phygenbench, vbench2: --prompts, the suite's own files, and --judge."""
+    prompts: str = ""
+    """Benchmarks: local file or folder with the prompts and questions of a suite; none is shipped."""
+    judge: str = ""
+    """Benchmarks: who answers questions about clips: the folder of a vision-language model in transformers format, or
+    module:function, called with (frames, question)."""
+    encoder: str = ""
+    """Benchmarks: folder of a frozen model in transformers format: VideoMAE or V-JEPA 2 (frechet), a ViT (vbench-motion).
+    Empty: an untrained stand-in, and the numbers are labelled uncalibrated."""
+    experiment: Literal["", "free_flight", "pendulum"] = ""
+    """Benchmark morpheus: what the clips show; empty: the field 'experiment' or 'primitive' of each row."""
+    codec: bool = False
+    """Benchmark physics-iq: pass motion masks through lossy video, as the published pipeline does."""

@@ -17,7 +17,7 @@ Everything is deterministic given ``seed``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,32 @@ def bootstrap_mean(
     data = _finite(values, "values")
     resampled = _resample(len(data), clusters, None, resamples, seed)
     return _interval(data.mean(), [_means(w, data) for w in resampled.weights], resampled, level)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray], NDArray],
+    samples: int,
+    clusters: Labels | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Return any statistic of the samples with its clustered bootstrap interval, for those that are no plain mean.
+
+    Args:
+        statistic: takes how often each sample enters, (resamples, samples), and returns one value per resample.
+        samples: how many there are; clusters: the source scene of each.
+
+    Example::
+
+        ratio = bootstrap(lambda w: (w @ a) / (w @ b), len(a))
+    """
+    if samples < 1:
+        raise InputError("there is no sample to take statistics of")
+    resampled = _resample(samples, clusters, None, resamples, seed)
+    value = np.asarray(statistic(np.ones((1, samples))))[0]
+    return _interval(value, [np.asarray(statistic(w)) for w in resampled.weights], resampled, level)
 
 
 def paired_bootstrap(

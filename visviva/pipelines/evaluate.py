@@ -46,7 +46,26 @@ def run(recipe: EvaluateRecipe) -> Path:
         folder = evaluate.run(EvaluateRecipe(clips=["throw.mp4"], object_size=0.067))
     """
     with one_thread():
-        return _run(recipe)
+        return _benchmarks(recipe) if recipe.benchmark else _run(recipe)
+
+
+def _benchmarks(recipe: EvaluateRecipe) -> Path:
+    """Run the recipe's public benchmarks and write benchmarks.json and report.html."""
+    from visviva.eval import benchmarks
+
+    statistics = {"resamples": recipe.resamples, "seed": recipe.seed, "level": recipe.level}
+    judge = benchmarks.judge.load(recipe.judge) if recipe.judge else None
+    names = ("clips", "reference", "prompts", "encoder", "experiment", "codec", "where", "limit")
+    inputs = benchmarks.Inputs(**{name: getattr(recipe, name) for name in names}, judge=judge, statistics=statistics)
+    output = output_folder(recipe.output)
+    results = [benchmarks.run(name, inputs) for name in recipe.benchmark]
+    about = {"recipe": recipe.model_dump()}
+    write_json(output / "benchmarks.json", benchmarks.page.content(results, about))
+    benchmarks.page.write(output / "report.html", results, about)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(benchmarks.page.lead(results), markup=False)
+    console.print(f"written: {output / 'report.html'}, {output / 'benchmarks.json'}", markup=False)
+    return output
 
 
 def _run(recipe: EvaluateRecipe) -> Path:

@@ -1,0 +1,37 @@
+"""Which benchmarks there are, and how one is run by name."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from visviva.errors import InputError, closest
+from visviva.eval.benchmarks.inputs import Inputs
+from visviva.eval.benchmarks.result import EXACT, Missing, Result, skipped
+
+BENCHMARKS = {
+    "physics-iq": "physics_iq_clips",
+}
+"""Name on the command line -> module of this package; each has ``run(inputs)``, ``NEEDS`` and a version."""
+
+
+def module(name: str) -> ModuleType:
+    """Return the module that runs a benchmark."""
+    if name not in BENCHMARKS:
+        raise InputError(f"no benchmark {name!r}{closest(name, BENCHMARKS)}; there are {', '.join(BENCHMARKS)}")
+    return importlib.import_module(f"visviva.eval.benchmarks.{BENCHMARKS[name]}")
+
+
+def run(name: str, inputs: Inputs) -> Result:
+    """Run a benchmark; one whose input is missing comes back skipped, with the reason.
+
+    Example::
+
+        result = run("physics-iq", Inputs(["generated/"], reference="physics-IQ-benchmark/"))
+        result["score"].value
+    """
+    runner = module(name)
+    try:
+        return runner.run(inputs)
+    except Missing as reason:
+        return skipped(name, getattr(runner, "VERSION", ""), getattr(runner, "STANDING", EXACT), str(reason))
