@@ -112,7 +112,8 @@ def _whole(x: Tensor) -> Tensor:
 def reset_momentum(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], restart_count: bool = True) -> None:
     """Clear an optimizer's averages of some parameters; with ``restart_count`` their step count starts again too.
 
-    Of optimizers of the core the states that are averages go back to their first value. Of others the whole state goes (with
+    Of optimizers of the core the states that are averages go back to their first value (with ``restart_count`` also the numbers
+    per tensor, such as SGD-SaI's scale, which is then taken anew). Of others the whole state goes (with
     ``restart_count``), or all floating tensors but ``step`` become zero. Wrappers (``.backend``, ``.optimizer``) are looked
     through.
     """
@@ -135,7 +136,7 @@ def _wrapped(optimizer: Any) -> Any:
 def _reset_own(optimizer: ChainOptimizer, group: Mapping[str, Any], name: str, parameter: Tensor, restart_count: bool) -> None:
     state = optimizer.state[parameter]
     for key, kept in kept_states(optimizer.chain(group, optimizer.route(group, name, parameter))).items():
-        if kept.moment and key in state:
+        if key in state and (kept.moment or (restart_count and kept.kind == "tensor")):
             if kept.init == "identity":
                 state[key].copy_(torch.eye(state[key].shape[-1]))
             else:

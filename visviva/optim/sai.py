@@ -11,21 +11,31 @@ from torch import Tensor
 
 from visviva.optim.moments import POSITIVE, Ema
 from visviva.optim.optimizer import ChainOptimizer
-from visviva.optim.transform import Kept, Step, Transform, flag
+from visviva.optim.transform import Kept, Step, Transform
 from visviva.optim.weights import Apply
 
 
 def snr(g: Tensor, eps: Tensor) -> Tensor:
-    """Return ``|g|_2 / (std(g) + eps)`` of each matrix of a batch, (k, 1, 1); 1 for tensors of one entry."""
-    norm = torch.linalg.vector_norm(g, dim=(-2, -1), keepdim=True)
-    if g[0].numel() == 1:
-        return torch.ones_like(norm)
-    return norm / (torch.std(g, dim=(-2, -1), keepdim=True) + eps)
+    """Return ``|g|_2 / (std(g) + eps)`` of each matrix of a batch, (k, 1, 1); 0 for g = 0, 1 for tensors of one entry.
+
+    Both come from two sums over ``g - g[0, 0]`` in one pass; the shift keeps a mean far from zero from cancelling the variance.
+    """
+    n, shift = g[0].numel(), g[:, :1, :1]
+    if n == 1:
+        return torch.ones_like(shift)
+    moved = g - shift
+    mean, square = (s.sum((-2, -1), keepdim=True) / n for s in (moved, moved * moved))
+    scatter = (square - mean * mean).clamp_min(0.0)
+    return (n * (scatter + (mean + shift).square())).sqrt() / ((scatter * (n / (n - 1))).sqrt() + eps)
 
 
 @dataclass(frozen=True)
 class FirstGradientSNR(Transform):
-    """Scale each tensor by `snr` of its first gradient."""
+    """Scale each tensor by `snr` of its first gradient that is not zero; until then the scale is 0.
+
+    The first gradient of LoRA's A is exactly zero (B starts at zero): its scale comes with the second step. So the ratio is
+    looked for at every step, without a branch on values.
+    """
 
     batched: ClassVar = True
     fuses: ClassVar = True
@@ -35,37 +45,38 @@ class FirstGradientSNR(Transform):
     def states(self) -> Mapping[str, Kept]:
         return {"gsnr": Kept("tensor", moment=False)}
 
-    def compiles(self, t: float | None) -> bool:
-        return t is not None and t > 1  # the first step, which takes the ratio, comes once
-
     def scalars(self, t: Any, lr: Any) -> Mapping[str, Any]:
-        return {"eps": self.eps, "first": flag(t == 1)}
+        return {"eps": self.eps}
 
-    def largest(self, x: Step) -> Tensor | float:
-        """Return what the ratios are divided by."""
-        return 1.0
-
-    def __call__(self, x: Step, eps: Tensor, first: Tensor) -> None:  # type: ignore[override]
-        if x.t is None or x.t == 1:
-            x.state["gsnr"] = torch.where(first > 0, snr(x.g, eps) / self.largest(x), x.state["gsnr"])
+    def __call__(self, x: Step, eps: Tensor) -> None:  # type: ignore[override]
+        known = x.state["gsnr"]
+        x.state["gsnr"] = torch.where(known > 0, known, snr(x.g, eps))
         x.u = x.state["gsnr"] * x.u
 
 
 @dataclass(frozen=True)
 class NormalizedFirstSNR(FirstGradientSNR):
-    """The paper's form: divided by the largest ratio of all tensors (of those that have a gradient at the first step)."""
+    """The paper's form: divided by the largest ratio of all tensors that have one when a tensor's is taken.
+
+    State ``gsnr_top`` is that largest ratio; what was taken before is not divided again.
+    """
 
     measures: ClassVar = True
     combine: ClassVar = "max"
 
-    def measure(self, x: Step) -> Tensor:
-        if x.t is not None and x.t > 1:
-            return x.g.new_ones(1)
-        return snr(x.g, torch.as_tensor(self.eps)).amax()[None]
+    def states(self) -> Mapping[str, Kept]:
+        return {**super().states(), "gsnr_top": Kept("tensor", moment=False)}
 
-    def largest(self, x: Step) -> Tensor | float:
-        """Return the largest ratio of all tensors."""
-        return x.measured[0]
+    def measure(self, x: Step) -> Tensor:
+        own = snr(x.g, torch.as_tensor(self.eps))
+        return torch.where(x.state["gsnr"] > 0, x.state["gsnr_top"], own).amax()[None]
+
+    def __call__(self, x: Step, eps: Tensor) -> None:  # type: ignore[override]
+        known, own, top = x.state["gsnr"], snr(x.g, eps), x.measured[0]
+        takes = (known <= 0) & (own > 0)
+        x.state["gsnr"] = torch.where(takes, own / top, known)
+        x.state["gsnr_top"] = torch.where(takes, top, x.state["gsnr_top"])
+        x.u = x.state["gsnr"] * x.u
 
 
 class SGDSaI(ChainOptimizer):
@@ -74,6 +85,9 @@ class SGDSaI(ChainOptimizer):
     ``G = |g_1| / (std(g_1) + eps)`` per tensor; ``m <- mu m + (1-mu) g`` with ``m_1 = g_1``; ``p <- p (1 - lr wd) - lr G m``.
     ``G^2 = (n-1) + n mean^2/var`` exactly, so for zero-mean gradients it is close to ``sqrt(n)``. The paper divides G by the
     largest G of all tensors, the authors' code does not: learning rates of the two differ by a factor of hundreds.
+
+    g_1 is a tensor's first gradient that is not zero (this project's choice: the authors' code takes G = 0 from a zero
+    gradient, and LoRA's A, whose first gradient is zero, then never moves). A tensor that starts late has ``m = (1-mu) g_1``.
 
     Args:
         params: parameters, named parameters or groups.
