@@ -2,14 +2,79 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from visviva.errors import InputError
+from visviva.errors import InputError, closest
 from visviva.optim.transform import check
+
+
+SCHEDULED = ("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum")
+"""Keys that torch's schedulers add to groups."""
+
+
+@functools.cache
+def shipped(kind: Any) -> dict[str, Any]:
+    """Return the hyper-parameters of an optimizer's class with their values by default."""
+    found: dict[str, Any] = {}
+    for parent in reversed(kind.__mro__):
+        if "__init__" in vars(parent):
+            found |= {n: p.default for n, p in inspect.signature(parent.__init__).parameters.items()}
+        found |= vars(parent).get("OTHERS", {})
+    return found
+
+
+def refuse_unknown(optimizer: torch.optim.Optimizer, unknown: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise an `InputError` for options that an optimizer does not have."""
+    if unknown:
+        name, value = next(iter(unknown.items()))
+        options = [n for n, d in shipped(type(optimizer)).items() if d is not inspect.Parameter.empty and n not in defaults]
+        allowed = [*defaults, *options]
+        raise InputError(
+            f"{type(optimizer).__name__} has no option {name!r} (given {value!r}){closest(name, allowed)}; allowed are "
+            f"{', '.join(allowed)}"
+        )
+
+
+def check_group(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> None:
+    """Raise an `InputError` for a key that a group cannot have, and for a value of another kind than its default.
+
+    Ranges are the transforms' to check. Keys that schedulers add are allowed (groups of an earlier optimizer bring them).
+    """
+    own, kind = optimizer.defaults, type(optimizer).__name__
+    for key, value in group.items():
+        if key not in own and key not in ("params", "param_names", "name", "differentiable", *SCHEDULED):
+            raise InputError(
+                f"{kind}: a parameter group has the key {key!r} (of value {value!r}){closest(key, own)}; allowed are params, "
+                f"name, {', '.join(own)}, and what schedulers add ({', '.join(SCHEDULED)})"
+            )
+    for key, value in {**own, **group}.items():
+        wanted = _wanted(shipped(type(optimizer)).get(key), value)
+        if wanted:
+            raise InputError(f"{kind}: {key} is {value!r}; allowed is {wanted}")
+
+
+def _wanted(default: Any, value: Any) -> str:
+    """Return in words what a hyper-parameter must be where ``value`` is not, or an empty string."""
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "True or False"
+    if isinstance(default, int):
+        return "" if _number(value) and value == value // 1 else "a whole number"
+    if isinstance(default, float):
+        return "" if _number(value) or isinstance(value, Tensor) else "a number"
+    if isinstance(default, tuple) and all(_number(d) for d in default):
+        fits = isinstance(value, tuple | list) and len(value) == len(default) and all(_number(v) for v in value)
+        return "" if fits else f"{len(default)} numbers, such as {default}"
+    return ""
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_rate(optimizer: torch.optim.Optimizer, lr: Any) -> None:

@@ -27,8 +27,9 @@ from torch.distributed.tensor import DTensor
 from visviva.errors import InputError
 from visviva.optim import chain as chains
 from visviva.optim.arena import SCALE, Segment, local, powers
-from visviva.optim.groups import by_name, check_rate, named, refuse_sparse, refuse_twice
-from visviva.optim.sparse import SparseMomentum, SparseSegment
+from visviva.optim.groups import by_name, check_group, check_rate, named, refuse_sparse, refuse_twice, refuse_unknown
+from visviva.optim.gradient import ClipGlobalNorm
+from visviva.optim.sparse import SparseMomentum, SparseSegment, refuse_other_density, rule_of
 from visviva.optim.step import Turn, measured_sums
 from visviva.optim.transform import Transform
 
@@ -54,7 +55,8 @@ class ChainOptimizer(torch.optim.Optimizer):
             eight bits (`visviva.optim.eight_bit`); for chains of elementwise transforms, unsharded.
 
     Raises:
-        InputError: a hyper-parameter is out of range, a parameter is complex or given twice, a gradient is sparse.
+        InputError: an option or a group's key is unknown, a hyper-parameter is of another kind or out of range, a parameter is
+            complex or given twice, a gradient is sparse.
     """
 
     COPIED: ClassVar[tuple[str, ...]] = ("extra", "compile", "adopt", "capturable", "state_dtype")
@@ -70,7 +72,9 @@ class ChainOptimizer(torch.optim.Optimizer):
         adopt: bool = False,
         capturable: bool = False,
         state_dtype: torch.dtype | None = None,
+        **unknown: Any,
     ) -> None:
+        refuse_unknown(self, unknown, defaults)
         if state_dtype not in (None, torch.float32, torch.float64, torch.bfloat16, torch.int8):
             raise InputError(
                 f"{type(self).__name__}: state_dtype is {state_dtype}; allowed are float32, float64, bfloat16, int8"
@@ -104,6 +108,7 @@ class ChainOptimizer(torch.optim.Optimizer):
         if not param_group["params"]:
             raise InputError(f"{type(self).__name__}: group {len(self.param_groups)} holds no parameters; leave it out")
         refuse_twice(param_group["params"], self.param_groups)
+        check_group(self, param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         check_rate(self, group["lr"] if not isinstance(group["lr"], Tensor) else float(group["lr"]))
@@ -118,8 +123,13 @@ class ChainOptimizer(torch.optim.Optimizer):
         if not any(t.place == "weights" for t in chain):
             raise InputError(f"{type(self).__name__}: no transform of the chain moves the weights; end it with Apply()")
         batched = [type(t).__name__ for t in chain if t.batched]
-        if batched and any(isinstance(t, SparseMomentum) for t in chain):
-            raise InputError(f"{type(self).__name__}: {batched[0]} needs whole tensors; leave out sparse momentum")
+        if rule_of(chain) and (batched or any(isinstance(t, ClipGlobalNorm) for t in chain)):
+            raise InputError(
+                f"{type(self).__name__}: {batched[0]} needs whole tensors; leave out sparse momentum"
+                if batched
+                else f"{type(self).__name__}: ClipGlobalNorm would see the chosen weights only; leave it out, and call "
+                "torch.nn.utils.clip_grad_norm_ before step()"
+            )
         if batched and self.state_dtype == torch.int8:
             raise InputError(
                 f"{type(self).__name__}: {batched[0]} works on whole tensors, eight-bit states on blocks; use state_dtype=None"
@@ -255,8 +265,10 @@ class ChainOptimizer(torch.optim.Optimizer):
         chain = self.chain(self.param_groups[number], kind)
         if self.state_dtype == torch.int8 and isinstance(parameters[0], DTensor):
             raise InputError(f"{type(self).__name__}: states in eight bits are not sharded; use state_dtype=None under FSDP2")
-        sparse = next((t for t in chain if isinstance(t, SparseMomentum)), None)
-        make = Segment if sparse is None else functools.partial(SparseSegment, sparse)
+        sparse = rule_of(chain)
+        refuse_other_density(sparse, parameters, self.state)
+        rule = functools.partial(self._rule, number, kind)
+        make = Segment if sparse is None else functools.partial(SparseSegment, rule)
         return make(
             parameters,
             chains.kept(chain),
@@ -268,6 +280,9 @@ class ChainOptimizer(torch.optim.Optimizer):
             changes_gradient=any(t.place == "gradient" for t in chain),
             capturable=self.capturable,
         )
+
+    def _rule(self, number: int, kind: str) -> SparseMomentum | None:
+        return rule_of(self.chain(self.param_groups[number], kind))
 
     def _compiles(self, segments: Sequence[Segment]) -> bool:
         if self.compile is None:
