@@ -12,6 +12,7 @@ States live in the segment, and ``optimizer.state[parameter]`` holds views of th
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -264,6 +265,13 @@ class Segment:
         if isinstance(parameter, DTensor):
             return _distributed(self.state[name], piece, parameter)
         return self.state[name][piece].view(parameter.shape)
+
+    @functools.cached_property
+    def apart(self) -> list[list[Tensor]]:
+        """Weights, and each state per weight, as one tensor per parameter."""
+        pairs = list(self._pairs())
+        flats = (self.p, *self.state.values())
+        return [[flat[piece].view(local(p).shape) for p, piece in pairs] for flat in flats]
 
     def filled(self) -> list[Bucket]:
         """Return the buckets whose parameters hold any numbers."""

@@ -26,6 +26,9 @@ from visviva.optim.gradient import MomentumReset
 from visviva.optim.rounding import to_bfloat16
 from visviva.optim.transform import Kept, Step, Transform
 
+PORTION = {"cpu": 1 << 20}
+"""Weights that a compiled batched stage takes at a time: what it keeps between two passes then stays near the processor."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -196,14 +199,23 @@ def batched_step(bucket: Bucket, segment: Segment, g: Tensor, first: bool, scala
 
 
 def run_batched(
-    function: Callable[[int], Callable[..., None]], segment: Segment, g: Tensor, measured: Tensor | None, scalars: Tensor
+    function: Callable[[int], Callable[..., None]],
+    segment: Segment,
+    g: Tensor,
+    measured: Tensor | None,
+    scalars: Tensor,
+    in_portions: bool,
 ) -> None:
-    """Run a batched stage on each bucket of a segment; ``function`` gives it for a number of dimensions."""
+    """Run a batched stage on each bucket of a segment, at once or in portions of `PORTION` weights; ``function`` gives it for a
+    number of dimensions."""
     for bucket in segment.filled():
         flat = [segment.p, segment.u, segment.changed_g, *segment.state.values()]
-        p, u, changed, *states = views = [None if buffer is None else bucket.view(buffer) for buffer in flat]
-        small = list(bucket.state.values())
-        function(bucket.ndim)(p, bucket.view(g), u, changed, [*states, *small], measured, scalars)
+        views = [None if buffer is None else bucket.view(buffer) for buffer in flat]
+        columns, count = [bucket.view(g), *views, *bucket.state.values()], len(bucket.members)
+        many = max(1, PORTION.get(g.device.type, segment.size) // bucket.size) if in_portions else count
+        for i in range(0, count, many):
+            gradient, p, u, changed, *states = [None if c is None else c[i : i + many] for c in columns]
+            function(bucket.ndim)(p, gradient, u, changed, states, measured, scalars)
         if bucket.sharded:
             for buffer, view in zip(flat, views, strict=True):
                 if buffer is not None and view is not None:
@@ -222,6 +234,10 @@ def reset_small(segment: Segment, program: Program, scalars: Tensor) -> None:
 
 
 _COMPILED: dict[Any, Callable[..., None]] = {}
+
+OPTIONS: dict[str, Any] = {"cpp.vec_isa_ok": True}
+"""Vector instructions are taken to work where the processor names them, and one kernel is tried (`compiler_found`). Left to
+itself, torch first builds and loads a library with all its headers for each kind, ten seconds and more."""
 
 
 def compiled(
@@ -249,7 +265,7 @@ def compiled(
         stage = stage_function(program, names, moments, first, last, ndim, t, powers)
         code = stage.__code__.replace(co_name=f"stage_{len(_COMPILED)}")  # the compiler's cache limit counts per code object
         own = types.FunctionType(code, stage.__globals__, code.co_name, stage.__defaults__, stage.__closure__)
-        _COMPILED[key] = torch.compile(own, fullgraph=True, dynamic=True)
+        _COMPILED[key] = torch.compile(own, fullgraph=True, dynamic=True, options=OPTIONS)
     return _COMPILED[key]
 
 
@@ -257,8 +273,8 @@ def compiled(
 def compiler_found(device: str) -> bool:
     """Return whether stages can be compiled for a kind of device; where not, say so once."""
     try:
-        probe = torch.compile(lambda x: x * 2 + 1, fullgraph=True)
-        probe(torch.zeros(8, device=device))
+        probe = torch.compile(lambda x: x * 2 + 1, fullgraph=True, options=OPTIONS)
+        probe(torch.zeros(64, device=device))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(f"optimizers run uncompiled on this machine, several times slower: {reason}", stacklevel=2)

@@ -10,9 +10,30 @@ import torch
 from torch import Tensor
 
 from visviva.optim import chain as chains
+from visviva.optim import fused
 from visviva.optim.arena import Segment
 from visviva.optim.groups import check_rate
 from visviva.optim.transform import Transform
+
+
+class Plan:
+    """What follows from a chain alone; kept from step to step."""
+
+    def __init__(self, chain: tuple[Transform, ...]) -> None:
+        self.chain, self.stages, self.kept = chain, chains.stages(chain), chains.kept(chain)
+        self.changes_gradient = any(t.place == "gradient" for t in chain)
+        self.adamw = fused.is_adamw(chain)
+        self.transforms = [transform for stage in self.stages for transform in stage.transforms]
+        self.programs: dict[int, chains.Program] = {}
+        self.functions: dict[Any, Callable[..., None]] = {}
+
+    @classmethod
+    def of(cls, optimizer: Any, number: int, kind: str) -> Plan:
+        """Return the plan of a group's chain, made anew where its hyper-parameters have changed."""
+        chain, known = optimizer.chain(optimizer.param_groups[number], kind), optimizer._plans.get((number, kind))
+        if known is None or known.chain != chain:
+            known = optimizer._plans[number, kind] = cls(chain)
+        return known
 
 
 class Turn:
@@ -20,45 +41,57 @@ class Turn:
 
     def __init__(self, optimizer: Any, key: Any, segments: list[Segment]) -> None:
         number, kind, *_ = key
-        group = optimizer.param_groups[number]
-        check_rate(optimizer, group["lr"])
-        self.segments, first = segments, segments[0]
-        chain = optimizer.chain(group, kind)
-        self.stages = chains.stages(chain)
-        changes = any(t.place == "gradient" for t in chain)
-        kept = first.kept == chains.kept(chain)
-        self.fits = kept and (len(self.stages) == 1 or (first.u is not None and (not changes or first.changed_g is not None)))
+        lr = optimizer.param_groups[number]["lr"]
+        check_rate(optimizer, lr)
+        self.plan, self.segments, first = Plan.of(optimizer, number, kind), segments, segments[0]
+        self.stages, self.adopt, self.lr = self.plan.stages, optimizer.adopt, lr
+        many, changes = len(self.stages) > 1, self.plan.changes_gradient
+        buffers = not many or (first.u is not None and (not changes or first.changed_g is not None))
+        self.fits = first.kept == self.plan.kept and buffers
         self.t = None if optimizer.capturable else float(first.t + 1)
+        self.fused = self.plan.adamw and self.t is not None and all(fused.fits(s, lr) for s in segments)
+        if self.fused:
+            return
         t: Any = first.step[0].double() + 1 if optimizer.capturable else self.t
-        transforms = [transform for stage in self.stages for transform in stage.transforms]
-        self.values = chains.numbers(transforms, t, group["lr"])
-        self.scalars = _vector(
-            [group["lr"], *(v for own in self.values for _, v in own), t], first.device, optimizer.capturable
-        )
+        self.values = chains.numbers(self.plan.transforms, t, lr)
+        self.scalars = _vector([lr, *(v for own in self.values for _, v in own), t], first.device, optimizer.capturable)
         self.gradients = [s.gather() for s in segments]
         self.compiled = optimizer._compiles(segments)
-        self.adopt = optimizer.adopt
 
     def run(self, k: int, measured: Tensor | None) -> None:
         """Run stage ``k`` on all segments."""
+        if self.fused:
+            for s in self.segments:
+                fused.step(s, fused.gradients(s), self.plan.chain, self.lr, self.t or 0.0)
+            return
         stage = self.stages[k]
-        function = functools.partial(self._function, k, chains.program(stage, self.values))
+        function = functools.partial(self._function, k)
         for i, s in enumerate(self.segments):
             if stage.batched:
-                chains.run_batched(function, s, self.gradients[i], measured, self.scalars)
+                chains.run_batched(function, s, self.gradients[i], measured, self.scalars, not stage.alone)
             else:
-                function()(
-                    s.p, self.gradients[i], s.u, s.changed_g, [*s.state.values(), *s.scales.values()], measured, self.scalars
-                )
-                chains.reset_small(s, function.args[1], self.scalars)
+                states = [*s.state.values(), *s.scales.values()]
+                function()(s.p, self.gradients[i], s.u, s.changed_g, states, measured, self.scalars)
+                chains.reset_small(s, self.plan.programs[k], self.scalars)
             if s.changed_g is not None and any(t.place == "gradient" for t in stage.transforms):
                 self.gradients[i] = s.changed_g
 
-    def _function(self, k: int, program: chains.Program, ndim: int = 0) -> Callable[..., None]:
-        stage, kept, first = self.stages[k], self.segments[0].kept, self.segments[0]
+    def _function(self, k: int, ndim: int = 0) -> Callable[..., None]:
+        compiled = self.compiled and all(transform.compiles(self.t) for transform in self.stages[k].transforms)
+        key = (k, ndim, compiled, self.t if ndim and not compiled else None)
+        functions = self.plan.functions
+        if key not in functions:
+            stale = [known for known in functions if known[:3] == key[:3]]
+            for known in stale:
+                del functions[known]
+            functions[key] = self._built(k, ndim, compiled)
+        return functions[key]
+
+    def _built(self, k: int, ndim: int, compiled: bool) -> Callable[..., None]:
+        kept, first = self.segments[0].kept, self.segments[0]
+        program = self.plan.programs[k] = chains.program(self.stages[k], self.values)
         names = (*first.state, *(first.buckets[0].state if ndim else ()))
         moments = tuple(name for name in names if kept[name].moment)
-        compiled = self.compiled and all(transform.compiles(self.t) for transform in stage.transforms)
         build = chains.compiled if compiled else chains.stage_function
         return build(program, names, moments, k == 0, k == len(self.stages) - 1, ndim, self.t if ndim else None, first.powers)
 
