@@ -74,7 +74,7 @@ class Orthogonalize(Transform):
             raise InputError(f"a matrix of {rows} rows cannot be cut into {self.blocks} blocks; correct 'split'")
         cut = x.u.reshape(k * self.blocks, rows // self.blocks, columns)
         factor = shape_scale(self.scale, *cut.shape[1:])
-        x.u = factor * orthogonalize(cut, self.schedule_for(rows, columns)).reshape(x.u.shape)
+        x.u = orthogonalize(cut, self.schedule_for(rows, columns)).mul_(factor).reshape(x.u.shape)
 
     def schedule_for(self, rows: int, columns: int) -> Any:
         """Return the schedule of a shape."""
@@ -149,10 +149,13 @@ def momentum(group: Mapping[str, Any]) -> list[Transform]:
 
 
 def known_schedule(schedule: Any) -> Any:
-    """Return a schedule, or raise an `InputError` for an unknown name."""
-    if isinstance(schedule, str) and schedule not in (*SCHEDULES, "svd"):
+    """Return a schedule, or raise an `InputError` for an unknown name or what is no coefficients."""
+    if isinstance(schedule, str) and schedule in (*SCHEDULES, "svd"):
+        return schedule
+    triples = isinstance(schedule, tuple | list) and all(isinstance(c, tuple | list) and len(c) == 3 for c in schedule)
+    if not triples or not schedule or not all(isinstance(v, int | float) for c in schedule for v in c):
         raise InputError(f"schedule is {schedule!r}; allowed are {', '.join(SCHEDULES)}, svd, or (a, b, c) per iteration")
-    return schedule if isinstance(schedule, str) else tuple(tuple(c) for c in schedule)
+    return tuple(tuple(c) for c in schedule)
 
 
 class Muon(MatrixOptimizer):

@@ -72,12 +72,16 @@ def orthogonalize(
         reduced = matrices.dtype != torch.float64 and bfloat16_units(matrices.device.type)
         dtype = torch.bfloat16 if reduced else matrices.dtype
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
-    norm = torch.linalg.matrix_norm(x, keepdim=True)
-    x = x / (1.02 * norm + 1e-6) if schedule == "polar_express" else x / (norm + 1e-7)
-    x = iterate(x.to(dtype), SCHEDULES[schedule] if isinstance(schedule, str) else schedule)
-    x = x.to(matrices.dtype)
-    return x.mT if tall else x
+    wide = matrices.mT if tall else matrices
+    flat = wide.reshape(-1, *wide.shape[-2:])
+    done = torch.empty(flat.shape, dtype=matrices.dtype, device=matrices.device)
+    at_once = 1 if flat.shape[-2] >= SPLIT.get(flat.device.type, flat.shape[-2] + 1) else max(1, len(flat))
+    for piece, place in zip(flat.split(at_once), done.split(at_once), strict=True):
+        norm = torch.linalg.matrix_norm(piece, keepdim=True)
+        scale = 1.02 * norm + 1e-6 if schedule == "polar_express" else norm + 1e-7
+        x = piece.to(dtype, copy=True, memory_format=torch.contiguous_format).div_(scale.to(dtype))
+        place.copy_(iterate(x, SCHEDULES[schedule] if isinstance(schedule, str) else schedule))
+    return done.reshape(wide.shape).mT if tall else done.reshape(wide.shape)
 
 
 @functools.cache
@@ -87,18 +91,18 @@ def bfloat16_units(device: str) -> bool:
     return device == "cuda" or (device == "cpu" and amx is not None and bool(amx()))
 
 
-def iterate(x: Tensor, schedule: Schedule) -> Tensor:
-    """Run the polynomial iterations on normalised matrices with rows <= columns."""
-    flat = x.reshape(-1, *x.shape[-2:]).contiguous()
-    if len(flat) > 1 and flat.shape[-2] >= SPLIT.get(flat.device.type, flat.shape[-2] + 1):
-        return torch.stack([iterate(matrix, schedule) for matrix in flat]).reshape(x.shape)
-    single = len(flat) == 1
-    flat, product = (flat[0], torch.addmm) if single else (flat, torch.baddbmm)
-    for a, b, c in schedule:
-        gram = flat @ flat.mT
-        poly = product(gram, gram, gram, beta=b, alpha=c)
-        flat = product(flat, poly, flat, beta=a)
-    return flat.reshape(x.shape)
+def iterate(x: Float[Tensor, "k rows columns"], schedule: Schedule) -> Float[Tensor, "k rows columns"]:
+    """Run the polynomial iterations on normalised matrices with rows <= columns; ``x`` is overwritten."""
+    multiply, product = (torch.mm, torch.addmm) if len(x) == 1 else (torch.bmm, torch.baddbmm)
+    now = x[0] if len(x) == 1 else x
+    gram, then = now.new_empty((*now.shape[:-1], now.shape[-2])), torch.empty_like(now)
+    poly = torch.empty_like(gram)
+    for a, b, c in schedule:  # into three buffers: fresh memory for each product would cost as much as the product
+        multiply(now, now.mT, out=gram)
+        product(gram, gram, gram, beta=b, alpha=c, out=poly)
+        product(now, poly, now, beta=a, out=then)
+        now, then = then, now
+    return now.reshape(x.shape)
 
 
 def exact(matrices: Tensor) -> Tensor:
