@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from visviva.configs.schema import Recipe
 
-Shapes = Literal["large", "mid", "small", "tiny", "wan-1.3b"]
+Shapes = Literal["large", "mid", "small", "tiny", "wan-block", "wan-1.3b"]
 
 
 class OptimRecipe(Recipe):
@@ -22,8 +22,8 @@ class OptimRecipe(Recipe):
     optimizers: list[str] = ["adamw", "sgdm", "lion", "adabelief", "exadam", "spam", "adan", "adamp", "sgdp", "sgd_sai", "muon"]
     """Which optimizers to time, by the names that 'visviva optim list' shows."""
     shapes: list[Shapes] = ["large", "mid", "small", "tiny"]
-    """Weights to time them on: 16 x 1024^2 (large), 8 x 512^2 (mid), 400 x (32, 64) (small), 2000 x (64,) (tiny), or the
-    parameters of the Wan 1.3B transformer (wan-1.3b; 1.4e9 weights)."""
+    """Weights to time them on: 16 x 1024^2 (large), 8 x 512^2 (mid), 400 x (32, 64) (small), 2000 x (64,) (tiny), the
+    matrices of one block of the Wan 1.3B transformer (wan-block; 46e6 weights), or all its parameters (wan-1.3b; 1.4e9)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of weights and gradients."""
     device: str = "cpu"

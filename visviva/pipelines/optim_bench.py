@@ -34,6 +34,7 @@ PRESETS: dict[str, list[tuple[int, ...]]] = {
     "mid": [(512, 512)] * 8,
     "small": [(32, 64)] * 400,
     "tiny": [(64,)] * 2000,
+    "wan-block": [*([(1536, 1536)] * 8), (8960, 1536), (1536, 8960)],
 }
 SECOND_PASS = {"adamp": 12, "sgdp": 12, "am_msgd": 8, "am_adamw": 16}
 """Bytes per float32 weight that are read again after a sum over tensors (weights, update or moments)."""
@@ -108,8 +109,9 @@ def cases(name: str, peers: bool) -> Iterator[tuple[str, Callable[[list[Tensor]]
     if name in ELSEWHERE and (package := _package("pytorch_optimizer")):
         other = getattr(package, ELSEWHERE[name])
         yield "pytorch_optimizer", lambda p: other([{"params": p, "use_muon": True}] if name == "muon" else p, **_alike(name))
-    if name == "adamw" and (package := _package("heavyball")):
-        yield "heavyball", lambda p: (getattr(package, "ForeachAdamW", None) or package.AdamW)(p, lr=1e-4)
+    if name in ("adamw", "muon") and (package := _package("heavyball")):
+        heavy = package.AdamW if name == "adamw" else package.Muon
+        yield "heavyball", lambda p: heavy(p, lr=1e-4)
 
 
 def _alike(name: str) -> dict[str, Any]:
@@ -134,13 +136,26 @@ def measure(build: Callable[..., Any], shapes: list[Any], dtype: Any, device: An
         optimizer = build(parameters)
         first = seconds(optimizer.step, 1, device)[0]
         optimizer.step()
+        resting = resident(peak=False)
         times = seconds(optimizer.step, repetitions, device)
     except Exception as error:  # another package's failure is a finding
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
     quartiles = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     spread = {"median_ns": quartiles[1] / weights * 1e9, "upper_quartile_ns": quartiles[2] / weights * 1e9, "steps": len(times)}
-    state = state_bytes(optimizer) / weights
-    return {"ns": min(times) / weights * 1e9, **spread, "first_step_s": first, "state_bytes": state, "weights": weights}
+    spread |= {"first_step_s": first, "weights": weights, "state_bytes": state_bytes(optimizer) / weights}
+    if resting is not None and device.type == "cpu":
+        spread["temporary_bytes"] = ((resident(peak=True) or 0) - resting) / weights
+    return {"ns": min(times) / weights * 1e9, **spread}
+
+
+def resident(peak: bool) -> int | None:
+    """Return this process's bytes of memory now, or at most since that was last asked for (None: not on Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    if not peak:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    name = "VmHWM:" if peak else "VmRSS:"
+    return next(int(line.split()[1]) for line in _lines("/proc/self/status") if line.startswith(name)) * 1024
 
 
 def seconds(step: Callable[[], Any], repetitions: int, device: torch.device) -> list[float]:
