@@ -16,7 +16,7 @@ from torch import Tensor
 
 from visviva.optim.moments import NOT_NEGATIVE, POSITIVE, UNIT, SecondMoment
 from visviva.optim.optimizer import ChainOptimizer
-from visviva.optim.transform import Kept, Step, Transform, flag, inner
+from visviva.optim.transform import Kept, Step, Transform, check, flag, inner
 from visviva.optim.weights import Apply
 
 
@@ -179,6 +179,7 @@ class AMAdamW(ChainOptimizer):
         fixed: bool = False,
         **options: Any,
     ) -> None:
+        check("AMAdamW: memory", memory, 0.0, float("inf"))
         largest = 0.9 - 0.1 * memory if beta_max is None else beta_max
         defaults = dict(lr=lr, beta2=beta2, eps=eps, weight_decay=weight_decay, memory=memory, beta_max=largest, fixed=fixed)
         super().__init__(params, defaults, **options)

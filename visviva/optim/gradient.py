@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from visviva.errors import InputError
 from visviva.optim.moments import NOT_NEGATIVE, POSITIVE
-from visviva.optim.transform import Step, Transform, flag, inner
+from visviva.optim.transform import Step, Transform, check_whole, flag, inner
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ class MomentumReset(Transform):
     restart_count: bool = False
 
     def __post_init__(self) -> None:
-        if not self.period >= 1:
-            raise InputError(f"MomentumReset.period is {self.period!r}; allowed is a whole number of steps from 1 on")
+        check_whole("MomentumReset.period", self.period)
 
     def clock(self, t: Any) -> Any:
         return t % self.period + flag(t >= self.period) if self.restart_count else t

@@ -167,6 +167,7 @@ class Muon(MatrixOptimizer):
         momentum, nesterov, weight_decay: hyper-parameters.
         schedule: Newton-Schulz coefficients (`visviva.optim.newton_schulz.orthogonalize`), ``svd`` for the exact factor.
         scale: `shape_scale`.
+        undamped: ``M <- mu M + g`` (Jordan's code): the same update, another size of M.
         options: ``adamw_ratio`` (their rate over lr), ``adamw_betas``, ``adamw_eps``, ``adamw_weight_decay`` (None: the same)
             of the other parameters, ``split``, and those of `ChainOptimizer`.
 
@@ -184,10 +185,11 @@ class Muon(MatrixOptimizer):
         nesterov: bool = True,
         schedule: Any = "standard",
         scale: ShapeScale = "original",
+        undamped: bool = False,
         **options: Any,
     ) -> None:
         defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
-        super().__init__(params, defaults | dict(schedule=known_schedule(schedule), scale=scale), **options)
+        super().__init__(params, defaults | dict(schedule=known_schedule(schedule), scale=scale, undamped=undamped), **options)
 
     @classmethod
     def rec(cls, params: Any, lr: float = 1e-3, **options: Any) -> Muon:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from visviva.errors import InputError
 from visviva.optim.gradient import SoftClip
 from visviva.optim.muon import MatrixOptimizer, Orthogonalize, momentum
 from visviva.optim.newton_schulz import STANDARD, Coefficients
@@ -68,6 +69,8 @@ class ROOT(MatrixOptimizer):
         **options: Any,
     ) -> None:
         defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, quantile=quantile)
+        if not isinstance(coefficients, Mapping | None):
+            raise InputError(f"ROOT: coefficients is {coefficients!r}; allowed is a mapping of (rows, columns) to (a, b, c)")
         by_shape = tuple((COEFFICIENTS if coefficients is None else coefficients).items())
         super().__init__(params, defaults | dict(coefficients=by_shape, schedule=schedule, undamped=True), **options)
 

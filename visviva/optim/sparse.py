@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from visviva.errors import InputError
 from visviva.optim.arena import Segment
 from visviva.optim.rounding import seeded
-from visviva.optim.transform import Kept, Step, Transform, check
+from visviva.optim.transform import Kept, Step, Transform, check, check_whole
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class SparseMomentum(Transform):
 
     def __post_init__(self) -> None:
         check("SparseMomentum.density", self.density, 1e-12, 1.0 + 1e-12)
+        check_whole("SparseMomentum.period", self.period)
 
     def states(self) -> Mapping[str, Kept]:
         return {"chosen": Kept("choice", moment=False)}
@@ -42,11 +43,38 @@ class SparseMomentum(Transform):
         """Leave the step as it is: what x holds is compact already."""
 
 
-class SparseSegment(Segment):
-    """A segment that holds the chosen entries of its parameters only; arguments as `Segment`, and the rule of choice."""
+def rule_of(chain: Sequence[Transform]) -> SparseMomentum | None:
+    """Return the sparse momentum of a chain, or None."""
+    return next((t for t in chain if isinstance(t, SparseMomentum)), None)
 
-    def __init__(self, rule: SparseMomentum, *arguments: Any, **options: Any) -> None:
-        self.rule = rule
+
+def refuse_other_density(
+    rule: SparseMomentum | None, parameters: Sequence[Tensor], states: Mapping[Tensor, Mapping[str, Any]]
+) -> None:
+    """Raise an `InputError` where states are of another share of the weights than the rule says."""
+    for parameter in parameters:
+        known = states[parameter].get("chosen")
+        kept = parameter.numel() if known is None else known.numel()
+        wanted = math.ceil((rule.density if rule else 1.0) * parameter.numel())
+        if states[parameter] and (kept != wanted or (known is None) != (rule is None)):
+            raise _changed(kept / max(parameter.numel(), 1), rule)
+
+
+def _changed(share: float, rule: SparseMomentum | None) -> InputError:
+    return InputError(
+        f"the density of sparse momentum is {rule.density if rule else 1.0:g}, but the states hold {share:.3g} of the weights; "
+        "it cannot change in the middle of a run: keep it, or build a new optimizer"
+    )
+
+
+class SparseSegment(Segment):
+    """A segment that holds the chosen entries of its parameters only; arguments as `Segment`.
+
+    ``current`` returns the rule of choice; another period or seed acts from the next step on, another density is refused.
+    """
+
+    def __init__(self, current: Callable[[], SparseMomentum | None], *arguments: Any, **options: Any) -> None:
+        self.current, self.rule = current, current() or SparseMomentum(1.0)
         super().__init__(*arguments, **options)
 
     def entries(self, size: int) -> int:
@@ -69,6 +97,10 @@ class SparseSegment(Segment):
 
     def gather(self) -> Tensor:
         """Draw where it is time, and copy the chosen gradients and weights in."""
+        rule = self.current()
+        if rule is None or rule.density != self.rule.density:
+            raise _changed(self.rule.density, rule)
+        self.rule = rule
         if self.t == 0 or (self.t + 1) % self.rule.period == 0:
             self._draw()
         places = self._places()

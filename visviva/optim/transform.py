@@ -151,6 +151,12 @@ def choose(name: str, value: Any, *allowed: str) -> Any:
     return value
 
 
+def check_whole(name: str, value: Any, low: int = 1) -> None:
+    """Raise an `InputError` unless ``value`` is a whole number from ``low`` on."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < low:
+        raise InputError(f"{name} is {value!r}; allowed is a whole number from {low} on")
+
+
 def check(name: str, value: Any, low: float, high: float) -> None:
     """Raise an `InputError` unless ``low <= value < high`` (``high`` infinite: any finite value)."""
     if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value < high:
