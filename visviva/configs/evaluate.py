@@ -64,6 +64,13 @@ class EvaluateRecipe(Recipe):
     """Recordings: seconds of reality per second of playback; 0.25 for a clip slowed down four times."""
     timing_error: float = Field(0.005, ge=0)
     """Relative standard error of the frame clock."""
+    motion: Literal["auto", "fall", "pendulum", "ramp"] = "auto"
+    """Recordings: the kind of motion; auto recognises it."""
+    ramp_angle: float | None = Field(None, ge=0, lt=90)
+    """Recordings: inclination of the surface that the object slides or rolls on [deg], 0 for a level one; left out, it is read
+    in the image, which takes a camera held level."""
+    ramp_angle_error: float = Field(0.5, ge=0)
+    """Standard error of ramp_angle [deg]."""
 
     laws: bool = True
     """Read the laws' residuals too."""

@@ -10,6 +10,7 @@ fitted inside them only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,36 @@ def flights(positions: NDArray[np.float64], breaks: list[Break], longest_gap: in
         i for i in range(1, len(seen)) if seen[i] - seen[i - 1] > longest_gap or any(seen[i - 1] <= e < seen[i] for e in ends)
     ]
     return [stretch for stretch in np.split(seen, cuts) if len(stretch)]
+
+
+def eased(positions: NDArray[np.float64], times: NDArray[np.float64], sigma: float, breaks: list[Break]) -> str:
+    """Return, in words, where a motion of one constant acceleration goes over into one of the opposite, without any jump.
+
+    That is what an animation eased in and out does; a bounce jumps in velocity, and a hand does not push just as hard as
+    gravity pulls. Empty if there is no such place.
+    """
+    stretches = [s for s in flights(positions, breaks) if len(s) >= 2 * LEAST]
+    for one, two in pairwise(stretches):
+        if two[0] - one[-1] > 3 * LEAST:
+            continue
+        middle = 0.5 * (times[one[-1]] + times[two[0]])
+        (p, v, a), (q, w, b) = (_state(positions[s], times[s] - middle) for s in (one, two))
+        extent = float(np.linalg.norm(np.ptp(positions[np.concatenate([one, two])], axis=0)))
+        smooth = np.linalg.norm(w - v) < 0.15 * max(np.linalg.norm(v), np.linalg.norm(w))
+        joined = np.linalg.norm(q - p) < max(0.02 * extent, 4 * sigma)
+        sizes = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+        if smooth and joined and a @ b < -0.8 * sizes[0] * sizes[1] and 0.5 < sizes[0] / max(sizes[1], 1e-12) < 2:
+            return (
+                f"at frame {int(one[-1])} its acceleration turns from ({a[0]:.0f}, {a[1]:.0f}) to ({b[0]:.0f}, {b[1]:.0f}) "
+                "px/s^2 without any jump, as an animation eased in and out does"
+            )
+    return ""
+
+
+def _state(positions: NDArray, t: NDArray) -> NDArray[np.float64]:
+    """Return position, velocity and acceleration at t = 0 of the parabola through the positions, (3, 2)."""
+    design = np.stack([np.ones_like(t), t, t**2 / 2], axis=1)
+    return np.linalg.lstsq(design, positions, rcond=None)[0]
 
 
 def _jump(positions: NDArray, times: NDArray, sigma: float, reach: int, k: int) -> Break | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visviva.eval.ballistics import BallisticFit, half_error, halves_of, parabola
-from visviva.eval.breaks import Break, find_breaks, flights, local_residuals
+from visviva.eval.breaks import Break, eased, find_breaks, flights, local_residuals
 from visviva.eval.track import Track, Unmeasurable
 
 LEAST_FRAMES = 8
@@ -119,6 +119,9 @@ def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
             f"the object does not move with one constant acceleration: it changes by {worst / size:.0%} between parts of the "
             "path (a swing, a bounce, a roll or a hand would do that)"
         )
+    turned = eased(track.positions, track.times, track.sigma, breaks)
+    if turned:
+        raise Unmeasurable(f"the object does not fall freely: {turned}")
     others = [
         (int(f[0]), int(f[-1]), float(parabola(track.times[f], track.positions[f])[0][1]))
         for f in stretches

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.data.video import write_video
-from visviva.eval.flight import Flight
 from visviva.eval.track import Track
 
 GAP = 4
@@ -136,9 +135,9 @@ def _high(values: Tensor) -> float:
 
 
 def overlay(
-    frames: UInt8[Tensor, "T 3 h w"], track: Track, flight: Flight | None, longest: int = 400
+    frames: UInt8[Tensor, "T 3 h w"], track: Track, fitted: Sequence[int], longest: int = 400
 ) -> UInt8[Tensor, "T 3 _h _w"]:
-    """Return the clip, reduced, with its track drawn on it: blue where it enters the fit, grey elsewhere, a ring at the object.
+    """Return the clip, reduced, with its track drawn on it: blue in the ``fitted`` frames, grey elsewhere, ringed.
 
     The frames may already be smaller than those that were tracked.
     """
@@ -147,7 +146,7 @@ def overlay(
     shrink = min(1.0, longest / max(frames.shape[2:]))
     size = tuple(2 * round(s * shrink / 2) for s in (frames.shape[3], frames.shape[2]))
     scale = size[0] / track.size[0]
-    used = set(flight.frames.tolist()) if flight is not None else set()
+    used = set(fitted)
     drawn = []
     for k, frame in enumerate(frames):
         image = cv2.resize(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), size, interpolation=cv2.INTER_AREA)

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visviva.eval.breaks import jump_strength
+from visviva.eval.breaks import Break, jump_strength
 from visviva.eval.comparison import Group
+from visviva.eval.curves import Curves
 from visviva.eval.explanation import tracks
 from visviva.eval.flight import Flight
 from visviva.eval.gravity import Gravity
 from visviva.eval.newtonbench import FIVE, ClipScore
+from visviva.eval.pendulum import Pendulum
+from visviva.eval.ramp import Ramp
 from visviva.eval.track import Track
 
 
@@ -50,12 +53,12 @@ METRIC = {
 }
 
 
-def rendered(draw: Draw, width: float, height: float) -> tuple[bytes, bytes]:
-    """Return the figure as (light, dark) PNG bytes of at most 64 colours; width and height in inches at 120 dpi."""
-    return _png(draw, LIGHT, width, height), _png(draw, DARK, width, height)
+def rendered(draw: Draw, width: float, height: float, colours: int = 64) -> tuple[bytes, bytes]:
+    """Return the figure as (light, dark) PNG bytes of few colours; width and height in inches at 120 dpi."""
+    return _png(draw, LIGHT, width, height, colours), _png(draw, DARK, width, height, colours)
 
 
-def _png(draw: Draw, look: Look, width: float, height: float) -> bytes:
+def _png(draw: Draw, look: Look, width: float, height: float, colours: int) -> bytes:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -89,7 +92,7 @@ def _png(draw: Draw, look: Look, width: float, height: float) -> bytes:
         raw = io.BytesIO()
         figure.savefig(raw, format="png")
     small = io.BytesIO()
-    Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+    Image.open(raw).convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
         small, "PNG", optimize=True
     )
     return small.getvalue()
@@ -248,6 +251,150 @@ def flight(track: Track, measured: Flight, gravity: Gravity | None) -> Draw:
                 f"{broken.frame}|{broken.frame + 1}", (broken.frame + 0.5, broken.strength), color=look.trouble, fontsize=7.5
             )
         local.set(title="jump of motion [standard errors]", xlabel="frame", ylim=(0, None))
+
+    return draw
+
+
+def curves(track: Track, drawn: Curves, breaks: Sequence[Break]) -> Draw:
+    """Return position, velocity, acceleration, energy and momentum per mass over time with 95 % bands, and the jumps."""
+
+    def draw(figure: Any, look: Look) -> None:
+        (place, speed, push), (energy, momentum, jump) = figure.subplots(2, 3, sharex=True)
+        unit, t = drawn.unit, drawn.times
+        for axes, values, sigma, title in (
+            (place, drawn.position - drawn.position[track.seen][0], drawn.sigmas[0], f"displacement [{unit}]"),
+            (speed, drawn.velocity, drawn.sigmas[1], f"velocity [{unit}/s]"),
+            (push, drawn.acceleration, drawn.sigmas[2], f"acceleration [{unit}/s²]"),
+            (momentum, drawn.velocity, drawn.sigmas[1], f"momentum per mass [{unit}/s]"),
+        ):
+            for a, (name, colour) in enumerate((("x", look.truth), ("y, down", look.run))):
+                _band(axes, t, values[:, a], sigma, colour, name)
+            axes.set(title=title)
+            _sane(axes, values)
+        for (value, sigma), name, colour in (
+            (drawn.kinetic, "kinetic", look.other),
+            (drawn.potential, "potential", look.truth),
+            (drawn.energy, "sum", look.run),
+        ):
+            if np.isfinite(value).any():
+                _band(energy, t, value, sigma, colour, name)
+        energy.set(title=f"energy per mass [{unit}²/s²]", xlabel="s")
+        momentum.set(xlabel="s")
+        strengths = [j for j in jump_strength(track.positions, track.times, track.sigma) if j is not None]
+        jump.plot(
+            [(t[j.frame] + t[j.frame + 1]) / 2 for j in strengths], [j.strength for j in strengths], color=look.run, lw=1.2
+        )
+        jump.axhline(5, color=look.trouble, lw=0.9, ls="--")
+        jump.set(title="jump of motion [standard errors]", xlabel="s", ylim=(0, None))
+        for axes in (place, speed, push, energy, momentum, jump):
+            for broken in breaks:
+                axes.axvline((t[broken.frame] + t[broken.frame + 1]) / 2, color=look.trouble, lw=0.7, alpha=0.6)
+        place.legend(loc="best")
+        energy.legend(loc="best")
+
+    return draw
+
+
+def _band(axes: Any, t: NDArray, value: NDArray, sigma: NDArray, colour: str, name: str) -> None:
+    axes.fill_between(t, value - 1.96 * sigma, value + 1.96 * sigma, color=colour, alpha=0.22, lw=0)
+    axes.plot(t, value, color=colour, lw=1.3, label=name)
+
+
+def _sane(axes: Any, values: NDArray) -> None:
+    """Show the middle 96 % of the values with a margin: the ends of a smoothed derivative are wide."""
+    known = values[np.isfinite(values)]
+    if len(known):
+        low, high = np.quantile(known, [0.02, 0.98])
+        margin = 0.25 * max(high - low, 1e-9)
+        axes.set_ylim(low - margin, high + margin)
+
+
+def timeline(
+    frames: NDArray[np.uint8], strength: NDArray[np.float64], law: NDArray[np.float64], breaks: Sequence[Break], shown: int = 9
+) -> Draw:
+    """Return the clip as a strip of pictures over what the laws leave in each frame, breaks marked.
+
+    Args:
+        frames: (T, h, w, 3). strength: jump of motion after each frame [standard errors], (T,). law: residual of constant
+            acceleration in the optical flow (T,), NaN where not read.
+    """
+
+    def draw(figure: Any, look: Look) -> None:
+        count, (height, width) = len(frames), frames.shape[1:3]
+        strip, rows = figure.subplots(2, 1, height_ratios=[3.2, 1], sharex=True)
+        wide = count / shown
+        tall = wide * height / width
+        for k in range(shown):
+            at = min(count - 1, int((k + 0.5) * wide))
+            strip.imshow(frames[at], extent=(k * wide + 0.04 * wide, (k + 1) * wide - 0.04 * wide, 0, tall), aspect="auto")
+            strip.text(k * wide + 0.08 * wide, 0.03 * tall, str(at), color="white", fontsize=6.5)
+        strip.set(xlim=(0, count), ylim=(0, tall), yticks=[])
+        strip.grid(visible=False)
+        strip.spines[["left", "bottom"]].set_visible(False)
+        flowing = law / np.nanquantile(law, 0.98) if np.isfinite(law).any() and np.nanmax(law) > 0 else np.full(count, np.nan)
+        for row, values in enumerate((flowing, strength / 10)):
+            shade = np.clip(np.nan_to_num(values), 0, 1)
+            rows.bar(np.arange(count) + 0.5, 0.8, 1.0, bottom=row + 0.1, color=[_mixed(look, s) for s in shade], lw=0)
+        for broken in breaks:
+            rows.axvline(broken.frame + 1, color=look.trouble, lw=1.0)
+        for broken in list(breaks)[:4]:
+            rows.annotate(f"{broken.frame}|{broken.frame + 1}", (broken.frame + 1, 2.02), color=look.trouble, fontsize=7)
+        rows.set(yticks=[0.5, 1.5], ylim=(0, 2.3), xlabel="frame")
+        rows.set_yticklabels(["optical flow", "track"])
+        rows.grid(visible=False)
+
+    return draw
+
+
+def _mixed(look: Look, share: float) -> tuple[float, float, float]:
+    """Return a colour between the page's faint one and trouble."""
+    low, high = (np.array([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for c in (look.faint, look.trouble))
+    mixed = low + (high - low) * share
+    return float(mixed[0]), float(mixed[1]), float(mixed[2])
+
+
+def swing(track: Track, measured: Pendulum) -> Draw:
+    """Return the figure of a pendulum: path with the fitted pivot, and the fit and its residual over time."""
+
+    def draw(figure: Any, look: Look) -> None:
+        path, side, residual = figure.subplots(1, 3, width_ratios=[0.8, 1.4, 1.4])
+        frames, off = measured.frames, track.positions[measured.frames] - measured.fitted
+        path.plot(*track.positions.T, ".", ms=3, color=look.truth)
+        path.plot(*measured.fitted.T, ".", ms=3, color=look.other)
+        path.plot(*measured.pivot, "+", ms=9, color=look.trouble)
+        path.set(title="path and pivot", aspect="equal", xticks=[], yticks=[])
+        path.invert_yaxis()
+        side.plot(track.times, track.positions[:, 0], ".", ms=3, color=look.truth, label="tracked")
+        for first, last in measured.arcs:
+            inside = (frames >= first) & (frames <= last)
+            side.plot(track.times[frames[inside]], measured.fitted[inside, 0], color=look.other, lw=1.4)
+        side.set(title="across [px]; amber: fitted pendulum", xlabel="s")
+        residual.plot(frames, off[:, 0], ".", ms=3, color=look.truth, label="x")
+        residual.plot(frames, off[:, 1], ".", ms=3, color=look.run, label="y")
+        residual.set(title="tracked minus fit [px]", xlabel="frame")
+        residual.legend(loc="best")
+
+    return draw
+
+
+def slide(track: Track, measured: Ramp) -> Draw:
+    """Return the figure of a straight motion: path, way along it with the fit, and the fit's residual."""
+
+    def draw(figure: Any, look: Look) -> None:
+        path, along, residual = figure.subplots(1, 3, width_ratios=[0.8, 1.4, 1.4])
+        u = np.array(measured.direction)
+        frames = measured.frames
+        way, fitted = track.positions @ u, measured.fitted @ u
+        path.plot(*track.positions.T, ".", ms=3, color=look.truth)
+        path.plot(*track.positions[frames].T, ".", ms=4, color=look.run)
+        path.set(title="path in the image", aspect="equal", xticks=[], yticks=[])
+        path.margins(0.15, 0.3)
+        path.invert_yaxis()
+        along.plot(track.times, way, ".", ms=3, color=look.truth)
+        along.plot(track.times[frames], fitted, color=look.other, lw=1.4)
+        along.set(title="way along the path [px]; amber: fit", xlabel="s")
+        residual.plot(frames, way[frames] - fitted, color=look.run, lw=1.2)
+        residual.set(title="along the path, tracked minus fit [px]", xlabel="frame")
 
     return draw
 

@@ -11,14 +11,20 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.data.video import read_video
 from visviva.errors import InputError
-from visviva.eval.flight import Flight, measure_flight
-from visviva.eval.gravity import Gravity, Scale, measure_gravity, scale_from_object
+from visviva.eval.breaks import Break, find_breaks, jump_strength
+from visviva.eval.curves import Curves
+from visviva.eval.flight import Flight
+from visviva.eval.gravity import Gravity, Scale
+from visviva.eval.kind import KINDS, Scales, measure_motion
 from visviva.eval.laws import LawScore, read_laws
+from visviva.eval.pendulum import Pendulum
 from visviva.eval.pictures import overlay
+from visviva.eval.ramp import Angle, Ramp
 from visviva.eval.run import Picture
 from visviva.eval.score import finite
 from visviva.eval.track import Track, Unmeasurable, reduced, track_object
@@ -33,6 +39,8 @@ class Settings:
         object_size: width of the moving object [m], with ``object_size_error``; measures the scale where none is given.
         time_scale: seconds of reality per second of playback (0.25 for a clip slowed down four times).
         timing_error: relative standard error of the frame clock.
+        motion: ``auto`` recognises the kind of motion; ``fall``, ``pendulum`` and ``ramp`` force it.
+        ramp_angle: inclination of the surface [deg], 0 for a level one; None: as seen in the image. ramp_angle_error: [deg].
         laws: read the laws too.
     """
 
@@ -42,6 +50,9 @@ class Settings:
     object_size_error: float = 0.015
     time_scale: float = 1.0
     timing_error: float = 0.005
+    motion: str = "auto"
+    ramp_angle: float | None = None
+    ramp_angle_error: float = 0.5
     level: float = 0.95
     max_frames: int | None = None
     laws: bool = True
@@ -52,7 +63,8 @@ class Recording:
     """What one recording gave.
 
     ``reason`` is why no acceleration (or, with a scale, no g) was measured; empty if it was. ``failed``: the file itself could
-    not be used. ``damage``: what the decoder had to patch or leave out; empty for a sound file.
+    not be used. ``damage``: what the decoder had to patch or leave out; empty for a sound file. ``laws_from``: the first frame
+    that the laws were read in.
     """
 
     name: str
@@ -62,12 +74,16 @@ class Recording:
     track: Track | None = None
     flight: Flight | None = None
     gravity: Gravity | None = None
+    kind: str = ""
+    pendulum: Pendulum | None = None
+    ramp: Ramp | None = None
     laws: list[LawScore] = field(default_factory=list)
     reason: str = ""
     failed: bool = False
     damage: str = ""
     notes: list[str] = field(default_factory=list)
     picture: Picture | None = field(default=None, repr=False)
+    laws_from: int = 0
 
     @property
     def sentence(self) -> str:
@@ -75,9 +91,57 @@ class Recording:
         return self._outcome + (f" The file is damaged: {self.damage}; do not trust the numbers." if self.damage else "")
 
     @property
+    def breaks(self) -> list[Break]:
+        """Where the motion breaks, the strongest first."""
+        if self.track is None:
+            return []
+        measured = self.flight or self.pendulum or self.ramp
+        return measured.breaks if measured else find_breaks(self.track.positions, self.track.times, self.track.sigma)
+
+    @property
+    def strength(self) -> NDArray[np.float64]:
+        """Jump of motion between each frame and the next [standard errors], (T,); 0 where it cannot be told."""
+        strength = np.zeros(self.count)
+        if self.track is not None:
+            for jump in jump_strength(self.track.positions, self.track.times, self.track.sigma):
+                if jump is not None:
+                    strength[jump.frame] = jump.strength
+        return strength
+
+    @property
+    def law_over_time(self) -> NDArray[np.float64]:
+        """Mean residual of constant acceleration in the optical flow around each frame, (T,); NaN where it was not read."""
+        law = np.full(self.count, np.nan)
+        if self.picture is not None and "field" in self.picture.maps:
+            field = self.picture.maps["field"].float()
+            first = 1 + self.laws_from
+            part = law[first : first + len(field)]
+            part[:] = field.flatten(1).mean(1).numpy()[: len(part)]
+        return law
+
+    def curves(self) -> Curves:
+        """Return velocity, acceleration, energy and momentum over time, in metres where there is a scale.
+
+        Raises:
+            InputError: nothing was tracked.
+        """
+        if self.track is None:
+            raise InputError(f"{self.name}: nothing was tracked, so there are no curves of its motion")
+        metres = None if self.gravity is None else self.gravity.scale.metres_per_pixel
+        pull = None
+        if self.pendulum is not None:
+            pull = self.pendulum.pull
+        elif self.flight is not None:
+            pull = self.flight.acceleration
+        return Curves.of(self.track, self.breaks, pull, metres)
+
+    @property
     def _outcome(self) -> str:
         if self.gravity is not None:
             return self.gravity.sentence
+        measured = self.pendulum or (None if self.reason else self.ramp)
+        if measured is not None:
+            return measured.sentence
         if self.reason:
             return self.reason[0].upper() + self.reason[1:] + "."
         return (
@@ -94,6 +158,7 @@ class Recording:
             "frames": self.count,
             "width": self.size[0],
             "height": self.size[1],
+            "motion": self.kind,
             "outcome": "failed" if self.failed else ("not measured" if self.reason else "measured"),
             "reason": self.reason,
             "sentence": self.sentence,
@@ -115,6 +180,9 @@ class Recording:
             content["flight"] = _flight_json(self.flight)
         if self.gravity is not None:
             content["gravity"] = self.gravity.to_json()
+        for name, measured in (("pendulum", self.pendulum), ("ramp", self.ramp)):
+            if measured is not None:
+                content[name] = measured.to_json()
         return finite(content)
 
 
@@ -185,28 +253,46 @@ def measure_frames(
         track = track_object(frames, times, small)
         notes = _notes(track)
         result = replace(result, track=track, notes=notes)
-        flight = measure_flight(track)
-        result = replace(result, flight=flight, notes=notes + _flight_notes(flight))
-        scale = _scale(track, flight, settings)
-        if scale is not None:
-            result = replace(result, gravity=measure_gravity(track, flight, scale, settings.timing_error, settings.level))
-        elif flight.drifting:
-            result = replace(result, reason=flight.sentence)
+        motion = measure_motion(track, _known(settings), settings.motion)
+        notes = notes + ([] if motion.flight is None else _flight_notes(motion.flight)) + motion.notes
+        result = replace(
+            result,
+            kind=motion.kind,
+            flight=motion.flight,
+            gravity=motion.gravity,
+            pendulum=motion.pendulum,
+            ramp=motion.ramp,
+            reason=motion.reason,
+            notes=notes,
+        )
     except Unmeasurable as error:
         result = replace(result, reason=str(error))
     if result.track is not None:
-        result = replace(result, picture=Picture(overlay(small, result.track, result.flight)))
+        result = replace(result, picture=Picture(overlay(small, result.track, _used(result))))
     return _with_laws(result, small) if settings.laws else result
 
 
-def _scale(track: Track, flight: Flight, settings: Settings) -> Scale | None:
+def _used(result: Recording) -> list[int]:
+    measured = result.flight or result.pendulum or result.ramp
+    return [] if measured is None else measured.frames.tolist()
+
+
+def _known(settings: Settings) -> Scales:
+    if settings.motion not in KINDS:
+        raise InputError(f"the motion {settings.motion!r} is not known; choose one of {', '.join(KINDS)}")
+    scale = size = angle = None
     if settings.metres_per_pixel is not None:
         if not settings.metres_per_pixel > 0:
             raise InputError(f"metres per pixel must be positive, not {settings.metres_per_pixel}")
-        return Scale(settings.metres_per_pixel, settings.scale_error, f"{settings.metres_per_pixel:.3g} m/px as given")
+        scale = Scale(settings.metres_per_pixel, settings.scale_error, f"{settings.metres_per_pixel:.3g} m/px as given")
     if settings.object_size is not None:
-        return scale_from_object(track, flight.frames, settings.object_size, settings.object_size_error)
-    return None
+        size = (settings.object_size, settings.object_size_error)
+    if settings.ramp_angle is not None:
+        if not 0 <= settings.ramp_angle < 90:
+            raise InputError(f"the ramp's angle must be 0 (level) to 90 degrees, not {settings.ramp_angle}")
+        source = f"at {settings.ramp_angle:g} degrees as given" if settings.ramp_angle else "on a level surface, as given"
+        angle = Angle(settings.ramp_angle, settings.ramp_angle_error, source)
+    return Scales(scale, size, angle, settings.timing_error, settings.level)
 
 
 def _notes(track: Track) -> list[str]:
@@ -237,12 +323,11 @@ def _flight_notes(flight: Flight) -> list[str]:
 
 def _with_laws(result: Recording, small: Tensor) -> Recording:
     """Read the laws over the flight (at most 96 frames of it), or over the clip's first 96 frames if there is no flight."""
-    first, last = (
-        (0, len(small) - 1) if result.flight is None else (int(result.flight.frames[0]), int(result.flight.frames[-1]))
-    )
+    measured = result.flight or result.ramp
+    first, last = (0, len(small) - 1) if measured is None else (int(measured.frames[0]), int(measured.frames[-1]))
     last = min(last, first + 95)
     part = reduced(small[first : last + 1], 192).float() / 255
-    masks = None if result.flight is None or result.track is None else _masks(result.track, first, last, part.shape[2:])
+    masks = None if measured is None or result.track is None else _masks(result.track, first, last, part.shape[2:])
     reading = read_laws(part, result.fps, masks)
     notes = list(result.notes)
     if masks is not None and result.track is not None:
@@ -255,7 +340,7 @@ def _with_laws(result: Recording, small: Tensor) -> Recording:
     maps = {"flow": reading.flow} if reading.field is None else {"flow": reading.flow, "field": reading.field}
     picture = result.picture if result.picture is not None else Picture(small)
     maps["frames"] = (part * 255).to(torch.uint8)
-    return replace(result, laws=reading.scores, notes=notes, picture=Picture(picture.frames, None, maps))
+    return replace(result, laws=reading.scores, notes=notes, picture=Picture(picture.frames, None, maps), laws_from=first)
 
 
 def _masks(track: Track, first: int, last: int, shape: torch.Size) -> Tensor:

@@ -300,13 +300,17 @@ def _recordings(page: Page, results: Sequence[Recording]) -> None:
     for result in results:
         outcome = ("not measured" if result.reason else "measured", "the file is damaged" if result.damage else "")
         rows.append([result.name, outcome, *_recording_numbers(result)])
-    page.table(["clip", "outcome", "g [m/s²]", "acceleration [px/s²]", "fit residual", "frames used"], rows)
+    page.table(
+        ["clip", "outcome", "g [m/s²], or what was measured", "acceleration [px/s²]", "fit residual", "frames used"], rows
+    )
     for result in results:
         _recording(page, result)
 
 
 def _recording_numbers(result: Recording) -> list[str | tuple[str, str]]:
     flight, gravity = result.flight, result.gravity
+    if result.pendulum is not None or result.ramp is not None:
+        return _other_numbers(result)
     g: str | tuple[str, str] = "-"
     if gravity is not None:
         g = (f"{gravity.value:.2f}", f"{gravity.low:.2f} to {gravity.high:.2f}")
@@ -322,6 +326,29 @@ def _recording_numbers(result: Recording) -> list[str | tuple[str, str]]:
     ]
 
 
+def _other_numbers(result: Recording) -> list[str | tuple[str, str]]:
+    if result.pendulum is not None:
+        m = result.pendulum
+        told = (f"{m.length:.3f} m long", f"{m.low:.3f} to {m.high:.3f}; period {m.period:.3f} s")
+        return [
+            told,
+            "-",
+            (f"{m.residual:.2f} px", f"{m.residual / m.extent:.2%} of the path"),
+            f"{len(m.frames)} of {result.count}",
+        ]
+    if result.ramp is None:
+        return ["-", "-", "-", "-"]
+    r = result.ramp
+    friction = ("-", "friction: no scale") if r.reason else (f"friction {r.friction:.3f}", f"{r.low:.3f} to {r.high:.3f}")
+    along = (", ".join(f"{a:.0f}" for a in r.accelerations), "along the path")
+    return [
+        friction,
+        along,
+        (f"{r.residual:.2f} px", f"{r.residual / r.extent:.2%} of the path"),
+        f"{len(r.frames)} of {result.count}",
+    ]
+
+
 def _recording(page: Page, result: Recording) -> None:
     page.open_card(result.name, "not measured" if result.reason else "measured")
     page.paragraph(result.sentence)
@@ -331,8 +358,7 @@ def _recording(page: Page, result: Recording) -> None:
     if result.picture is not None:
         count = len(result.picture.frames)
         page.film(pictures.film([result.picture.frames], min(result.fps, max(8.0, count / 6)), 320, 28), _film_caption(result))
-    if result.track is not None and result.flight is not None:
-        page.figure(plots.rendered(plots.flight(result.track, result.flight, result.gravity), 10.5, 2.5))
+    _measured(page, result)
     if result.gravity is not None:
         page.figure(plots.rendered(plots.budget(result.gravity), 9.5, 2.2), f"Scale: {result.gravity.scale.source}.")
     if result.laws:
@@ -346,6 +372,33 @@ def _recording(page: Page, result: Recording) -> None:
     for note in result.notes:
         page.paragraph(note, "note")
     page.close_card()
+
+
+def _measured(page: Page, result: Recording) -> None:
+    """Add the pictures of what was measured: the timeline, the fit, and motion, energy and momentum over time."""
+    track = result.track
+    if track is None or result.picture is None:
+        return
+    strength, law = result.strength, result.law_over_time
+    frames = result.picture.frames.permute(0, 2, 3, 1).contiguous().numpy()
+    across = 9 if frames.shape[2] < frames.shape[1] else 6
+    tall = 10.2 / across * frames.shape[1] / frames.shape[2] + 0.9
+    page.figure(
+        plots.rendered(plots.timeline(frames, strength, law, result.breaks, across), 10.5, tall, 128),
+        "What the laws leave in every frame. Upper row: jump of the track's motion (full colour: 10 standard errors); lower "
+        "row: residual of constant acceleration in the optical flow (full colour: its largest); lines: breaks.",
+    )
+    if result.flight is not None:
+        page.figure(plots.rendered(plots.flight(track, result.flight, result.gravity), 10.5, 2.5))
+    if result.pendulum is not None:
+        page.figure(plots.rendered(plots.swing(track, result.pendulum), 10.5, 2.5))
+    if result.ramp is not None:
+        page.figure(plots.rendered(plots.slide(track, result.ramp), 10.5, 2.5))
+    page.figure(
+        plots.rendered(plots.curves(track, result.curves(), result.breaks), 10.5, 4.2),
+        "Smoothed over about a tenth of a second on either side, never across a break (red lines); bands: 95 %. Energy and "
+        "momentum are those in the image plane.",
+    )
 
 
 def _film_caption(result: Recording) -> str:

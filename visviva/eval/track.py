@@ -11,14 +11,16 @@ and the position is its centroid. A motion-blurred object is thus placed at its 
 Frames are *cut, never interpolated*, where the object touches the image border or its visible area or width jumps (occlusion, a
 hand).
 A shaded object is placed towards its lit side, by the same amount in every frame, which no velocity or acceleration sees.
-What it does not do: several objects at once, an object that stays in one place for most of the clip (it becomes background), a
-camera that walks. Units: pixels of the given frames (of the reference frame, if the camera moved), seconds, y down.
+An object that rests in one place for most of the clip, after moving, is followed there by its colour (`visviva.eval.blobs`).
+What it does not do: several objects at once, a camera that walks. Units: pixels of the given frames (of the
+reference frame, if the camera moved), seconds, y down.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.eval.blobs import Blob, detections, followed, smoothest_path
 from visviva.eval.camera import CameraMotion, camera_motion, stabilised
 
 WORKING = 640
@@ -116,10 +119,12 @@ def track_object(
         raise Unmeasurable(camera.sentence)
     if camera.verdict == "compensated":
         working = stabilised(working, _scaled(camera.transforms, scale))
-    path = _smoothest_path(_detections(working), working.shape[1:3])
+    path = smoothest_path(detections(working), working.shape[1:3])
     if len(path) < 5:
         raise Unmeasurable("nothing moves along a smooth path through this clip, so there is no object to measure")
-    return _refined(frames, times.double().numpy(), path, scale, camera)
+    further = followed(working, path)
+    rests = len(further) > 1.5 * len(path) + 10
+    return _refined(frames, times.double().numpy(), further if rests else path, scale, camera, rests)
 
 
 def _camera(working: NDArray[np.uint8], scale: float) -> CameraMotion:
@@ -141,97 +146,12 @@ def _scaled(transforms: NDArray, scale: float) -> NDArray:
     return scaled
 
 
-@dataclass(frozen=True)
-class _Blob:
-    frame: int
-    x: float
-    y: float
-    area: float
-
-
-def _detections(frames: NDArray[np.uint8], most: int = 10) -> list[list[_Blob]]:
-    """Return the largest regions of each frame that differ from the temporal median by more than its noise."""
-    sample = frames[:: max(1, len(frames) // 40)]
-    background = np.median(sample, axis=0).astype(np.float32)
-    spread = np.median(np.abs(sample - background).max(-1), axis=0)
-    threshold = np.clip(6 * 1.48 * cv2.GaussianBlur(spread.astype(np.float32), (0, 0), 2), 14, 60)
-    found = []
-    for k, frame in enumerate(frames):
-        changed = (np.abs(frame - background).max(-1) > threshold).astype(np.uint8)
-        changed = cv2.morphologyEx(changed, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
-        changed = cv2.morphologyEx(changed, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-        count, _, stats, centres = cv2.connectedComponentsWithStats(changed)
-        order = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA])[:most]
-        least = max(6.0, 1e-4 * changed.size)
-        areas = stats[:, cv2.CC_STAT_AREA]
-        chosen = [i for i in order if least <= areas[i] < 0.25 * changed.size]
-        found.append([_Blob(k, float(centres[i][0]), float(centres[i][1]), float(areas[i])) for i in chosen])
-    return found
-
-
-def _smoothest_path(found: list[list[_Blob]], shape: tuple[int, ...]) -> list[_Blob]:
-    """Return the path that travels farthest with the smallest second differences, by dynamic programming over links.
-
-    A link joins detections at most three frames apart. Two links that share a detection cost the squared change of velocity
-    over a gate of 20 % of the speed plus 40 % of the object's size plus 1.5 px, per frame; each link earns up to 1 by how far
-    it moved compared with a quarter of its size, so flicker in one place earns nothing, times its size over the clip's largest
-    regions, so that a long row of specks does not beat a ball.
-    """
-    largest = math.sqrt(np.quantile([max((b.area for b in blobs), default=1.0) for blobs in found], 0.95))
-    reach = 0.2 * math.hypot(*shape)
-    links: dict[tuple[int, int], list[tuple[float, int | None, tuple[int, int]]]] = {}
-    best, last = 0.0, None
-    for k in range(len(found)):
-        for j, blob in enumerate(found[k]):
-            arriving = []
-            for gap in (1, 2, 3):
-                for i, before in enumerate(found[k - gap] if k >= gap else []):
-                    step = math.hypot(blob.x - before.x, blob.y - before.y)
-                    if step < reach * gap and 1 / 3 < blob.area / before.area < 3:
-                        value, via = _extend(found, links, before, blob, (k - gap, i), largest)
-                        arriving.append((value, via, (k - gap, i)))
-                        if value > best:
-                            best, last = value, ((k, j), len(arriving) - 1)
-            links[k, j] = arriving
-    return _trace(found, links, last)
-
-
-def _extend(
-    found: list, links: dict, before: _Blob, blob: _Blob, node: tuple[int, int], largest: float
-) -> tuple[float, int | None]:
-    gap = blob.frame - before.frame
-    vx, vy = (blob.x - before.x) / gap, (blob.y - before.y) / gap
-    speed = math.hypot(vx, vy)
-    size = math.sqrt(blob.area)
-    share = min(1.0, size / largest)
-    worth = share * (speed**2 / (speed**2 + (0.25 * size) ** 2) - 0.5 * (gap - 1))
-    value, via = worth - share, None
-    for n, (score, _, (f, i)) in enumerate(links.get(node, [])):
-        earlier = found[f][i]
-        h = before.frame - earlier.frame
-        change = math.hypot(vx - (before.x - earlier.x) / h, vy - (before.y - earlier.y) / h)
-        cost = (change / (1.5 + 0.2 * speed + 0.4 * size)) ** 2 + math.log(blob.area / before.area) ** 2
-        if cost < 1.5 and score + worth - share * cost > value:
-            value, via = score + worth - share * cost, n
-    return value, via
-
-
-def _trace(found: list, links: dict, last: tuple[tuple[int, int], int] | None) -> list[_Blob]:
-    path: list[_Blob] = []
-    node, arriving = last if last is not None else (None, None)
-    while node is not None:
-        path.append(found[node[0]][node[1]])
-        if arriving is None:
-            break
-        _, via, previous = links[node][arriving]
-        node, arriving = previous, via
-    return path[::-1]
-
-
-def _refined(frames: Tensor, times: NDArray, path: list[_Blob], scale: float, camera: CameraMotion) -> Track:
+def _refined(
+    frames: Tensor, times: NDArray, path: list[Blob], scale: float, camera: CameraMotion, rests: bool = False
+) -> Track:
     """Measure the path at full resolution and cut what is not a free, whole object."""
     height, width = frames.shape[2:]
-    background = _background(frames, camera)
+    background = _background(frames, camera, path if rests else [], scale)
     crops = {b.frame: _crop(frames[b.frame], background, camera.transforms[b.frame], b, scale) for b in path}
     colour = _Colour.of(list(crops.values()))
     count = len(frames)
@@ -263,13 +183,43 @@ def _refined(frames: Tensor, times: NDArray, path: list[_Blob], scale: float, ca
     return Track(positions, max(_noise(positions), 0.02), times, area, across, soft, camera, (width, height), boxes, cut)
 
 
-def _background(frames: Tensor, camera: CameraMotion) -> NDArray[np.float32]:
-    step = max(1, len(frames) // 24)
-    sample = np.ascontiguousarray(frames[::step].permute(0, 2, 3, 1).numpy())
+def _background(frames: Tensor, camera: CameraMotion, path: list[Blob], scale: float) -> NDArray[np.float32]:
+    """Return the temporal median; of an object that rests (``path`` not empty), of the frames in which it is elsewhere."""
+    steps = _spread(len(frames), path)
+    sample = np.ascontiguousarray(frames[steps].permute(0, 2, 3, 1).numpy())
     if camera.verdict == "compensated":
-        sample = stabilised(sample, camera.transforms[::step])
-    rows = np.array_split(np.arange(sample.shape[1]), max(1, sample.shape[1] // 128))
-    return np.concatenate([np.median(sample[:, r], axis=0) for r in rows]).astype(np.float32)
+        sample = stabilised(sample, camera.transforms[steps])
+    here = {b.frame: b for b in path}
+    chunks = []
+    for rows in np.array_split(np.arange(sample.shape[1]), max(1, sample.shape[1] // 128)):
+        part = sample[:, rows]
+        chunks.append(_median_elsewhere(part, rows, [here.get(int(k)) for k in steps], scale) if path else np.median(part, 0))
+    return np.concatenate(chunks).astype(np.float32)
+
+
+def _spread(count: int, path: list[Blob]) -> NDArray[np.int64]:
+    """Return about 24 frames: evenly in time or, along the path of an object that rests, evenly in where it is."""
+    if not path:
+        return np.arange(0, count, max(1, count // 24))
+    place = np.cumsum([0.0, *(math.hypot(b.x - a.x, b.y - a.y) + 1e-3 for a, b in pairwise(path))])
+    at = np.searchsorted(place, np.linspace(0, place[-1], 24)).clip(max=len(path) - 1)
+    return np.unique([path[i].frame for i in at])
+
+
+def _median_elsewhere(part: NDArray, rows: NDArray, blobs: list[Blob | None], scale: float) -> NDArray[np.float64]:
+    """Return the median over the frames whose object does not cover the pixel (of all, where it always does)."""
+    covered = np.zeros(part.shape[:3], bool)
+    columns = np.arange(part.shape[2])
+    for i, blob in enumerate(blobs):
+        if blob is not None:
+            radius = 1.3 * math.sqrt(blob.area / math.pi) / scale + 4
+            covered[i] = np.hypot(columns[None] - blob.x / scale, rows[:, None] - blob.y / scale) < radius
+    covered &= ~covered.all(0)
+    ordered = np.sort(np.where(covered[..., None], 256, part.astype(np.int16)), axis=0)
+    middle = ((~covered).sum(0) - 1) // 2
+    return np.take_along_axis(ordered, np.broadcast_to(middle[None, ..., None], (1, *part.shape[1:])), axis=0)[0].astype(
+        np.float64
+    )
 
 
 @dataclass(frozen=True)
@@ -280,7 +230,7 @@ class _Crop:
     y: int
 
 
-def _crop(frame: Tensor, background: NDArray, transform: NDArray, blob: _Blob, scale: float) -> _Crop:
+def _crop(frame: Tensor, background: NDArray, transform: NDArray, blob: Blob, scale: float) -> _Crop:
     """Cut the neighbourhood of a detection out of the raw frame and out of the background as that frame saw it."""
     height, width = frame.shape[1:]
     centre = transform[:, :2] @ np.array([(blob.x + 0.5) / scale - 0.5, (blob.y + 0.5) / scale - 0.5]) + transform[:, 2]
