@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.optim.moments import NOT_NEGATIVE, UNIT
+from visviva.optim.muon import known_schedule
 from visviva.optim.newton_schulz import orthogonalize
 from visviva.optim.optimizer import ChainOptimizer
 from visviva.optim.transform import Kept, Step, Transform
@@ -81,6 +82,7 @@ class LionK(ChainOptimizer):
         map: dK; ``orthogonal`` is Muon's (matrices; with ``b1 = mu^2, b2 = mu`` it is Nesterov Muon without a shape scale), the
             others see `KMap`.
         e: threshold of ``soft`` and ``clip``.
+        schedule: of ``orthogonal`` (`visviva.optim.newton_schulz.orthogonalize`).
         options: of `ChainOptimizer`.
 
     Example::
@@ -96,18 +98,20 @@ class LionK(ChainOptimizer):
         weight_decay: float = 0.0,
         map: Map = "sign",
         e: float = 0.0,
+        schedule: Any = "standard",
         **options: Any,
     ) -> None:
         if map not in ("sign", "soft", "clip", "identity", "orthogonal"):
             raise InputError(f"LionK: map is {map!r}; allowed are sign, soft, clip, identity, orthogonal")
         if map == "clip" and not (0 < e < math.inf):
             raise InputError(f"LionK: map 'clip' divides by e, which is {e!r}; give a positive e")
-        super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay, map=map, e=e), **options)
+        defaults = dict(lr=lr, betas=betas, weight_decay=weight_decay, map=map, e=e)
+        super().__init__(params, defaults | dict(schedule=known_schedule(schedule)), **options)
 
     def transforms(self, group: Mapping[str, Any], kind: str = "") -> list[Transform]:
         """Return LookAhead, KMap or Orthogonal, Apply."""
-        orthogonal = group["map"] == "orthogonal"
-        middle: Transform = Orthogonal(group.get("schedule", "standard")) if orthogonal else KMap(group["map"], group["e"])
+        schedule = known_schedule(group["schedule"])
+        middle: Transform = Orthogonal(schedule) if group["map"] == "orthogonal" else KMap(group["map"], group["e"])
         return [LookAhead(*group["betas"]), middle, Apply(group["weight_decay"])]
 
 
