@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -23,10 +24,13 @@ from visviva.optim.transform import Step, Transform, choose
 from visviva.optim.weights import Apply
 
 NOT_HIDDEN = re.compile(
-    r"(^shared|(^|[._])(\w*embed\w*|emb\w*|patch\w*|pos|positional\w*|wte|wpe|tokens?|time_(in|proj)\w*|text_proj\w*|caption_proj\w*"
-    r"|context_refiner|ada(ln|_ln|norm)\w*|modulation|scale_shift_table|norm\w*|proj_out|head|lm_head|classifier|final\w*|logit\w*))([.]|$)"
+    r"(^shared|(^|[._])(\w*embed\w*|emb\w*|patch\w*|pos|pos_\w*|positional\w*|wte|wpe|tokens?|time_(in|proj)\w*|text_proj\w*|caption_proj\w*"
+    r"|context_refiner|ada(ln|_ln|norm)\w*|modulation|scale_shift_table|norm\w*|head|lm_head|classifier|final\w*|logit\w*))([.]|$)"
 )
-"""Names of what is no hidden matrix in (diffusion) transformers: embedders, modulation, norms, first and last projections."""
+"""Names of what is no hidden matrix in (diffusion) transformers: embedders, modulation, norms, heads."""
+
+ENDS = re.compile(r"^(?!.*\.\d+\.)(.*\.)?proj_(in|out)([.]|$)")
+"""First and last projections; within a numbered block (Flux's single blocks) these names are hidden matrices."""
 
 ShapeScale = Literal["none", "original", "rms", "spectral"]
 
@@ -36,12 +40,14 @@ def hidden_matrix(name: str, parameter: Tensor) -> bool:
 
     LoRA factors count as hidden wherever they sit.
 
-    >>> [hidden_matrix(name, torch.zeros(8, 8)) for name in ("blocks.0.attn1.to_q.weight", "patch_embedding.weight")]
-    [True, False]
+    >>> import torch
+    >>> names = ("blocks.0.attn1.to_q.weight", "single_transformer_blocks.0.proj_out.weight", "proj_out.weight")
+    >>> [hidden_matrix(name, torch.zeros(8, 8)) for name in names]
+    [True, True, False]
     """
     if parameter.ndim < 2 or min(parameter.shape) == 0 or max(parameter.shape) == parameter.numel():
         return False
-    return ".lora_" in name or not NOT_HIDDEN.search(name)
+    return ".lora_" in name or not (NOT_HIDDEN.search(name) or ENDS.search(name))
 
 
 def shape_scale(kind: ShapeScale, rows: int, columns: int) -> float:
@@ -102,6 +108,17 @@ class MatrixOptimizer(ChainOptimizer):
         self.split = {re.compile(pattern): blocks for pattern, blocks in (split or {}).items()}
         others = {name: options.pop(name, value) for name, value in self.OTHERS.items()}
         super().__init__(params, {**defaults, **others}, **options)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; matrices without names are warned of, as nothing tells an embedding from a hidden matrix."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if "param_names" not in group and group["algorithm"] == "auto" and any(p.ndim > 1 for p in group["params"]):
+            warnings.warn(
+                f"{type(self).__name__} is given matrices without names and takes all for hidden ones, embeddings and heads too; "
+                "pass model.named_parameters(), or groups with algorithm='matrix' or 'adamw'",
+                stacklevel=4,
+            )
 
     def route(self, group: Mapping[str, Any], name: str, parameter: Tensor) -> str:
         """Return ``adamw``, or ``matrix`` with the number of row blocks."""

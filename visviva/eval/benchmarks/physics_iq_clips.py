@@ -28,6 +28,8 @@ from visviva.eval.score import Score
 from visviva.eval.statistics import bootstrap
 
 REAL = re.compile(r"(\d{4})_(?:testing-videos_)?(?:(\d+)FPS_)?(perspective-[a-z]+)_take-([12])_(.+)")
+VERSION = physics_iq.VERSION
+STANDING = EXACT
 NEEDS = "--reference: the benchmark's folder of real clips (both takes); clips named by test id, 5 s each"
 NOTE = {
     "spatiotemporal": "mean IoU of motion masks per frame",
@@ -138,7 +140,7 @@ def _five_seconds(path: Path, rate: int) -> Tensor:
 def _whole(frames: Tensor, rate: int, path: Path) -> Tensor:
     if len(frames) != SECONDS * rate:
         raise InputError(
-            f"{path}: {len(frames)} frames at {rate}/s are not {SECONDS} s, which is what Physics-IQ scores; cut it, or generate more"
+            f"{path}: {len(frames)} frames at {rate}/s are not {SECONDS} s, which Physics-IQ scores; cut it, or generate more"
         )
     return frames
 

@@ -11,6 +11,13 @@ from visviva.eval.benchmarks.result import EXACT, Missing, Result, skipped
 
 BENCHMARKS = {
     "physics-iq": "physics_iq_clips",
+    "pisa": "pisa",
+    "newtonbench": "newtonbench",
+    "morpheus": "morpheus",
+    "vbench-motion": "vbench_motion",
+    "frechet": "frechet",
+    "fidelity": "fidelity",
+    "force": "force",
 }
 """Name on the command line -> module of this package; each has ``run(inputs)``, ``NEEDS`` and a version."""
 

@@ -1,0 +1,83 @@
+"""NewtonBench (arXiv 2512.00425): the five kinematic metrics of `visviva.eval.newtonbench` over a set of clips.
+
+A reconstruction: the paper names the metrics and primitives, its code is not public (`visviva.eval.kinematics` says what is
+ours). Masks come from following the true first-frame masks through the clip. All five are penalised, so that neither a clip
+whose object vanishes nor one that cannot be read gains; ``motion`` stands beside velocity and acceleration, which a frozen clip
+could otherwise win.
+"""
+
+from __future__ import annotations
+
+from tqdm import tqdm
+
+from visviva.data.arrays import read_arrays
+from visviva.errors import InputError
+from visviva.eval.benchmarks.inputs import Inputs, pair
+from visviva.eval.benchmarks.result import RECONSTRUCTION, ClipRow, Missing, Result, mean_score
+from visviva.eval.collection import Item
+from visviva.eval.newtonbench import LOWER_IS_BETTER, NOTES, UNITS, ClipScore, failed_clip, score_clip, unscored_clip
+
+VERSION = "1"
+STANDING = RECONSTRUCTION
+NEEDS = "--reference: a data set with the true clips and their masks (or clips whose rows name their source)"
+
+
+def run(inputs: Inputs) -> Result:
+    """Score clips against their true clips, paired by scene."""
+    scores = scored(inputs)
+    rows = [row(s, {m: s.penalised[m].value for m in UNITS}) for s in scores]
+    means = [
+        mean_score(m, rows, UNITS[m], lower_is_better=LOWER_IS_BETTER[m], note=NOTES[m], statistics=inputs.statistics)
+        for m in UNITS
+    ]
+    notes = ["a frame without the object counts as the worst a visible object could have done, and so does an unreadable clip"]
+    return Result("newtonbench", VERSION, STANDING, means + beside(scores, inputs), rows, {}, notes)
+
+
+def scored(inputs: Inputs) -> list[ClipScore]:
+    """Return the scores of all clips that have a truth.
+
+    Raises:
+        Missing: none has.
+    """
+    items = [item for item in inputs.items(paired=True) if item.true is not None]
+    if not items:
+        raise Missing(f"no clip has a truth: {NEEDS}")
+    return [score(item) for item in tqdm(items, desc="clips against truth")]
+
+
+def score(item: Item) -> ClipScore:
+    """Score one clip; one that cannot be read or compared keeps its place, with the penalties as far as its truth is known."""
+    try:
+        found = pair(item)
+        return score_clip(found.masks, found.true_masks, found.clip.fps, found.true.fps, key=item.key, **item.labels)
+    except InputError as error:
+        return penalised(item, str(error))
+
+
+def penalised(item: Item, reason: str) -> ClipScore:
+    """Return the scores of a clip that cannot be read: an empty clip's, from the truth's file of arrays."""
+    try:
+        arrays = None if item.arrays is None else read_arrays(item.arrays)
+    except InputError as error:
+        arrays, reason = None, reason if str(error) == reason else f"{reason} (and {error})"
+    if arrays is None or "masks" not in arrays.tensors:
+        return unscored_clip(reason, key=item.key, **item.labels)
+    return failed_clip(arrays.tensors["masks"], float(arrays.about["fps"]), reason, key=item.key, **item.labels)
+
+
+def row(clip: ClipScore, numbers: dict[str, float]) -> ClipRow:
+    """Return a clip's row with what was lost and how far the object moved."""
+    labels = {"primitive": clip.primitive, "split": clip.split}
+    return ClipRow(clip.key, clip.scene, {**numbers, "lost": clip.lost}, clip.motion, clip.failure, labels)
+
+
+def beside(scores: list[ClipScore], inputs: Inputs) -> list:
+    """Return what stands beside the metrics: share of lost frames, and motion over the true motion."""
+    rows = [ClipRow(s.key, s.scene, {"lost": s.lost, "motion": s.motion}) for s in scores]
+    lost = "share of frames in which the truth shows the object and the clip does not"
+    moved = "path length over the true one; 0: frozen. Read it beside velocity and acceleration"
+    return [
+        mean_score("lost", rows, "1", lower_is_better=True, note=lost, statistics=inputs.statistics),
+        mean_score("motion", rows, "1", lower_is_better=False, note=moved, statistics=inputs.statistics),
+    ]
