@@ -13,7 +13,6 @@ from torch import Tensor
 from visviva.errors import InputError, closest
 from visviva.optim.transform import check
 
-
 SCHEDULED = ("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum")
 """Keys that torch's schedulers add to groups."""
 

@@ -24,8 +24,9 @@ from visviva.optim.transform import Step, Transform, choose
 from visviva.optim.weights import Apply
 
 NOT_HIDDEN = re.compile(
-    r"(^shared|(^|[._])(\w*embed\w*|emb\w*|patch\w*|pos|pos_\w*|positional\w*|wte|wpe|tokens?|time_(in|proj)\w*|text_proj\w*|caption_proj\w*"
-    r"|context_refiner|ada(ln|_ln|norm)\w*|modulation|scale_shift_table|norm\w*|head|lm_head|classifier|final\w*|logit\w*))([.]|$)"
+    r"(^shared|(^|[._])(\w*embed\w*|emb\w*|patch\w*|pos|pos_\w*|positional\w*|wte|wpe|tokens?|time_(in|proj)\w*"
+    r"|text_proj\w*|caption_proj\w*|context_refiner|ada(ln|_ln|norm)\w*|modulation|scale_shift_table|norm\w*|head|lm_head|classifier|final\w*"
+    r"|logit\w*))([.]|$)"
 )
 """Names of what is no hidden matrix in (diffusion) transformers: embedders, modulation, norms, heads."""
 
@@ -115,7 +116,7 @@ class MatrixOptimizer(ChainOptimizer):
         group = self.param_groups[-1]
         if "param_names" not in group and group["algorithm"] == "auto" and any(p.ndim > 1 for p in group["params"]):
             warnings.warn(
-                f"{type(self).__name__} is given matrices without names and takes all for hidden ones, embeddings and heads too; "
+                f"{type(self).__name__} is given matrices without names and takes all for hidden ones, embeddings too; "
                 "pass model.named_parameters(), or groups with algorithm='matrix' or 'adamw'",
                 stacklevel=4,
             )
