@@ -23,6 +23,12 @@ def tracks(path, noise=0.0, seed=0, area=None, dtype=torch.float64):
     )
 
 
+def stacked(items):
+    """One batch of tracks of one length."""
+    joined = {name: torch.cat([getattr(t, name) for t in items]) for name in ("positions", "visible", "sigma")}
+    return Tracks(**joined, area=None if items[0].area is None else torch.cat([t.area for t in items]))
+
+
 def bouncing(frames, height=1.0, restitution=0.75, fps=30.0, scale=0.01, across=0.3, gravity=G, least=0):
     """A ball dropped from ``height`` [m] onto a floor; path (T, 2) [px] and contact times [frames].
 
