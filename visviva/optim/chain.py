@@ -212,7 +212,8 @@ def run_batched(
         flat = [segment.p, segment.u, segment.changed_g, *segment.state.values()]
         views = [None if buffer is None else bucket.view(buffer) for buffer in flat]
         columns, count = [bucket.view(g), *views, *bucket.state.values()], len(bucket.members)
-        many = max(1, PORTION.get(g.device.type, segment.size) // bucket.size) if in_portions else count
+        most = PORTION.get(g.device.type) if in_portions else None
+        many = max(1, most // bucket.members[0].numel()) if most else count  # whole tensors: shards may be empty
         for i in range(0, count, many):
             gradient, p, u, changed, *states = [None if c is None else c[i : i + many] for c in columns]
             function(bucket.ndim)(p, gradient, u, changed, states, measured, scalars)
