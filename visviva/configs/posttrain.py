@@ -80,7 +80,8 @@ class Probe(Section):
     """How generated frames are measured."""
 
     flow: str = "lucas_kanade"
-    """Optical flow: lucas_kanade (differentiable; needed for training) or dis (OpenCV, evaluation only)."""
+    """Optical flow: lucas_kanade, flow_network or raft (differentiable, as training needs; raft wants flow_options: {path: X}),
+    or dis (OpenCV, evaluation only)."""
     flow_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the flow probe."""
     features: str = "auto"

@@ -59,11 +59,41 @@ class DenoiserStage(Section):
     """Also train on mirrored clips, with left and right exchanged in the caption."""
 
 
+class FlowStage(Section):
+    """Training of the flow network on drawn scenes and simulated clips."""
+
+    steps: int = Field(9000, ge=1)
+    """Updates."""
+    batch_size: int = Field(16, ge=1)
+    """Frame pairs per update."""
+    side: int = Field(64, ge=16, multiple_of=8)
+    """Side of the square crops [px]."""
+    large: float = Field(0.15, ge=0, le=1)
+    """Share of updates on crops of twice the side, a quarter of the pairs."""
+    clips: list[str] = []
+    """Folders of simulated clips with flow ('visviva simulate --arrays all'); none trains on drawn scenes alone."""
+    simulated: float = Field(0.25, ge=0, le=1)
+    """Share of the pairs that come from these clips."""
+    lr: float = Field(2e-3, gt=0)
+    """Peak learning rate of Muon and its AdamW, on AdamW's scale."""
+    warmup: int = Field(100, ge=1)
+    """Updates of linear warm-up."""
+    decay: float = Field(0.35, ge=0, le=1)
+    """Share of the run over which the learning rate falls linearly to zero, at the end."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay."""
+    ema: float = Field(0.998, ge=0, lt=1)
+    """Decay of the averaged weights that are saved."""
+
+
 class PretrainRecipe(Recipe):
-    """Train the embedded default, a tiny image-to-video model of the real Wan classes, from scratch."""
+    """Train a model that ships with the package from scratch: the tiny image-to-video model of the real Wan classes, or the
+    flow network."""
 
     verb: Literal["pretrain"] = "pretrain"
     """Which verb this recipe is for."""
+    model: Literal["tiny-wan", "flow"] = "tiny-wan"
+    """What to train; 'flow' reads the settings of flow, and neither data nor validation."""
     data: str = "runs/train"
     """Folder of training clips written by 'visviva simulate'."""
     validation: str = "runs/val"
@@ -78,6 +108,8 @@ class PretrainRecipe(Recipe):
     """First stage."""
     denoiser: DenoiserStage = DenoiserStage()
     """Second stage."""
+    flow: FlowStage = FlowStage()
+    """The flow network."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision; weights and optimizer state stay in float32."""
     device: str = "auto"

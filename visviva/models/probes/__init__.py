@@ -3,6 +3,7 @@
 from visviva.models.probes.combined import Combined
 from visviva.models.probes.dis import DIS
 from visviva.models.probes.features import PatchFeatures, VAEFeatures, VJEPA2Features
+from visviva.models.probes.flow import RAFT, FlowNetwork
 from visviva.models.probes.lucas_kanade import LucasKanade
 from visviva.models.probes.masks import TrackedMasks, track_masks
 from visviva.models.probes.motion import MotionMasks
@@ -15,7 +16,9 @@ PROBES: dict[str, type] = {
 __all__ = [
     "DIS",
     "PROBES",
+    "RAFT",
     "Combined",
+    "FlowNetwork",
     "LucasKanade",
     "MotionMasks",
     "Oracle",

@@ -107,7 +107,8 @@ class Trainer:
         verifier = build(reward.laws, reward.probe, self.backbone.vae, allow_trivial=reward.allow_trivial, device=self.device)
         if not verifier.differentiable:
             raise InputError(
-                f"reward.probe.flow is {reward.probe.flow!r}, which carries no gradient; use lucas_kanade to train"
+                f"reward.probe.flow is {reward.probe.flow!r}, which carries no gradient; "
+                "use lucas_kanade, flow_network or raft to train"
             )
         objective = RewardBackprop(self.rollout, verifier, reward, sft, Gate(DIS()))
         check_pairs(recipe, objective, self.examples, self.backbone.image_to_video)

@@ -10,11 +10,21 @@ from torch import Tensor
 
 from visviva.configs import posttrain as settings
 from visviva.errors import InputError, closest
-from visviva.models.probes import DIS, Combined, LucasKanade, MotionMasks, TrackedMasks, VAEFeatures, VJEPA2Features
+from visviva.models.probes import (
+    DIS,
+    RAFT,
+    Combined,
+    FlowNetwork,
+    LucasKanade,
+    MotionMasks,
+    TrackedMasks,
+    VAEFeatures,
+    VJEPA2Features,
+)
 from visviva.physics.laws import LAWS
 from visviva.physics.verify import Term, Verifier
 
-FLOWS: dict[str, Any] = {"lucas_kanade": LucasKanade, "dis": DIS}
+FLOWS: dict[str, Any] = {"lucas_kanade": LucasKanade, "dis": DIS, "flow_network": FlowNetwork, "raft": RAFT}
 
 
 def build(

@@ -1,6 +1,8 @@
-"""``visviva pretrain``: train the tiny Wan from scratch: the video autoencoder, then the transformer with its text encoder.
+"""``visviva pretrain``: train a shipped model from scratch.
 
-Both stages resume exactly from their last complete checkpoint: everything random is keyed by (seed, stage, update).
+The tiny Wan (the video autoencoder, then the transformer with its text encoder), or with ``model: flow`` the flow network
+(`visviva.pipelines.pretrain.flow`). All stages resume exactly from their last complete checkpoint: everything random is keyed
+by (seed, stage, update).
 
 Example::
 
@@ -18,17 +20,19 @@ import torch
 
 from visviva.configs.pretrain import PretrainRecipe
 from visviva.models.backbones.tiny import tiny_wan
-from visviva.pipelines.pretrain import autoencoder, card, denoiser
+from visviva.pipelines.pretrain import autoencoder, card, denoiser, flow
 from visviva.pipelines.pretrain.clips import load_clips
 
 
 def run(recipe: PretrainRecipe) -> Path:
-    """Train both stages and write the pipeline in diffusers format, bf16; return its folder (``<out>/model``)."""
+    """Train and return the model's folder (``<out>/model``): a pipeline in diffusers format, bf16, or the flow network."""
     out = Path(recipe.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=1))
     device = _device(recipe.device)
     deadline = time.monotonic() + recipe.stop_after if recipe.stop_after else float("inf")
+    if recipe.model == "flow":
+        return flow.run(recipe, out, deadline)
     backbone = tiny_wan(recipe.size, seed=recipe.seed)
     backbone.pipeline.to(device)
     train, held_out = load_clips(recipe.data, recipe.limit), load_clips(recipe.validation, 64)
