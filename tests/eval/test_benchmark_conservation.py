@@ -1,4 +1,4 @@
-"""Conservation scores: true motions score 1, broken ones do not, units do not matter, still or vanishing clips are discarded."""
+"""Conservation scores: true motions score 1, broken ones do not, units do not matter, still clips are discarded."""
 
 from __future__ import annotations
 

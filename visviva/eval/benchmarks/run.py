@@ -18,6 +18,9 @@ BENCHMARKS = {
     "frechet": "frechet",
     "fidelity": "fidelity",
     "force": "force",
+    "videophy2": "videophy2",
+    "phygenbench": "phygenbench",
+    "vbench2": "vbench2",
 }
 """Name on the command line -> module of this package; each has ``run(inputs)``, ``NEEDS`` and a version."""
 
