@@ -2,15 +2,19 @@
 
 import dataclasses
 import inspect
+from functools import cache
 
 import pytest
 import torch
 
 from visviva import physics
 from visviva.errors import InputError
+from visviva.eval.calibrate import Eyes, scenes_of, variants
+from visviva.models.probes import LucasKanade, PatchFeatures
+from visviva.models.probes.surprise import Extrapolation
 from visviva.physics import LAWS, Measurement, Term, Verifier
 from visviva.physics.laws.law import Law
-from visviva.physics.sprites import random_sprites
+from visviva.physics.motions import KINDS, draw
 from visviva.physics.violations import VIOLATIONS
 
 FPS = 32.0
@@ -24,54 +28,66 @@ OPTIONS = {  # variants with other code paths; a new law is tested with its defa
     "mass_conservation": [{"distance": "cosine"}],
     "motion_floor": [{"fraction": 0.5}],
     "reference_flow": [{"within": "mask"}],
+    "surprise": [{"power": 1.0}],
 }
-VARIANTS = [LAWS[name](**options) for name in LAWS for options in [{}, *OPTIONS.get(name, [])]]
-every_law = pytest.mark.parametrize("law", VARIANTS, ids=repr)
+FORMS = [LAWS[name](**options) for name in LAWS for options in [{}, *OPTIONS.get(name, [])]]
+every_law = pytest.mark.parametrize("law", FORMS, ids=repr)
+EYES = Eyes(LucasKanade(levels=3, iterations=2), PatchFeatures(), Extrapolation(LucasKanade(levels=3, iterations=2)))
 
 
-class Truth:
-    """A probe for tests: the exact flow and masks of a rendered scene, and average colours as features."""
-
-    name, differentiable, measures = "truth", True, frozenset({"flow", "masks", "features"})
-
-    def __init__(self, scene):
-        self.drawn = scene.render()
-
-    def __call__(self, frames, fps, masks=None):
-        tokens = torch.nn.functional.avg_pool2d(frames.flatten(0, 1), 4).flatten(2).unflatten(0, frames.shape[:2])
-        return Measurement(fps=fps, flow=self.drawn.flow, masks=self.drawn.masks, features=tokens.transpose(2, 3).flatten(1, 2))
+def exact(scene):
+    """The true measurement, the tracks being those of the true masks and flow, so that gradients can be asked for."""
+    measured = EYES.true(scene, scene.render(), torch.full((scene.trajectory.shape[0],), FPS))
+    return measured if measured.tracks is not None and measured.tracks.look is not None else measured.with_(tracks=None)
 
 
-def measured(scene):
-    probe = Truth(scene)
-    return probe(probe.drawn.frames, torch.full((scene.trajectory.shape[0],), FPS))
+@cache
+def drawn(kind):
+    """Scenes of a kind, one and two bodies where there may be either."""
+    counts = (1, 2) if kind in ("moves", "falls") else (1,)
+    return [draw(kind, 10 // len(counts), seed=5, size=48, objects=count) for count in counts]
 
 
-@pytest.fixture(scope="module")
-def scenes():
-    return random_sprites(12, seed=5)
+@cache
+def truth(kind):
+    return [exact(scene) for scene in drawn(kind)]
 
 
-def blocks(clips, frames, side):
-    masks = torch.zeros(clips, frames, 2, side, side)
-    masks[:, :, 0, : side // 2], masks[:, :, 1, side // 2 :] = 1, 1
-    return masks
+@cache
+def broken(kind, name):
+    """True measurements of the violated scenes of a kind beside those of the same scenes unviolated."""
+    return [
+        (exact(VIOLATIONS[name](scene)), true)
+        for scene, true in zip(drawn(kind), truth(kind), strict=True)
+        if VIOLATIONS[name].applies(scene)
+    ]
 
 
-def full(clips=2, frames=6, side=16, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+@cache
+def shaken(kind, clips):
+    scene = draw(kind, 3, seed=3, size=32, objects=2)
+    measured = exact(VIOLATIONS["jitter"](scene)).with_(tracks=None)
+    scale = torch.full((3,), 0.02) if scene.metres is None else scene.metres
+    full = measured.with_(reference=exact(scene).with_(tracks=None), scale=scale, surprise=EYES.surprise(*shot(scene)).surprise)
+    still = torch.zeros_like(full.masks[:, :, 0, 0, 0], dtype=torch.bool)
+    return full.with_(contact=still if scene.contact is None else scene.contact)[:clips]
 
-    def draw(*shape):
-        return torch.rand(*shape, generator=generator)
 
-    quantities = {
-        "flow": draw(clips, frames - 1, 2, side, side) * 4 - 2,
-        "masks": blocks(clips, frames, side),
-        "features": draw(clips, 10, 8),
-    }
-    fps = torch.full((clips,), FPS)
-    reference = Measurement(fps=fps, **{k: v.flip(0) for k, v in quantities.items()})
-    return Measurement(fps=fps, contact=torch.zeros(clips, frames, dtype=torch.bool), reference=reference, **quantities)
+def shot(scene):
+    return scene.render().frames.clamp(0, 1), torch.full((scene.trajectory.shape[0],), FPS)
+
+
+def full(law, clips=2):
+    """Everything that can be measured of clips to which the law applies, none of them perfect."""
+    return shaken(scenes_of(law)[0], clips)
+
+
+LEAVES = ("flow", "masks", "features", "surprise", "scale")
+
+
+def read_by(law):
+    """The leaves that a law looks at; tracks are derived from masks."""
+    return (law.needs | ({"masks"} if "tracks" in law.needs else set())) & set(LEAVES)
 
 
 @every_law
@@ -82,6 +98,7 @@ def test_a_law_says_what_it_is(law):
     assert law.needs <= {field.name for field in dataclasses.fields(Measurement)} - {"fps"}
     assert law.detects
     assert set(law.detects) <= set(VIOLATIONS)
+    assert set(scenes_of(law)) <= set(KINDS)
     assert not (law.trivial and law.anchor)
     assert inspect.getdoc(type(law))
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -90,7 +107,7 @@ def test_a_law_says_what_it_is(law):
 
 @every_law
 def test_the_residual_has_the_promised_shapes_and_is_per_clip(law):
-    both = full(clips=3)
+    both = full(law, clips=3)
     residual = law(both)
     assert residual.value.shape == residual.valid.shape == residual.sigma.shape == (3,)
     assert residual.valid.dtype == torch.bool
@@ -101,7 +118,7 @@ def test_the_residual_has_the_promised_shapes_and_is_per_clip(law):
         assert residual.field.shape[0] == 3
         assert not residual.field.requires_grad
     one = law(both[1:2])
-    assert torch.allclose(one.value, residual.value[1:2], rtol=1e-5)
+    assert torch.allclose(one.value, residual.value[1:2], rtol=1e-4, atol=1e-6)
 
 
 DEGENERATE = {
@@ -110,19 +127,22 @@ DEGENERATE = {
     "no object": {"masks": 0.0},
     "all object": {"masks": 1.0},
     "blank features": {"features": 0.0},
+    "no surprise": {"surprise": 0.0},
+    "no scale": {"scale": float("nan")},
     "fast": {"flow": 1e4},
     "flow NaN": {"flow": float("nan")},
     "masks NaN": {"masks": float("nan")},
     "features NaN": {"features": float("nan")},
+    "surprise NaN": {"surprise": float("nan")},
 }
 
 
 @every_law
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_degenerate_input_gives_finite_values_and_gradients(law, case):
-    both = full()
+    both = full(law)
     changes = {key: torch.full_like(getattr(both, key), value) for key, value in DEGENERATE[case].items()}
-    leaves = {key: changes.get(key, getattr(both, key)).clone().requires_grad_() for key in ("flow", "masks", "features")}
+    leaves = {key: changes.get(key, getattr(both, key)).clone().requires_grad_() for key in LEAVES}
     residual = law(both.with_(**leaves))
     assert torch.isfinite(residual.value).all()
     assert bool((residual.value >= 0).all())
@@ -131,38 +151,43 @@ def test_degenerate_input_gives_finite_values_and_gradients(law, case):
         residual.value.sum().backward()
     for leaf in leaves.values():
         assert leaf.grad is None or torch.isfinite(leaf.grad).all()
-    used = law.needs & set(DEGENERATE[case])
-    if "NaN" in case and used:
+    if ("NaN" in case or case == "no scale") and read_by(law) & set(DEGENERATE[case]):
         assert not bool(residual.valid.any())
 
 
 @every_law
 def test_one_broken_clip_does_not_touch_its_neighbours(law):
-    both = full()
-    broken = {}
-    for key in ("flow", "masks", "features"):
-        broken[key] = getattr(both, key).clone()
-        broken[key][0].view(-1)[3] = float("nan")
-    hurt = law(both.with_(**broken))
+    both = full(law)
+    hurt = {}
+    for key in ("flow", "masks", "features", "surprise"):
+        hurt[key] = getattr(both, key).clone()
+        hurt[key][0].view(-1)[3] = float("nan")
+    hurt = law(both.with_(**hurt))
     assert not bool(hurt.valid[0])
     assert float(hurt.value[1]) == pytest.approx(float(law(both).value[1]), rel=1e-5)
 
 
 @every_law
 def test_what_a_law_needs_and_does_not_get_is_named(law):
-    both = full()
+    both = full(law)
     for need in law.needs:
+        gone = {"tracks": None, "masks": None} if need == "tracks" else {need: None}
         with pytest.raises(InputError, match=need):
-            law(both.with_(**{need: None}))
+            law(both.with_(**gone))
 
 
 @every_law
-def test_every_declared_violation_is_separated_from_the_truth(law, scenes):
-    """With true measurements: nine of ten violated clips lie above the same clip's truth, and the mean well above."""
-    true = measured(scenes)
-    perfect = law(true.with_(reference=true)).value
+def test_every_declared_violation_is_separated_from_the_truth(law):
+    """With true measurements, on the kinds of scenes that the law is for: nine of ten violated clips lie above the same
+    clip's truth, and the mean well above."""
     for name in law.detects:
-        violated = law(measured(VIOLATIONS[name](scenes)).with_(reference=true)).value
+        perfect, violated = [], []
+        for kind in scenes_of(law):
+            for measured, true in broken(kind, name):
+                perfect.append(law(true.with_(reference=true)).value)
+                violated.append(law(measured.with_(reference=true)).value)
+        assert violated, f"{name} applies to none of {scenes_of(law)}"
+        perfect, violated = torch.cat(perfect), torch.cat(violated)
         assert float((violated > perfect).double().mean()) >= 0.9, name
         assert float(violated.mean()) > 1.5 * float(perfect.mean()) + 1e-4, name
 
@@ -174,28 +199,34 @@ ANCHORED = {
 }
 
 
-@pytest.fixture(scope="module")
-def seen(scenes):
-    """Estimated measurements of true, frozen, empty and noise clips, by a probe that is given the first frame's masks."""
-    from visviva.models.probes import Combined, LucasKanade, PatchFeatures, TrackedMasks
+class Sees:
+    """A probe in name only: the verifiers below judge what was measured before."""
 
-    probe, fps = Combined(LucasKanade(), masks=TrackedMasks(), features=PatchFeatures()), torch.full((12,), FPS)
-    drawn = scenes.render()
-    truth = probe(drawn.frames, fps, drawn.masks)
-    tricks = {name: probe(VIOLATIONS[name](scenes).render().frames, fps, drawn.masks) for name in ("freeze", "empty", "noise")}
-    return probe, truth, tricks
+    name, differentiable, measures = "sees", False, frozenset(field.name for field in dataclasses.fields(Measurement))
+
+    def __call__(self, frames, fps, masks=None):
+        return Measurement(fps=fps, masks=masks)
+
+
+@cache
+def seen(kind, trick):
+    """The estimated measurement of true, frozen, empty or noise clips of a kind; the first frame's masks are known."""
+    scene = draw(kind, 5, seed=5)
+    first = scene.render().masks[:, :1]
+    shown = VIOLATIONS[trick](scene) if trick else scene
+    return EYES.estimate(shown, shown.render(), torch.full((5,), FPS), first, take=0)
 
 
 @every_law
 @pytest.mark.parametrize("trick", ["freeze", "empty", "noise"])
 @pytest.mark.parametrize("anchor", ANCHORED)
-def test_with_an_anchor_no_law_is_won_by_doing_nothing(law, anchor, trick, seen):
+def test_with_an_anchor_no_law_is_won_by_doing_nothing(law, anchor, trick):
     if law.name == anchor:
         return
-    probe, truth, tricks = seen
-    verifier = Verifier(probe, [Term(law), ANCHORED[anchor]()])
-    honest = verifier.judge(truth.with_(reference=truth)).loss
-    cheated = verifier.judge(tricks[trick].with_(reference=truth)).loss
+    true, trickery = (seen(scenes_of(law)[0], name) for name in ("", trick))
+    verifier = Verifier(Sees(), [Term(law), ANCHORED[anchor]()])
+    honest = verifier.judge(true.with_(reference=true)).loss
+    cheated = verifier.judge(trickery.with_(reference=true)).loss
     assert bool((cheated > honest).all()), (honest, cheated)
 
 
@@ -205,18 +236,25 @@ def test_every_law_with_an_anchor_role_is_tried_as_one():
 
 @pytest.mark.parametrize("name", LAWS)
 def test_every_law_ships_its_calibration(name):
+    """Ranks violated clips above true ones: AUC of 0.9 by true and 0.85 by estimated measurements, or the table says not."""
     content = physics.calibration(name)
+    default = next(iter(variants(name).values()))
     assert content["law"] == name
-    assert content["clips"] >= 100
+    assert content["clips"] >= 40
     assert {"seed", "command", "versions"} <= set(content)
     for variant in content["variants"].values():
         for side in ("true", "estimated"):
-            assert set(LAWS[name]().detects) <= set(variant[side]["violations"])
+            assert set(default.detects) <= set(variant[side]["violations"])
             assert variant[side]["floor"] >= 0
-    default = next(iter(content["variants"].values()))
-    for violation in LAWS[name]().detects:
-        assert default["true"]["violations"][violation]["auc"] >= 0.9, violation
-        assert default["estimated"]["violations"][violation]["auc"] >= 0.85, violation
+    shipped = next(iter(content["variants"].values()))
+    for violation in default.detects:
+        assert shipped["true"]["violations"][violation]["auc"] >= 0.9, violation
+        missed = shipped["estimated"]["violations"][violation]["auc"] < 0.85
+        assert missed == (violation in NOT_REACHED.get(name, ())), violation
+
+
+NOT_REACHED: dict[str, tuple[str, ...]] = {}
+"""Violations that a law declares and that estimated measurements do not show well enough: known, and in the tables."""
 
 
 def test_an_unknown_law_has_no_calibration_and_the_error_names_the_nearest():

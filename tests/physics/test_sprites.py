@@ -5,6 +5,7 @@ import torch
 
 from visviva.errors import InputError
 from visviva.physics.kinematics import acceleration_fit, centroids
+from visviva.physics.motions import draw
 from visviva.physics.sprites import cut, random_sprites
 from visviva.physics.violations import VIOLATIONS
 
@@ -55,25 +56,34 @@ def test_a_clip_taken_apart_and_put_together_is_the_clip(scene):
         cut(drawn.frames, torch.zeros_like(drawn.masks))
 
 
-@pytest.mark.parametrize("name", VIOLATIONS)
-def test_a_violation_changes_the_clip_keeps_its_first_frame_and_is_reproducible(name, scene):
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, v in VIOLATIONS.items() for k in sorted(v.kinds or {"moves"})])
+def test_a_violation_changes_the_clip_keeps_its_first_frame_and_is_reproducible(name, kind):
+    scene = draw(kind, 3, seed=0, size=48, objects=2)
     violated = VIOLATIONS[name](scene)
     true, broken = scene.render(), violated.render()
     assert broken.frames.shape == true.frames.shape
     assert float((broken.frames[:, 1:] - true.frames[:, 1:]).abs().mean()) > 1e-4
-    if name not in ("noise", "jitter"):
+    if name not in ("noise", "jitter", "reversed_time"):
         assert torch.allclose(broken.frames[:, 0], true.frames[:, 0], atol=1e-5)
     assert torch.equal(VIOLATIONS[name](scene).render().frames, broken.frames)
 
 
+def test_a_violation_refuses_scenes_that_lack_what_it_changes(scene):
+    with pytest.raises(InputError, match="cannot be violated by 'wrong_g'; give scenes of bounces or falls"):
+        VIOLATIONS["wrong_g"](scene)
+    with pytest.raises(InputError, match="with 2 or more"):
+        VIOLATIONS["swapped_identity"](random_sprites(1, seed=0))
+
+
 def test_violations_break_what_their_names_say(scene):
-    last = {name: make(scene).render().masks[:, -1].sum((-2, -1)) for name, make in VIOLATIONS.items()}
+    able = {name: make for name, make in VIOLATIONS.items() if make.applies(scene)}
+    last = {name: make(scene).render().masks[:, -1].sum((-2, -1)) for name, make in able.items()}
     first = scene.render().masks[:, 0].sum((-2, -1))
     for gone in ("vanish", "empty", "noise"):
         assert float(last[gone].max()) == 0
     assert float((last["shrink"] / first).max()) < 0.35
     assert float((last["fade"] / first).max()) < 0.3
-    step = {name: make(scene).trajectory.diff(dim=1) for name, make in VIOLATIONS.items()}
+    step = {name: make(scene).trajectory.diff(dim=1) for name, make in able.items()}
     true = scene.trajectory.diff(dim=1)
     assert float(step["freeze"].abs().max()) == 0
     assert float(step["dead_stop"][:, 8:].abs().max()) == 0

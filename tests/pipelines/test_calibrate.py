@@ -7,11 +7,21 @@ import torch
 
 from visviva.configs.calibrate import CalibrateRecipe
 from visviva.errors import InputError
-from visviva.eval.calibrate import VARIANTS, Reading, auc, gate_disagreement, photographed, probe_error
+from visviva.eval.calibrate import (
+    VARIANTS,
+    Reading,
+    auc,
+    gate_disagreement,
+    photographed,
+    probe_error,
+    scenes_of,
+    variants,
+    wilson,
+)
 from visviva.models.probes import DIS, LucasKanade, Oracle
 from visviva.physics import LAWS, Gate
+from visviva.physics.motions import KINDS
 from visviva.physics.sprites import random_sprites
-from visviva.physics.violations import VIOLATIONS
 from visviva.pipelines import calibrate
 
 
@@ -30,11 +40,35 @@ def test_a_reading_summarises_truth_and_violations():
     assert found["violations"]["jitter"] == {"auc": 1.0, "paired": 1.0, "median": 2.0, "declared": True}
 
 
-def test_every_law_has_variants_and_the_first_is_its_default():
-    assert set(VARIANTS) == set(LAWS)
-    for name, variants in VARIANTS.items():
-        for law in variants.values():
+def test_a_violation_is_compared_with_the_clips_that_it_applies_to():
+    nan = float("nan")
+    values = torch.tensor([5.0, 5.0, 0.0, 0.0]), {"wrong_g": torch.tensor([nan, nan, 1.0, 1.0])}
+    found = Reading(*values, ("falls", "falls", "moves", "moves"), torch.tensor([True, True, True, False])).summary(
+        ("wrong_g",)
+    )
+    assert found["violations"]["wrong_g"]["auc"] == 1.0
+    assert found["applies"] == 0.75
+    assert found["kinds"]["falls"] == {"clips": 2, "p95": 5.0, "auc": {}}
+    assert found["kinds"]["moves"]["auc"] == {"wrong_g": 1.0}
+
+
+def test_the_alarm_is_set_on_one_half_and_tried_on_the_other():
+    truth = torch.arange(200.0)
+    alarm = Reading(truth, {"jitter": torch.full((200,), 199.0)}).alarm(("jitter",))
+    assert alarm["threshold"] == 194.0  # the first of the even numbers with 97 % of them at or below
+    assert alarm["false_alarms"] == pytest.approx(3 / 100)
+    assert alarm["interval"][0] < 0.03 < alarm["interval"][1]
+    assert alarm["detected"] == {"jitter": 1.0}
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson (1927), 95 %
+
+
+def test_every_law_is_read_in_its_own_forms_and_on_scenes_that_can_be_drawn():
+    assert set(VARIANTS) <= set(LAWS)
+    for name in LAWS:
+        for law in variants(name).values():
             assert isinstance(law, LAWS[name])
+            assert set(scenes_of(law)) <= set(KINDS)
 
 
 def test_the_error_of_a_probe_that_knows_is_zero_and_of_a_biased_one_its_bias():
@@ -63,10 +97,10 @@ def test_a_table_is_complete_repeatable_and_says_how_it_was_made(tmp_path):
     table = json.loads((folder / "constant_acceleration.json").read_text())
     assert table["clips"] == 4
     assert table["command"].startswith("visviva calibrate calibration --laws constant_acceleration motion_floor --clips 4")
-    assert table["source"]["scenes"] == "drawn discs and boxes"
+    assert table["source"]["scenes"] == "drawn"
     for variant in table["variants"].values():
         for side in ("true", "estimated"):
-            assert set(variant[side]["violations"]) == set(VIOLATIONS)
+            assert set(variant[side]["violations"]) == {"jitter", "dead_stop", "float", "teleport", "freeze", "empty"}
     assert table["variants"]["object"]["estimated"]["violations"]["jitter"]["auc"] == 1.0
     assert "constant_acceleration on 4 clips" in calibrate.summary(table)
     again = calibrate.run(recipe.model_copy(update={"output": str(tmp_path / "two")}))

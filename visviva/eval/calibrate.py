@@ -1,15 +1,17 @@
 """Calibration of laws: what each gives on perfect physics, how well it tells each violation from the truth, its noise floor.
 
-Scenes whose motion is known are rendered as they are and once per declared violation (`visviva.physics.violations`). Each
-law is read twice: with the *true* measurement (exact flow and masks), which shows what the law itself can do, and with the
-*estimated* one (a probe looks at the pixels, first masks known), which shows what is left of it in practice.
+Scenes whose motion is known are rendered as they are and once per violation that applies to them and that a law declares
+(`visviva.physics.violations`). Each law names the kinds of scenes that it is calibrated on (``scenes``, by default
+``moves``) and is read twice: with the *true* measurement (exact flow, masks, tracks, contacts, scale), which shows what the
+law itself can do, and with the *estimated* one (a probe looks at the pixels, first masks and scale known, contacts found in
+the tracks), which shows what is left of it in practice.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,23 @@ from torch import Tensor
 
 import visviva
 from visviva.data.files import whole
+from visviva.errors import InputError
 from visviva.models.probes import Combined, LucasKanade, Oracle, PatchFeatures, TrackedMasks
 from visviva.physics.gate import Gate
 from visviva.physics.kinematics import object_velocity
-from visviva.physics.laws import ConstantAcceleration, Law, MassConservation, MotionFloor, ReferenceFlow
+from visviva.physics.laws import (
+    LAWS,
+    ConstantAcceleration,
+    Law,
+    MassConservation,
+    MotionFloor,
+    ReferenceFlow,
+    Residual,
+    Surprise,
+)
 from visviva.physics.measurement import Measurement, Probe
 from visviva.physics.sprites import Rendered, Sprites
+from visviva.physics.tracks import Tracks, tracks_of_masks
 from visviva.physics.violations import VIOLATIONS
 
 VARIANTS: dict[str, dict[str, Law]] = {
@@ -41,11 +54,39 @@ VARIANTS: dict[str, dict[str, Law]] = {
     "mass_conservation": {"mse": MassConservation(), "cosine": MassConservation(distance="cosine")},
     "motion_floor": {"half the reference": MotionFloor(fraction=0.5)},
     "reference_flow": {"frame": ReferenceFlow(), "mask": ReferenceFlow(within="mask")},
+    "surprise": {"power 4": Surprise(), "mean": Surprise(power=1.0)},
 }
+"""Laws that are read in several forms, the default first; every other law is read as it comes."""
 
+QUIET = 0.97
+"""Quantile of a law's values on perfect physics at which its alarm threshold is set: expected to ring in 3 % of true clips."""
+
+Shown = Callable[[Tensor, int], Tensor]
+"""What happens to frames (B, T, 3, H, W) on their way to the probe; the number makes two takes of one scene two clips."""
 
 GRAIN = 0.01
 """Standard deviation of the grain of estimated clips, in units of the full range: 2.5 grey values of 255."""
+
+
+def variants(name: str) -> dict[str, Law]:
+    """Return the forms of a law that are calibrated, the default first."""
+    return VARIANTS.get(name) or {"default": LAWS[name]()}
+
+
+SCENES = {
+    "free_fall": ("falls", "bounces"),
+    "energy": ("bounces", "collides", "swings"),
+    "momentum": ("collides",),
+    "pendulum": ("swings",),
+    "friction": ("slides",),
+    "gravity_direction": ("falls", "bounces"),
+}
+"""What laws are calibrated on that do not say it themselves (``scenes``); all others on ``moves``."""
+
+
+def scenes_of(law: Law) -> tuple[str, ...]:
+    """Return the kinds of scenes that a law is calibrated on (`visviva.physics.motions.KINDS`)."""
+    return tuple(getattr(law, "scenes", SCENES.get(law.name, ("moves",))))
 
 
 def auc(truth: Float[Tensor, " n"], violated: Float[Tensor, " m"]) -> float:
@@ -56,43 +97,83 @@ def auc(truth: Float[Tensor, " n"], violated: Float[Tensor, " m"]) -> float:
 
 @dataclass(frozen=True)
 class Reading:
-    """Residuals of one law variant on true clips and on each violation of them, every one of shape (n,)."""
+    """Residuals of one law variant on true clips and on each violation of them, every one of shape (n,).
+
+    A violation that does not apply to a clip is NaN there. ``kinds``: what kind of scene each clip is; ``valid``: to which
+    true clips the law applied.
+    """
 
     truth: Tensor
     violated: dict[str, Tensor]
+    kinds: tuple[str, ...] = ()
+    valid: Tensor | None = None
 
     def summary(self, declared: Sequence[str]) -> dict[str, Any]:
-        """Return quantiles on perfect physics, the noise floor and the AUC table, as plain numbers."""
+        """Return quantiles on perfect physics, the noise floor, the AUC table and the alarm, as plain numbers."""
         quantiles = torch.quantile(self.truth.double(), torch.tensor([0.5, 0.95, 1.0], dtype=torch.float64)).tolist()
-        table = {
-            name: {
-                "auc": round(auc(self.truth, values), 4),
-                "paired": round(float((values > self.truth).double().mean()), 4),
-                "median": _short(float(values.median())),
-                "declared": name in declared,
-            }
-            for name, values in self.violated.items()
-        }
         perfect = dict(zip(("median", "p95", "max"), (_short(q) for q in quantiles), strict=True))
-        return {"perfect": perfect, "floor": perfect["p95"], "violations": table}
+        table = {name: {**self._told(name), "declared": name in declared} for name in self.violated}
+        found: dict[str, Any] = {
+            "perfect": perfect,
+            "floor": perfect["p95"],
+            "violations": table,
+            "alarm": self.alarm(declared),
+        }
+        if self.valid is not None:
+            found["applies"] = round(float(self.valid.double().mean()), 4)
+        names = sorted(set(self.kinds))
+        if len(names) > 1:
+            found["kinds"] = {kind: self._kind(kind, declared) for kind in names}
+        return found
+
+    def _told(self, name: str) -> dict[str, float]:
+        there = ~self.violated[name].isnan()
+        truth, values = self.truth[there], self.violated[name][there]
+        paired = float((values > truth).double().mean())
+        return {"auc": round(auc(truth, values), 4), "paired": round(paired, 4), "median": _short(float(values.median()))}
+
+    def _kind(self, kind: str, declared: Sequence[str]) -> dict[str, Any]:
+        mine = torch.tensor([name == kind for name in self.kinds])
+        part = Reading(self.truth[mine], {n: v[mine] for n, v in self.violated.items() if not bool(v[mine].isnan().all())})
+        areas = {name: part._told(name)["auc"] for name in part.violated if name in declared}
+        return {"clips": int(mine.sum()), "p95": _short(float(part.truth.double().quantile(0.95))), "auc": areas}
+
+    def alarm(self, declared: Sequence[str]) -> dict[str, Any]:
+        """Return a threshold set on one half of the clips, and how often it rings on the other half.
+
+        ``threshold``: the `QUIET` quantile of the values of the true clips with even number. ``false_alarms``: share of the
+        true clips with odd number above it, with its 95 % Wilson interval; ``detected``: share of their violations above it.
+        """
+        known, held = self.truth[::2].double(), self.truth[1::2].double()
+        threshold = float(torch.quantile(known, QUIET, interpolation="higher"))
+        rings = int((held > threshold).sum())
+        found = {}
+        for name in declared:
+            values = self.violated.get(name, torch.empty(0))[1::2].double()
+            values = values[~values.isnan()]
+            if len(values):
+                found[name] = round(float((values > threshold).double().mean()), 4)
+        return {
+            "threshold": _short(threshold),
+            "clips": len(held),
+            "false_alarms": round(rings / max(len(held), 1), 4),
+            "interval": [round(x, 4) for x in wilson(rings, len(held))],
+            "detected": found,
+        }
+
+
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of Wilson (1927) of a share; (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, spread = successes / trials, z**2 / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = (spread * share * (1 - share) + spread**2 / 4) ** 0.5 / (1 + spread)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _short(number: float) -> float:
     return float(f"{number:.4g}")
-
-
-def measurements(
-    scene: Sprites, fps: Tensor, probe: Probe, features: Probe, first: Float[Tensor, "B t N H W"] | None = None, take: int = 0
-) -> tuple[Measurement, Measurement]:
-    """Return the true and the estimated measurement of scenes; the estimate is told the masks of the first frame.
-
-    It sees 8-bit frames with grain (`GRAIN`) of the seed ``take``, so that two takes of one scene are not one clip.
-    """
-    drawn = scene.render()
-    known = Combined(Oracle(flow=drawn.flow, masks=drawn.masks), features=PatchFeatures())(drawn.frames.clamp(0, 1), fps)
-    frames = photographed(drawn.frames, take)
-    estimate = Combined(probe, masks=TrackedMasks(), features=features)(frames, fps, drawn.masks if first is None else first)
-    return known.with_(contact=scene.contact), estimate.with_(contact=scene.contact)
 
 
 def photographed(frames: Float[Tensor, "B T 3 H W"], take: int = 0) -> Float[Tensor, "B T 3 H W"]:
@@ -101,33 +182,119 @@ def photographed(frames: Float[Tensor, "B T 3 H W"], take: int = 0) -> Float[Ten
     return ((frames + GRAIN * grain).clamp(0, 1) * 255).round() / 255
 
 
+@dataclass(frozen=True)
+class Eyes:
+    """What looks at the clips: flow, appearance features and surprise, and what happens to the frames on their way."""
+
+    flow: Probe
+    features: Probe
+    surprise: Probe | None = None
+    shown: Shown = photographed
+
+    def true(self, scene: Sprites, drawn: Rendered, fps: Tensor) -> Measurement:
+        """Return the exact measurement of a scene."""
+        frames = drawn.frames.clamp(0, 1)
+        known = Combined(Oracle(flow=drawn.flow, masks=drawn.masks), features=PatchFeatures())(frames, fps)
+        tracks = tracks_of_masks(drawn.masks, drawn.flow)
+        spin = tracks.spin if scene.angle is None else scene.angle.diff(dim=1)
+        exact = tracks.with_(positions=scene.trajectory, sigma=torch.full_like(tracks.sigma, 0.01), spin=spin)
+        return self._completed(known, scene, frames, exact).with_(contact=scene.contact)
+
+    def estimate(self, scene: Sprites, drawn: Rendered, fps: Tensor, first: Tensor, take: int) -> Measurement:
+        """Return what the probes see; they are told the first masks, the scale and, of taken-apart clips, the contacts."""
+        frames = self.shown(drawn.frames, take)
+        seen = Combined(self.flow, masks=TrackedMasks(), features=self.features)(frames, fps, first)
+        seen = self._completed(seen, scene, frames, None)
+        return seen if scene.motion is not None else seen.with_(contact=scene.contact)
+
+    def _completed(self, seen: Measurement, scene: Sprites, frames: Tensor, tracks: Tracks | None) -> Measurement:
+        """Add tracks with their looks where there are several bodies, surprise and scale."""
+        masks = seen.masks
+        if masks is not None and masks.shape[2] > 1:
+            from visviva.models.probes.objects.look import look
+
+            halves = frames[..., ::2, ::2], masks[..., ::2, ::2]
+            looks = torch.cat([look(frame[None], mask[None]) for frame, mask in zip(*halves, strict=True)])
+            tracks = (tracks or seen.tracked()).with_(look=looks)
+        if self.surprise is not None:
+            seen = seen.with_(surprise=self.surprise(frames, seen.fps).surprise)
+        return seen.with_(tracks=tracks, scale=scene.metres)
+
+
+Readings = dict[str, Reading]
+
+
 @torch.no_grad()
 def read(
-    laws: Mapping[str, Law], scenes: Iterable[Sprites], fps: float, probe: Probe | None = None, features: Probe | None = None
-) -> tuple[dict[str, Reading], dict[str, Reading]]:
+    laws: Mapping[str, Law],
+    scenes: Iterable[Sprites],
+    fps: float,
+    eyes: Eyes | None = None,
+    exact: bool = True,
+) -> tuple[Readings, Readings]:
     """Return the readings of named laws by true and by estimated measurement over batches of scenes.
 
-    ``probe`` (default `LucasKanade`) measures flow and ``features`` (default `PatchFeatures`) appearance in the estimate;
-    masks are followed from the first frame. The reference of each violated clip is the true clip, measured the same way.
+    Each law reads the scenes of its kinds, true and in each violation that some law of the run declares. The reference of a
+    violated clip is the true clip, measured the same way. With ``exact`` False the first of the two stays empty.
     """
-    probe, features = probe or LucasKanade(), features or PatchFeatures()
-    values: list[dict[str, dict[str, list[Tensor]]]] = [{law: {} for law in laws}, {law: {} for law in laws}]
+    eyes = eyes or Eyes(LucasKanade(), PatchFeatures())
+    found: list[dict[str, _Notes]] = [{name: _Notes() for name in laws} for _ in range(2)]
     for scene in scenes:
-        rate = torch.full((scene.trajectory.shape[0],), fps)
-        first = scene.render().masks[:, :1]
-        true = measurements(scene, rate, probe, features, first, take=1)
-        for name, violate in {"": lambda same: same, **VIOLATIONS}.items():
-            shown = measurements(violate(scene), rate, probe, features, first)
-            for kind, measured, reference in zip(values, shown, true, strict=True):
-                for law in laws:
-                    kind[law].setdefault(name, []).append(laws[law](measured.with_(reference=reference)).value)
-    exact, estimated = ({law: _reading(found) for law, found in kind.items()} for kind in values)
-    return exact, estimated
+        mine = {name: law for name, law in laws.items() if scene.kind in scenes_of(law)}
+        declared = {violation for law in mine.values() for violation in law.detects}
+        named = [name for name, violation in VIOLATIONS.items() if name in declared and violation.applies(scene)]
+        references: tuple[Measurement | None, ...] = (None, None)
+        compared = any("reference" in law.needs for law in mine.values())
+        for name in (*(["reference"] if compared else []), "", *named) if mine else ():
+            shown = _seen(VIOLATIONS[name](scene) if name in named else scene, scene, fps, eyes, exact, name == "reference")
+            if name == "reference":
+                references = shown
+                continue
+            for notes, measured, reference in zip(found, shown, references, strict=True):
+                for number, law in mine.items() if measured is not None else ():
+                    notes[number].take(name, scene.kind, law(measured.with_(reference=reference)))  # type: ignore[union-attr]
+    return tuple({name: note.reading() for name, note in notes.items() if note.kinds} for notes in found)  # type: ignore[return-value]
 
 
-def _reading(found: Mapping[str, list[Tensor]]) -> Reading:
-    joined = {name: torch.cat(parts) for name, parts in found.items()}
-    return Reading(joined.pop(""), joined)
+def _seen(
+    violated: Sprites, scene: Sprites, fps: float, eyes: Eyes, exact: bool, reference: bool
+) -> tuple[Measurement | None, Measurement]:
+    """Return the true (where wanted) and the estimated measurement of scenes, which keep their first masks where visible."""
+    drawn = violated.render()
+    rate = torch.full((violated.trajectory.shape[0],), fps)
+    first = drawn.masks[:, :1]
+    if violated is not scene:
+        hidden = first.sum((1, 2, 3, 4)) < 1
+        first = torch.where(hidden.view(-1, 1, 1, 1, 1), scene.render().masks[:, :1], first) if hidden.any() else first
+    estimate = eyes.estimate(violated, drawn, rate, first, take=int(reference))
+    return (eyes.true(violated, drawn, rate) if exact else None), estimate
+
+
+class _Notes:
+    """Residuals of one law as they come in, batch by batch: what is not written down for a batch is NaN there."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+        self.valid: list[Tensor] = []
+        self.values: dict[str, list[Tensor]] = {}
+
+    def take(self, name: str, kind: str, residual: Residual) -> None:
+        """Write down a batch; the true clips (name "") come first."""
+        if name == "":
+            self.kinds += [kind] * len(residual.value)
+            self.valid.append(residual.valid)
+        written = self.values.setdefault(name, [])
+        missing = len(self.kinds) - sum(map(len, written)) - len(residual.value)
+        self.values[name] = [*written, torch.full((missing,), float("nan")), residual.value]
+
+    def reading(self) -> Reading:
+        """Return all of it."""
+        count = len(self.kinds)
+        joined = {}
+        for name, parts in self.values.items():
+            values = torch.cat(parts)
+            joined[name] = torch.cat([values, torch.full((count - len(values),), float("nan"))])
+        return Reading(joined.pop(""), joined, tuple(self.kinds), torch.cat(self.valid))
 
 
 @torch.no_grad()
@@ -173,19 +340,27 @@ def calibrate(
     names: Sequence[str],
     scenes: Sequence[Sprites],
     fps: float,
-    features: Probe | None = None,
+    eyes: Eyes,
     shown: Iterable[Sprites] | None = None,
     **provenance: Any,
 ) -> dict[str, dict[str, Any]]:
     """Return the calibrations of the named laws over scenes, ready to be written.
 
     ``shown`` is an iterable over the same scenes that shows progress; ``provenance`` is recorded as it is.
+
+    Raises:
+        InputError: no scene is of a kind that one of the laws is calibrated on.
     """
-    laws = {f"{name}/{variant}": law for name in names for variant, law in VARIANTS[name].items()}
-    exact, estimated = read(laws, shown or scenes, fps, features=features)
+    laws = {f"{name}/{variant}": law for name in names for variant, law in variants(name).items()}
+    exact, estimated = read(laws, shown or scenes, fps, eyes)
+    for name, law in laws.items():
+        if name not in estimated:
+            raise InputError(
+                f"the law {law.name!r} is calibrated on {', '.join(scenes_of(law))}, of which there is no scene; "
+                "leave --dataset out to draw them"
+            )
     common = {
         "format": 1,
-        "clips": sum(scene.trajectory.shape[0] for scene in scenes),
         "frames": scenes[0].trajectory.shape[1],
         "size": list(scenes[0].background.shape[-2:]),
         "fps": fps,
@@ -193,7 +368,8 @@ def calibrate(
         "estimated_by": {
             "flow": "lucas_kanade",
             "masks": "tracked from the first frame",
-            "features": (features or PatchFeatures()).name,
+            "features": eyes.features.name,
+            **({"surprise": eyes.surprise.name} if eyes.surprise else {}),
         },
         "versions": {"visviva": visviva.__version__, "torch": torch.__version__, "python": platform.python_version()},
         **provenance,
@@ -202,13 +378,15 @@ def calibrate(
         name: {
             "law": name,
             **common,
+            "clips": len(estimated[f"{name}/{next(iter(variants(name)))}"].truth),
+            "scenes": list(scenes_of(next(iter(variants(name).values())))),
             "variants": {
                 variant: {
                     "options": asdict(law),  # type: ignore[call-overload]
                     "true": exact[f"{name}/{variant}"].summary(law.detects),
                     "estimated": estimated[f"{name}/{variant}"].summary(law.detects),
                 }
-                for variant, law in VARIANTS[name].items()
+                for variant, law in variants(name).items()
             },
         }
         for name in names

@@ -29,6 +29,8 @@ class Measurement:
         contact: True where a contact (impact, landing, reversal) makes constant acceleration not apply, shape (B, T), bool.
         tracks: where each object is, see `visviva.physics.tracks`; where masks were measured, `tracked` derives them.
         scale: metres per pixel in the plane of the motion, shape (B,) [m/px]; NaN for clips where it is not known.
+        surprise: how badly what was seen before predicts each of K stretches of the clip, shape (B, K), >= 0; its unit is the
+            probe's own.
         noise: standard error of the measured flow [px/frame], shape (B,); residuals below it mean nothing.
         reference: the same quantities of a paired clip (ground truth, or the frozen base's clip from the same noise).
 
@@ -48,6 +50,7 @@ class Measurement:
     contact: Tensor | None = None
     tracks: Tracks | None = None
     scale: Tensor | None = None
+    surprise: Tensor | None = None
     noise: Tensor | None = None
     reference: Measurement | None = None
 
@@ -62,6 +65,7 @@ class Measurement:
             "features": (clips, None, None),
             "contact": (clips, frames),
             "scale": (clips,),
+            "surprise": (clips, None),
             "noise": (clips,),
         }
         for name, shape in wanted.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,29 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.physics.kinematics import centroids
+
+
+@dataclass(frozen=True)
+class Course:
+    """How bodies move: ``trajectory`` (B, T, N, 2) [px], ``angle`` (B, T, N) [rad], ``contact`` (B, T), bool."""
+
+    trajectory: Tensor
+    angle: Tensor
+    contact: Tensor
+
+
+@runtime_checkable
+class Motion(Protocol):
+    """Parameters of a motion that can be run again, such as `visviva.physics.motions.Bounces`."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind of scene."""
+        ...
+
+    def course(self) -> Course:
+        """Return the motion at the times of the frames."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +56,9 @@ class Sprites:
         noise: share of white noise in the frames, shape (B,); 1 is nothing but noise.
         seed: of that noise.
         contact: frames within contact windows, where known, shape (B, T); passed on, not drawn.
+        angle: how far each patch is turned about its centre, clockwise as seen, shape (B, T, N) [rad]; None: not turned.
+        metres: metres per pixel in the plane of the motion, where known, shape (B,) [m/px]; passed on, not drawn.
+        motion: what the trajectory was drawn by, where it can be run again with other parameters.
     """
 
     background: Tensor
@@ -44,10 +70,23 @@ class Sprites:
     noise: Tensor
     seed: int = 0
     contact: Tensor | None = None
+    angle: Tensor | None = None
+    metres: Tensor | None = None
+    motion: Motion | None = None
+
+    @property
+    def kind(self) -> str:
+        """Kind of scene, one of `visviva.physics.motions.KINDS`; ``moves`` where nothing else is known."""
+        return "moves" if self.motion is None else self.motion.kind
 
     def with_(self, **changes: Any) -> Sprites:
         """Return a copy with some attributes replaced."""
         return replace(self, **changes)
+
+    def driven(self, motion: Motion) -> Sprites:
+        """Return the same bodies in another motion."""
+        course = motion.course()
+        return self.with_(trajectory=course.trajectory, angle=course.angle, contact=course.contact, motion=motion)
 
     def render(self) -> Rendered:
         """Return frames, visible masks and exact flow; differentiable with respect to trajectory, texture and background.
@@ -71,9 +110,12 @@ class Sprites:
         patches = torch.cat([self.texture, self.alpha[..., None, :, :]], dim=-3).flatten(0, 2)
         centre, scale = self.trajectory.flatten(0, 2), self.scale.flatten().clamp(min=1e-3)
         like: dict[str, Any] = {"dtype": centre.dtype, "device": centre.device}
-        xs = (torch.arange(width, **like) - centre[:, :1]) / scale[:, None] * (2 / (w - 1))
-        ys = (torch.arange(height, **like) - centre[:, 1:]) / scale[:, None] * (2 / (h - 1))
-        grid = torch.stack([xs[:, None, :].expand(-1, height, -1), ys[:, :, None].expand(-1, -1, width)], dim=-1)
+        xs = ((torch.arange(width, **like) - centre[:, :1]) / scale[:, None])[:, None, :].expand(-1, height, -1)
+        ys = ((torch.arange(height, **like) - centre[:, 1:]) / scale[:, None])[:, :, None].expand(-1, -1, width)
+        if self.angle is not None:
+            cos, sin = (f(self.angle).flatten()[:, None, None] for f in (torch.cos, torch.sin))
+            xs, ys = cos * xs + sin * ys, cos * ys - sin * xs
+        grid = torch.stack([xs * (2 / (w - 1)), ys * (2 / (h - 1))], dim=-1)
         placed = torch.nn.functional.grid_sample(patches, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
         placed = placed.view(*self.trajectory.shape[:3], 4, height, width)
         cover = placed[:, :, :, 3] * self.opacity[..., None, None]
@@ -82,16 +124,19 @@ class Sprites:
     def _flow(self, visible: Tensor) -> Tensor:
         height, width = self.background.shape[-2:]
         step = self.trajectory[:, 1:] - self.trajectory[:, :-1]
-        growth = self.scale[:, 1:] / self.scale[:, :-1].clamp(min=1e-3) - 1
+        ratio = self.scale[:, 1:] / self.scale[:, :-1].clamp(min=1e-3)
+        turn = torch.zeros_like(ratio) if self.angle is None else self.angle[:, 1:] - self.angle[:, :-1]
+        growth, curl = (ratio * torch.cos(turn) - 1)[..., None], (ratio * torch.sin(turn))[..., None]
         like: dict[str, Any] = {"dtype": step.dtype, "device": step.device}
         dx = torch.arange(width, **like) - self.trajectory[:, :-1, :, :1]
         dy = torch.arange(height, **like) - self.trajectory[:, :-1, :, 1:]
-        along_x = step[..., 0, None] + growth[..., None] * dx
-        along_y = step[..., 1, None] + growth[..., None] * dy
         masks = visible[:, :-1]
-        return torch.stack(
-            [torch.einsum("btnhw,btnw->bthw", masks, along_x), torch.einsum("btnhw,btnh->bthw", masks, along_y)], dim=2
-        )
+        across, down = step[..., 0, None] + growth * dx, step[..., 1, None] + growth * dy
+        flow = [torch.einsum("btnhw,btnw->bthw", masks, across), torch.einsum("btnhw,btnh->bthw", masks, down)]
+        if self.angle is not None:
+            flow[0] = flow[0] - torch.einsum("btnhw,btnh->bthw", masks, curl * dy)
+            flow[1] = flow[1] + torch.einsum("btnhw,btnw->bthw", masks, curl * dx)
+        return torch.stack(flow, dim=2)
 
     def _noisy(self, frames: Tensor) -> Tensor:
         if not bool((self.noise > 0).any()):

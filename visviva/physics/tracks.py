@@ -110,12 +110,14 @@ def tracks_of_masks(
     Differentiable with respect to the masks and the flow. The centre of a mask of area A whose edge pixels are each uncertain
     by ``e`` [px] is uncertain by ``e sqrt(perimeter / 2) r / A``, with r and the perimeter those of a disc of the same area.
     The spin is half the curl of the least-squares affine motion of the flow inside the mask,
-    ``sum(m (x X v)) / sum(m |x|^2)`` about the centre; exact for a rotating body seen along its axis.
+    ``sum(m (x X v)) / sum(m |x|^2)`` about the centre; exact for a rotating body seen along its axis. Of a clip whose masks (for
+    the spin: masks or flow) hold NaN or infinity everything is NaN, without spoiling the gradient of the others.
 
     Example::
 
         tracks_of_masks(torch.rand(1, 8, 2, 32, 32)).positions.shape  # torch.Size([1, 8, 2, 2])
     """
+    masks, clean = _clean(masks)
     positions, area = centroids(masks)
     safe = area.clamp(min=1e-6)
     height, width = masks.shape[-2:]
@@ -127,8 +129,22 @@ def tracks_of_masks(
     moments = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
     radius = (safe.detach() / torch.pi).sqrt()
     sigma = edge_noise * (torch.pi * radius).sqrt() * radius / safe.detach()
-    tracks = Tracks(positions, area.detach() >= least_area, sigma, area, moments)
-    return tracks if flow is None else tracks.with_(spin=_spin(masks, flow, xs, ys, (xx + yy) * safe))
+    visible = area.detach() >= least_area
+    tracks = Tracks(_spoilt(positions, clean), visible, sigma, _spoilt(area, clean), _spoilt(moments, clean))
+    if flow is None:
+        return tracks
+    flow, clean_flow = _clean(flow)
+    return tracks.with_(spin=_spoilt(_spin(masks, flow, xs, ys, (xx + yy) * safe), clean & clean_flow))
+
+
+def _clean(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Zeros instead of clips that hold NaN or infinity, and which clips hold none, shape (B,)."""
+    clean = torch.isfinite(x.detach()).flatten(1).all(1)
+    return torch.where(clean.view(-1, *[1] * (x.ndim - 1)), x, 0.0), clean
+
+
+def _spoilt(x: Tensor, clean: Tensor) -> Tensor:
+    return torch.where(clean.view(-1, *[1] * (x.ndim - 1)), x, float("nan"))
 
 
 def _spin(masks: Tensor, flow: Tensor, xs: Tensor, ys: Tensor, inertia: Tensor) -> Tensor:

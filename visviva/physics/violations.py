@@ -2,22 +2,60 @@
 
 Every function takes true scenes (`visviva.physics.sprites.Sprites`) and returns the same scenes, violated; the size of the
 violation scales with the scene's own motion so that it means the same at every resolution. ``VIOLATIONS`` maps names to
-functions; laws name them in ``detects`` and `visviva.eval.calibrate` measures how well each law tells them from the truth.
+`Violation`: the function, and which kinds of scenes can be violated so (a wrong g needs gravity, an exchange of looks two
+bodies). Laws name them in ``detects`` and `visviva.eval.calibrate` measures how well each law tells them from the truth.
 
 Example::
 
     broken = VIOLATIONS["jitter"](random_sprites(8, seed=0))
     frames = broken.render().frames
+    [name for name, violation in VIOLATIONS.items() if violation.applies(draw("bounces", 1, seed=0))]
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from visviva.errors import InputError
+from visviva.physics.motions import KINDS
 from visviva.physics.sprites import Sprites
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A way to break mechanics and the scenes in which it can be broken so.
+
+    Attributes:
+        breaks: returns the violated scenes.
+        kinds: kinds of scenes (`visviva.physics.motions.KINDS`) that have what it changes; None: every kind.
+        objects: how many bodies it takes.
+
+    Raises:
+        InputError: called with scenes that it does not apply to.
+    """
+
+    breaks: Callable[[Sprites], Sprites]
+    kinds: frozenset[str] | None = None
+    objects: int = 1
+
+    def applies(self, scene: Sprites) -> bool:
+        """Say whether the scenes can be violated so."""
+        return (self.kinds is None or scene.kind in self.kinds) and scene.trajectory.shape[2] >= self.objects
+
+    def __call__(self, scene: Sprites) -> Sprites:
+        """Return the same scenes, violated."""
+        if not self.applies(scene):
+            kinds = "any kind" if self.kinds is None else " or ".join(sorted(self.kinds))
+            raise InputError(
+                f"scenes of kind {scene.kind!r} with {scene.trajectory.shape[2]} bodies cannot be violated by "
+                f"{self.breaks.__name__.strip('_')!r}; give scenes of {kinds} with {self.objects} or more"
+            )
+        return self.breaks(scene)
 
 
 def jitter(scene: Sprites) -> Sprites:
@@ -98,11 +136,103 @@ def noise(scene: Sprites) -> Sprites:
     return scene.with_(noise=torch.ones_like(scene.noise))
 
 
+def size_drift(scene: Sprites) -> Sprites:
+    """Let the objects grow steadily by 35 %, or shrink to 1 / 1.35 of their size, one or the other for each object."""
+    generator = _generator(scene, 2)
+    grow = torch.where(torch.rand(scene.scale.shape[::2], generator=generator) < 0.5, 1.35, 1 / 1.35).to(scene.scale)
+    share = torch.linspace(0, 1, _frames(scene)).to(scene.scale)[None, :, None]
+    return scene.with_(scale=scene.scale * grow[:, None].pow(share))
+
+
+def swapped_identity(scene: Sprites) -> Sprites:
+    """Let the first two objects exchange their looks (colours, outline, size) at the middle frame, each keeping its path."""
+    order = torch.arange(scene.trajectory.shape[2])
+    order[:2] = order[:2].flip(0)
+    middle = _frames(scene) // 2
+
+    def exchanged(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :middle], x[:, middle:, order.to(x.device)]], dim=1)
+
+    return scene.with_(texture=exchanged(scene.texture), alpha=exchanged(scene.alpha), scale=exchanged(scene.scale))
+
+
+def reversed_time(scene: Sprites) -> Sprites:
+    """Show the clip backwards: what friction or an impact took comes back from nowhere."""
+    return _told(scene, torch.arange(_frames(scene)).flip(0))
+
+
+def self_start(scene: Sprites) -> Sprites:
+    """Let the bodies rest until the middle frame, then set off at once as if pushed by nothing."""
+    return _told(scene, (torch.arange(_frames(scene)) - _frames(scene) // 2).clamp(min=0))
+
+
+def wrong_spin(scene: Sprites) -> Sprites:
+    """Change the rotation at the middle frame without a cause: it reverses, stops, or becomes 2.5 times as fast."""
+    angle: Any = scene.angle  # the kinds that it applies to have one
+    factor = torch.tensor([-1.0, 0.0, 2.5])[torch.randint(3, angle.shape[::2], generator=_generator(scene, 3))]
+    before = angle[:, _frames(scene) // 2, None]
+    later = (torch.arange(_frames(scene)) >= _frames(scene) // 2)[None, :, None].to(angle.device)
+    return scene.with_(angle=torch.where(later, before + factor.to(before)[:, None] * (angle - before), angle))
+
+
+def wrong_g(scene: Sprites) -> Sprites:
+    """Let gravity be 1.6 to 2.2 or, where a body would leave the view, and in half of the others, 0.4 to 0.6 of what it is."""
+    generator = _generator(scene, 4)
+    count = scene.trajectory.shape[0]
+    weak, strong = (a + b * torch.rand(count, generator=generator) for a, b in ((0.4, 0.2), (1.6, 0.6)))
+    heavy = _again(scene, gravity=lambda g: g * strong.to(g))
+    size = torch.tensor(scene.background.shape[:-3:-1]).to(heavy.trajectory)
+    inside = ((heavy.trajectory > 0) & (heavy.trajectory < size - 1)).flatten(1).all(1)
+    strong = torch.where((torch.rand(count, generator=generator).to(inside.device) < 0.5) & inside, strong, weak)
+    return _again(scene, gravity=lambda g: g * strong.to(g))
+
+
+def energy_gain(scene: Sprites) -> Sprites:
+    """Let mechanical energy come from nothing.
+
+    An impact returns 1.3 to 1.6 times the speed (``bounces``, ``collides``), a pendulum swings ever wider, a sliding body
+    speeds up, by a quarter of what friction would have slowed it.
+    """
+    gain = 1.3 + 0.3 * torch.rand(scene.trajectory.shape[0], generator=_generator(scene, 5))
+    if scene.kind == "swings":
+        steps = float(scene.motion.times[-1])  # type: ignore[union-attr]
+        return _again(scene, damping=lambda b: torch.full_like(b, -2.0 / steps))
+    if scene.kind == "slides":
+        return _again(scene, deceleration=lambda a: -0.25 * a)
+    return _again(scene, restitution=lambda e: gain.to(e))
+
+
+def interpenetration(scene: Sprites) -> Sprites:
+    """Let two bodies pass through each other."""
+    return _again(scene, restitution=lambda e: torch.full_like(e, -1.0))
+
+
+def momentum_gain(scene: Sprites) -> Sprites:
+    """Let the second body of a collision receive 1.6 to 2.2 times the momentum that the first one gives."""
+    gain = 0.6 + 0.6 * torch.rand(scene.trajectory.shape[0], generator=_generator(scene, 6))
+    return _again(scene, gain=lambda none: gain.to(none))
+
+
+def _again(scene: Sprites, **changes: Callable[[Tensor], Tensor]) -> Sprites:
+    """Return the scene driven by its motion with changed parameters."""
+    motion: Any = scene.motion
+    return scene.driven(replace(motion, **{name: change(getattr(motion, name)) for name, change in changes.items()}))
+
+
+def _generator(scene: Sprites, salt: int) -> torch.Generator:
+    return torch.Generator().manual_seed(100 * scene.seed + salt)
+
+
 def _retimed(scene: Sprites, time: Tensor) -> Sprites:
     return scene.with_(
         trajectory=scene.trajectory[:, time], texture=scene.texture[:, time], alpha=scene.alpha[:, time],
-        scale=scene.scale[:, time], opacity=scene.opacity[:, time],
+        scale=scene.scale[:, time], opacity=scene.opacity[:, time], angle=None if scene.angle is None else scene.angle[:, time],
     )  # fmt: skip
+
+
+def _told(scene: Sprites, time: Tensor) -> Sprites:
+    """As `_retimed`, the known contacts going with the motion."""
+    return _retimed(scene, time).with_(contact=None if scene.contact is None else scene.contact[:, time])
 
 
 def _frames(scene: Sprites) -> int:
@@ -114,16 +244,25 @@ def _step(scene: Sprites) -> Tensor:
     return (scene.trajectory[:, 1:] - scene.trajectory[:, :-1]).norm(dim=-1).mean(1)
 
 
-VIOLATIONS: dict[str, Callable[[Sprites], Sprites]] = {
-    "jitter": jitter,
-    "dead_stop": dead_stop,
-    "float": float_,
-    "speed_up": speed_up,
-    "teleport": teleport,
-    "freeze": freeze,
-    "vanish": vanish,
-    "empty": empty,
-    "shrink": shrink,
-    "fade": fade,
-    "noise": noise,
+VIOLATIONS: dict[str, Violation] = {
+    "jitter": Violation(jitter),
+    "dead_stop": Violation(dead_stop, frozenset(KINDS) - {"slides"}),
+    "float": Violation(float_, frozenset(KINDS) - {"collides"}),
+    "speed_up": Violation(speed_up, frozenset({"moves", "falls", "spins"})),
+    "teleport": Violation(teleport),
+    "freeze": Violation(freeze),
+    "vanish": Violation(vanish),
+    "empty": Violation(empty),
+    "shrink": Violation(shrink),
+    "fade": Violation(fade),
+    "noise": Violation(noise),
+    "size_drift": Violation(size_drift),
+    "swapped_identity": Violation(swapped_identity, objects=2),
+    "reversed_time": Violation(reversed_time, frozenset({"bounces", "slides", "collides"})),
+    "self_start": Violation(self_start, frozenset({"slides", "collides"})),
+    "wrong_spin": Violation(wrong_spin, frozenset({"spins", "rolls"})),
+    "wrong_g": Violation(wrong_g, frozenset({"falls", "spins", "bounces", "swings"})),
+    "energy_gain": Violation(energy_gain, frozenset({"bounces", "collides", "swings", "slides"})),
+    "interpenetration": Violation(interpenetration, frozenset({"collides"})),
+    "momentum_gain": Violation(momentum_gain, frozenset({"collides"})),
 }

@@ -13,11 +13,14 @@ from visviva.configs.calibrate import CalibrateRecipe
 from visviva.data.clip import Clip
 from visviva.data.dataset import ClipDataset
 from visviva.errors import InputError, closest
-from visviva.eval.calibrate import VARIANTS, calibrate, gate_disagreement, probe_error, write
+from visviva.eval.calibrate import Eyes, calibrate, gate_disagreement, probe_error, scenes_of, variants, write
 from visviva.models.probes import DIS, LucasKanade, PatchFeatures, VAEFeatures
+from visviva.models.probes.surprise import Extrapolation
 from visviva.physics.gate import Gate
+from visviva.physics.laws import LAWS
 from visviva.physics.measurement import Probe
-from visviva.physics.sprites import Rendered, Sprites, cut, random_sprites
+from visviva.physics.motions import draw
+from visviva.physics.sprites import Rendered, Sprites, cut
 
 FPS = 32.0
 
@@ -30,19 +33,20 @@ def run(recipe: CalibrateRecipe) -> Path:
         folder = run(CalibrateRecipe(output="calibration", clips=20))
     """
     for law in recipe.laws:
-        if law not in VARIANTS:
-            raise InputError(f"no law {law!r} to calibrate; the laws are {', '.join(VARIANTS)}" + closest(law, VARIANTS))
+        if law not in LAWS:
+            raise InputError(f"no law {law!r} to calibrate; the laws are {', '.join(LAWS)}" + closest(law, LAWS))
     folder = Path(recipe.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made a folder ({error.strerror}); choose another output") from error
     scenes, clips, fps, source = _simulated(recipe) if recipe.dataset else _drawn(recipe)
-    probes = {probe.name: probe_error(clips, fps, probe) for probe in (LucasKanade(), DIS())}
-    probes["disagreement"] = gate_disagreement(clips, fps, LucasKanade(), Gate(DIS()))
+    probes = {probe.name: probe_error(clips, fps, probe) for probe in (LucasKanade(), DIS()) if clips}
+    if clips:
+        probes["disagreement"] = gate_disagreement(clips, fps, LucasKanade(), Gate(DIS()))
     shown = tqdm(scenes, unit="batch", desc="calibrate")
     tables = calibrate(
-        recipe.laws, scenes, fps, _features(recipe.features), shown=shown, source=source, seed=recipe.seed,
+        recipe.laws, scenes, fps, _eyes(recipe), shown=shown, source=source, seed=recipe.seed,
         command=_command(recipe), probes=probes,
     )  # fmt: skip
     for law, table in tables.items():
@@ -74,16 +78,17 @@ Material = tuple[list[Sprites], list[Rendered], float, dict[str, Any]]
 
 
 def _drawn(recipe: CalibrateRecipe) -> Material:
-    """Batches of drawn scenes with one and two objects in turn."""
-    counts = [min(recipe.batch, recipe.clips - start) for start in range(0, recipe.clips, recipe.batch)]
-    size, radius = recipe.size, (5 * recipe.size / 64, 8 * recipe.size / 64)
+    """Batches of drawn scenes of every kind that a law asks for; moves and falls with one and two objects in turn."""
+    kinds = dict.fromkeys(kind for law in recipe.laws for kind in scenes_of(next(iter(variants(law).values()))))
     scenes = [
-        random_sprites(
-            count, 1000 * recipe.seed + i, frames=recipe.frames, height=size, width=size, radius=radius, objects=1 + i % 2
+        draw(
+            kind, min(recipe.batch, recipe.clips - start), 1000 * recipe.seed + i,
+            frames=recipe.frames, fps=FPS, size=recipe.size, objects=1 + i % 2,
         )
-        for i, count in enumerate(counts)
-    ]
-    return scenes, [scene.render() for scene in scenes], FPS, {"scenes": "drawn discs and boxes"}
+        for kind in kinds
+        for i, start in enumerate(range(0, recipe.clips, recipe.batch))
+    ]  # fmt: skip
+    return scenes, [scene.render() for scene in scenes if scene.kind == "moves"], FPS, {"scenes": "drawn"}
 
 
 def _simulated(recipe: CalibrateRecipe) -> Material:
@@ -123,6 +128,11 @@ def _as_they_are(clips: list[Clip]) -> Rendered:
     if all(clip.flow_valid is not None for clip in clips):
         masks[:, :-1] *= _stacked(clips, "flow_valid")[:, :, None]
     return Rendered(_stacked(clips, "frames"), masks, _stacked(clips, "flow").float())
+
+
+def _eyes(recipe: CalibrateRecipe) -> Eyes:
+    surprise = Extrapolation() if any("surprise" in LAWS[law]().needs for law in recipe.laws) else None
+    return Eyes(LucasKanade(), _features(recipe.features), surprise)
 
 
 def _features(name: str) -> Probe:
