@@ -12,6 +12,8 @@ from visviva.configs.pretrain import AutoencoderStage, DenoiserStage, PretrainRe
 from visviva.configs.schema import load
 from visviva.errors import InputError
 from visviva.models.backbones.wan import WanBackbone
+from visviva.optim.muon import hidden_matrix
+from visviva.pipelines.posttrain import checkpoint
 from visviva.pipelines.pretrain import autoencoder, denoiser, run
 from visviva.pipelines.pretrain.clips import load_clips, mirrored
 from visviva.pipelines.pretrain.schedule import Log, generator, learning_rate
@@ -99,9 +101,49 @@ def test_optimizers_share_out_every_parameter_once() -> None:
     from visviva.models.backbones.tiny import tiny_wan
 
     parameters = dict(denoiser._parameters(tiny_wan("test")))
-    pair = denoiser.optimizers(parameters, DenoiserStage())
-    given = [id(p) for optimizer in pair for group in optimizer.param_groups for p in group["params"]]
+    optimizer = denoiser.optimizer_of(parameters, DenoiserStage())
+    given = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(given) == sorted(id(p) for p in parameters.values())
+    assert [(g["algorithm"], g["lr"]) for g in optimizer.param_groups] == [("matrix", 2e-3), ("adamw", 1e-3)]
+    hidden = optimizer.param_groups[0]["param_names"]
+    assert hidden == [n for n, p in parameters.items() if n.startswith("transformer.") and hidden_matrix(n, p)]
+
+
+def test_the_optimizer_trains_as_torch_s_pair_does() -> None:
+    """As torch.optim.Muon and AdamW with these rates, which earlier versions used (torch iterates in bfloat16)."""
+    from visviva.models.backbones.tiny import tiny_wan
+
+    ours, theirs = (dict(denoiser._parameters(tiny_wan("test"))) for _ in range(2))
+    optimizer = denoiser.optimizer_of(ours, stage := DenoiserStage())
+    names = optimizer.param_groups[0]["param_names"]
+    decay = stage.weight_decay
+    pair = (
+        torch.optim.Muon([theirs[n] for n in names], lr=stage.muon_lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([p for n, p in theirs.items() if n not in names], lr=stage.lr, betas=(0.9, 0.95), weight_decay=decay),
+    )
+    start = {n: p.detach().clone() for n, p in ours.items()}
+    for step in range(3):
+        for n, p in ours.items():
+            p.grad = torch.randn(p.shape, generator=generator(step, n, step))
+            theirs[n].grad = p.grad.clone()
+        for each in (optimizer, *pair):
+            each.step()
+    for n, p in ours.items():
+        moved = (p.detach() - start[n]).norm()
+        assert (p.detach() - theirs[n].detach()).norm() <= (0.02 if n in names else 1e-5) * moved, n
+
+
+def test_a_checkpoint_of_other_optimizers_is_named(clips_folder: Path, tmp_path: Path) -> None:
+    recipe = _recipe(clips_folder, tmp_path)
+    run(recipe)
+    path = checkpoint.latest(tmp_path / "checkpoints-denoiser")
+    saved = checkpoint.load(path)
+    tensors = {**saved.tensors, "muon": saved.tensors["optimizer"], "adamw": {}}
+    del tensors["optimizer"]
+    checkpoint.save(path.parent, saved.step - 1, tensors, {})
+    checkpoint.save(path.parent, saved.step, tensors, {})
+    with pytest.raises(InputError, match=r"states of the optimizers adamw, muon, this .* with optimizer; delete '.*' to"):
+        run(recipe)
 
 
 def test_noise_levels_follow_the_shifted_logit_normal() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,6 @@ SCHEDULED = ("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_m
 """Keys that torch's schedulers add to groups."""
 
 
-@functools.cache
 def shipped(kind: Any) -> dict[str, Any]:
     """Return the hyper-parameters of an optimizer's class with their values by default."""
     found: dict[str, Any] = {}
@@ -52,8 +50,9 @@ def check_group(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> N
                 f"{kind}: a parameter group has the key {key!r} (of value {value!r}){closest(key, own)}; allowed are params, "
                 f"name, {', '.join(own)}, and what schedulers add ({', '.join(SCHEDULED)})"
             )
+    usual = shipped(type(optimizer))
     for key, value in {**own, **group}.items():
-        wanted = _wanted(shipped(type(optimizer)).get(key), value)
+        wanted = _wanted(usual.get(key), value)
         if wanted:
             raise InputError(f"{kind}: {key} is {value!r}; allowed is {wanted}")
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from visviva.configs.pretrain import DenoiserStage, PretrainRecipe
 from visviva.models.backbones.condition import Condition
 from visviva.models.backbones.wan import WanBackbone
+from visviva.optim import Muon
 from visviva.optim.teacher import Ramp, TeacherEMA
 from visviva.pipelines.pretrain.clips import Clips, mirrored
 from visviva.pipelines.pretrain.schedule import Log, State, generator, learning_rate
@@ -26,8 +27,8 @@ def train(backbone: WanBackbone, recipe: PretrainRecipe, clips: Clips, held_out:
     latents, captions = cached_latents(backbone, clips, stage.mirror, out)
     check, check_captions = cached_latents(backbone, held_out, False, out)
     parameters = dict(_parameters(backbone))
-    muon, adamw = optimizers(parameters, stage)
-    state = State(out / "checkpoints-denoiser", parameters, {"muon": muon, "adamw": adamw})
+    optimizer = optimizer_of(parameters, stage)
+    state = State(out / "checkpoints-denoiser", parameters, {"optimizer": optimizer})
     step, shadow, _ = state.resume()
     teacher = TeacherEMA(parameters, Ramp(stage.ema))
     if shadow:
@@ -37,10 +38,9 @@ def train(backbone: WanBackbone, recipe: PretrainRecipe, clips: Clips, held_out:
     bar = tqdm(range(step, stage.steps), initial=step, total=stage.steps, desc="denoiser", unit="step")
     for step in bar:
         factor = learning_rate(step, stage.steps, stage.warmup, stage.decay)
-        for optimizer, peak in ((muon, stage.muon_lr), (adamw, stage.lr)):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * factor
-        loss = _update(backbone, recipe, latents, captions, (muon, adamw), parameters, generator(recipe.seed, "denoiser", step))
+        for group, peak in zip(optimizer.param_groups, (stage.muon_lr, stage.lr), strict=True):
+            group["lr"] = peak * factor
+        loss = _update(backbone, recipe, latents, captions, optimizer, parameters, generator(recipe.seed, "denoiser", step))
         teacher.update(parameters)
         done, finished = step + 1, step + 1 >= stage.steps
         late = time.monotonic() > deadline
@@ -70,18 +70,12 @@ def _parameters(backbone: WanBackbone) -> Iterator[tuple[str, torch.nn.Parameter
                 yield f"{name}.{key}", parameter
 
 
-def optimizers(parameters: Mapping[str, Tensor], stage: DenoiserStage) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Return Muon for the hidden matrices of the transformer's blocks and AdamW for everything else."""
+def optimizer_of(parameters: Mapping[str, Tensor], stage: DenoiserStage) -> Muon:
+    """Return Muon in two groups: the hidden matrices of the transformer's blocks, and the rest, for the AdamW inside it."""
     hidden = {n for n, p in parameters.items() if n.startswith("transformer.blocks.") and p.ndim == 2}
-    muon = torch.optim.Muon(
-        [p for n, p in parameters.items() if n in hidden],
-        lr=stage.muon_lr,
-        momentum=0.95,
-        weight_decay=stage.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    rest = [p for n, p in parameters.items() if n not in hidden]
-    return muon, torch.optim.AdamW(rest, lr=stage.lr, betas=(0.9, 0.95), weight_decay=stage.weight_decay)
+    matrices = {"params": [(n, p) for n, p in parameters.items() if n in hidden], "algorithm": "matrix", "lr": stage.muon_lr}
+    rest = {"params": [(n, p) for n, p in parameters.items() if n not in hidden], "algorithm": "adamw", "lr": stage.lr}
+    return Muon([matrices, rest], scale="rms", weight_decay=stage.weight_decay)
 
 
 def noise_levels(count: int, shift: float, rng: torch.Generator) -> Tensor:
@@ -111,7 +105,7 @@ def _update(
     recipe: PretrainRecipe,
     latents: Tensor,
     captions: list[str],
-    pair: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+    optimizer: torch.optim.Optimizer,
     parameters: Mapping[str, Tensor],
     rng: torch.Generator,
 ) -> float:
@@ -120,12 +114,10 @@ def _update(
     dropped = torch.rand(stage.batch_size, generator=rng) < stage.caption_dropout
     texts = ["" if drop else captions[i] for i, drop in zip(index.tolist(), dropped.tolist(), strict=True)]
     loss = _loss(backbone, recipe, latents[index], texts, rng)
-    for optimizer in pair:
-        optimizer.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
-    for optimizer in pair:
-        optimizer.step()
+    optimizer.step()
     return float(loss.detach())
 
 

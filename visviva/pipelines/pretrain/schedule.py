@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from visviva.errors import InputError
 from visviva.pipelines.posttrain import checkpoint
 
 
@@ -57,11 +58,22 @@ class State:
         checkpoint.save(self.folder, step, groups, state)
 
     def resume(self) -> tuple[int, dict[str, Tensor], dict[str, object]]:
-        """Restore the newest checkpoint, if there is one; return its step, extra tensors and state."""
+        """Restore the newest checkpoint, if there is one; return its step, extra tensors and state.
+
+        Raises:
+            InputError: the checkpoint is of other optimizers, or of another model.
+        """
         path = checkpoint.latest(self.folder)
         if path is None:
             return 0, {}, {}
         saved = checkpoint.load(path)
+        found = sorted(set(saved.tensors) - {"weights", "extra"})
+        if found != sorted(self.optimizers):
+            raise InputError(
+                f"the checkpoint {str(path)!r} holds the states of the optimizers {', '.join(found)}, this version of visviva "
+                f"trains with {', '.join(sorted(self.optimizers))}; delete {str(self.folder)!r} to train this stage anew, or "
+                "go on with the version that wrote it"
+            )
         checkpoint.restore(self.parameters, saved.tensors["weights"], str(path))
         for name, optimizer in self.optimizers.items():
             checkpoint.restore_optimizer(optimizer, self.parameters, saved.tensors[name])
