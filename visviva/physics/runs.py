@@ -2,12 +2,12 @@
 
 One fit per run is the weakest form of a derivative that the run allows: all its frames enter, weighted by their standard
 errors, and nothing is differenced. Everything is batched over clips and objects: runs are numbered and summed by scattering,
-whatever their lengths. Symbols as in `visviva.physics.measurement`; R is the largest number of runs that a track of the batch has.
+whatever their lengths. Symbols as in `visviva.physics.measurement`; R is the largest number of runs of a track in the batch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import factorial
 
 import torch
@@ -173,3 +173,68 @@ def beyond(x: Tensor, sigma: Tensor, significance: float) -> Tensor:
 def length(x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S"]:
     """Return the norm over the last dimension, with a gradient of 0 instead of NaN at 0."""
     return (x.square().sum(-1) + torch.finfo(x.dtype).tiny ** 0.5).sqrt()
+
+
+def runs_of_clips(measurement: Measurement, tracks: Tracks) -> Runs:
+    """Return runs that are cut for all objects of a clip where any of them is in contact, so that they count alike.
+
+    A hidden object is outside; it does not shift the numbers.
+    """
+    cut = contact_frames(measurement.with_(tracks=tracks)).any(-1, keepdim=True).expand_as(tracks.visible)
+    return runs_between(cut).within(tracks.visible)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """What each object does at the contact after each run.
+
+    Attributes:
+        before, after: velocities at the contact, shape (B, R-1, N, 2) [px/frame]; sigma_before, sigma_after: standard errors of
+            one coordinate, shape (B, R-1, N).
+        place: position at the contact, shape (B, R-1, N, 2) [px].
+        known: whether both sides are, shape (B, R-1, N), bool.
+    """
+
+    before: Tensor
+    after: Tensor
+    sigma_before: Tensor
+    sigma_after: Tensor
+    place: Tensor
+    known: Tensor
+
+    @property
+    def change(self) -> Tensor:
+        """Velocity after minus before, shape (B, R-1, N, 2)."""
+        return self.after - self.before
+
+    @property
+    def sigma(self) -> Tensor:
+        """Standard error of one coordinate of ``change``, shape (B, R-1, N)."""
+        return (self.sigma_before.square() + self.sigma_after.square()).sqrt()
+
+
+def crossings(tracks: Tracks, runs: Runs, reach: int = 9, longest: int = 5) -> Crossing:
+    """Return the velocities on both sides of the contacts between runs, from parabolas through the nearest ``reach`` frames.
+
+    Both are taken at the instant where the parabolas meet, so that what a body gains on the way from one frame to
+    the next is not taken for the contact's doing. Gaps of more than ``longest`` frames are not contacts.
+    """
+    time = torch.arange(tracks.frames, dtype=tracks.positions.dtype, device=tracks.positions.device)[None, :, None]
+    ends = fit_runs(tracks.positions, tracks.sigma, runs, 0)
+    late = time > runs.spread(ends.last) - reach
+    early = time < runs.spread(ends.first) + reach
+    one, two = (fit_runs(tracks.positions, tracks.sigma, runs.within(side), 2) for side in (late, early))
+    left, right = (_slots(one, slice(None, -1)), _slots(two, slice(1, None)))
+    middle = (left.last + right.first) / 2
+    jump = right.at(middle)[0] - left.at(middle)[0]
+    kick = right.at(middle, 1)[0] - left.at(middle, 1)[0]
+    half = ((right.first - left.last) / 2).clamp(min=0)
+    offset = -(jump * kick).sum(-1) / kick.square().sum(-1).clamp(min=1e-12)
+    instant = middle + torch.minimum(torch.maximum(offset, -half), half)
+    (before, error), (after, other) = left.at(instant, 1), right.at(instant, 1)
+    known = left.valid & right.valid & (right.first - left.last <= longest) & (right.first > left.last)
+    return Crossing(before, after, error, other, (left.at(instant)[0] + right.at(instant)[0]) / 2, known)
+
+
+def _slots(fit: RunFit, part: slice) -> RunFit:
+    return RunFit(*(getattr(fit, field.name)[:, part] for field in fields(fit)))
