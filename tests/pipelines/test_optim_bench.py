@@ -26,6 +26,17 @@ def test_the_list_names_every_optimizer_with_its_memory(capsys):
     assert "hidden matrices" in rows["muon"]["parameters"]
 
 
+def test_the_list_says_what_each_can_do(recwarn):
+    rows = {name: describe(name) for name in BY_NAME}
+    keys = ("compiled", "fsdp2", "int8", "capturable", "sparse")
+    assert [rows["adamw"][k] for k in keys] == ["yes", "shards", "yes", "yes", "refused"]
+    assert [rows["adamp"][k] for k in keys] == ["yes", "gathers", "no", "yes", "refused"]
+    assert [rows["muon"][k] for k in keys] == ["partly", "gathers", "no", "yes", "refused"]
+    assert [rows["fismo"][k] for k in keys] == ["partly", "gathers", "no", "no", "refused"]
+    assert all("arXiv" in row["what"] or name == "sgdm" for name, row in rows.items())
+    assert not [w for w in recwarn if "without names" in str(w.message)]
+
+
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setitem(optim_bench.PRESETS, "tiny", [(3, 4), (5,)])
