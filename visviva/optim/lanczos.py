@@ -35,7 +35,7 @@ class HessianProduct:
 
     Example::
 
-        product = HessianProduct(loss_function(model(x), y), [p for p in model.parameters() if p.requires_grad])
+        product = HessianProduct(loss(data[0]), [p for p in model.parameters() if p.requires_grad])
         ritz = lanczos(product, product.start(seed=0), 20)
     """
 
@@ -152,7 +152,7 @@ class LanczosLearner:
     Example::
 
         learner = LanczosLearner()
-        lr, momentum = learner.probe(HessianProduct(loss, parameters), seed=step)
+        lr, momentum = learner.probe(HessianProduct(loss(data[0]), list(model.parameters())), seed=0)
         optimizer.param_groups[0].update(lr=lr, momentum=momentum)  # SGDM, undamped
     """
 

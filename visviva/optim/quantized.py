@@ -26,9 +26,11 @@ class QuantizedTensor:
 
     Example::
 
-        packed = QuantizedTensor.pack(model.weight, FP8())
-        save_file(packed.tensors(), path, metadata=packed.metadata())
-        weight = packed.unpack()
+        from safetensors.torch import load_file, save_file
+
+        packed = QuantizedTensor.pack(torch.randn(64, 32), FP8())
+        save_file(packed.tensors(), "weight.safetensors", metadata=packed.metadata())
+        weight = QuantizedTensor.restore(load_file("weight.safetensors"), packed.metadata()).unpack()
     """
 
     codes: Tensor

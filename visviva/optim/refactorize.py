@@ -188,6 +188,7 @@ class LowRankRestart:
     Example::
 
         restart = LowRankRestart(optimizer, lora_pairs(model), period=200)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, quick_recovery(200, 10))
         for batch in data:
             loss(batch).backward(); optimizer.step(); restart.step(); scheduler.step(); optimizer.zero_grad()
     """

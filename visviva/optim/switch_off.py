@@ -21,8 +21,8 @@ class SwitchOff:
     Example::
 
         off = SwitchOff()
-        for loss in losses:
-            if off(loss): ...
+        for mean in (1.0, 0.5, 0.25, 0.2499, 0.2498, 0.2497):
+            if off(mean): ...
     """
 
     beta: float = 0.9

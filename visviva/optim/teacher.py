@@ -147,7 +147,8 @@ class TeacherEMA:
 
         >>> student = torch.nn.Linear(2, 2)
         >>> teacher = TeacherEMA(student, Ramp(0.99))
-        >>> teacher.update(student)          # after optimizer.step()
+        >>> teacher.update(student)          # after optimizer.step(); returns the decay
+        0.0
         >>> with teacher.applied(student):   # the student wears the teacher's weights inside
         ...     _ = student(torch.ones(1, 2))
     """
