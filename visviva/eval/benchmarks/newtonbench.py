@@ -59,11 +59,12 @@ def penalised(item: Item, reason: str) -> ClipScore:
     """Return the scores of a clip that cannot be read: an empty clip's, from the truth's file of arrays."""
     try:
         arrays = None if item.arrays is None else read_arrays(item.arrays)
+        if arrays is not None and "masks" in arrays.tensors:
+            masks, fps = arrays.tensors["masks"], float(arrays.about["fps"])
+            return failed_clip(masks, fps, reason, key=item.key, **item.labels)
     except InputError as error:
-        arrays, reason = None, reason if str(error) == reason else f"{reason} (and {error})"
-    if arrays is None or "masks" not in arrays.tensors:
-        return unscored_clip(reason, key=item.key, **item.labels)
-    return failed_clip(arrays.tensors["masks"], float(arrays.about["fps"]), reason, key=item.key, **item.labels)
+        reason = reason if str(error) == reason else f"{reason} (and {error})"
+    return unscored_clip(reason, key=item.key, **item.labels)
 
 
 def row(clip: ClipScore, numbers: dict[str, float]) -> ClipRow:

@@ -24,7 +24,7 @@ Not shift-tolerant; a camera that moves fills every mask; a still clip keeps the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.eval.benchmarks.result import as_bytes
+from visviva.eval.benchmarks.result import as_bytes, as_image
 
 VERSION = "1 (published code of 2025-02-19)"
 SECONDS = 5
@@ -56,21 +56,24 @@ def motion_masks(frames: Tensor, threshold: int = 10) -> Bool[Tensor, "T H W"]:
         frames: (T, 3, H, W), uint8 or float in [0, 1].
         threshold: grey levels.
     """
+    return torch.from_numpy(np.stack(list(_moving(frames, threshold))))
+
+
+def _moving(frames: Tensor, threshold: int = 10) -> Iterator[NDArray[np.bool_]]:
+    """Yield the motion mask of each frame in turn (clips of full resolution are large)."""
     kernel = np.ones((5, 5), np.uint8)
-    images = as_bytes(frames)
-    masks = np.zeros(images.shape[:3], bool)
     background: NDArray[np.float64] | None = None
-    for t, image in enumerate(images):
-        grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (5, 5), 0)
+    for frame in frames:
+        grey = cv2.GaussianBlur(cv2.cvtColor(as_image(frame), cv2.COLOR_RGB2GRAY), (5, 5), 0)
         if background is None:
             background = grey.astype(np.float64)
+            yield np.zeros(grey.shape, bool)
             continue
         cv2.accumulateWeighted(grey, background, 0.3)
         apart = cv2.absdiff(grey, cv2.convertScaleAbs(background))
         moving = cv2.threshold(apart, threshold, 255, cv2.THRESH_BINARY)[1]
         opened = cv2.morphologyEx(moving, cv2.MORPH_OPEN, kernel)
-        masks[t] = cv2.morphologyEx(opened, cv2.MORPH_CLOSE, kernel) > 0
-    return torch.from_numpy(masks)
+        yield cv2.morphologyEx(opened, cv2.MORPH_CLOSE, kernel) > 0
 
 
 def round_trip(masks: Bool[Tensor, "T H W"], fps: float) -> Tensor:
@@ -108,19 +111,18 @@ def resampled(frames: Tensor, fps: float, new_fps: float, seconds: float = SECON
     count = int(seconds * new_fps)
     if count < 2 or len(images) < 2:
         raise InputError(f"{len(images)} frames at {fps:g}/s cannot be brought to {new_fps:g}/s; give at least two of each")
-    place = torch.arange(count, dtype=torch.float64) * (len(images) - 1) / (count - 1)
-    low = place.long()
-    share = (place - low).float().view(-1, 1, 1, 1)
-    high = (low + 1).clamp(max=len(images) - 1)
-    return ((1 - share) * images[low].float() + share * images[high].float()).to(torch.uint8)
+    blended = torch.empty(count, *images.shape[1:], dtype=torch.uint8)
+    for j in range(count):  # frame by frame: clips of full resolution are large
+        place = j * (len(images) - 1) / (count - 1)
+        low, share = int(place), place - int(place)
+        high = min(low + 1, len(images) - 1)
+        blended[j] = ((1 - share) * images[low].float() + share * images[high].float()).to(torch.uint8)
+    return blended
 
 
 @dataclass(frozen=True)
 class Take:
-    """One clip as it is compared: masks (T, h, w), bool, and frames (T, 3, h, w) in [0, 1], at a quarter of the size.
-
-    ``area``: mean share of the picture that moves, the motion amount.
-    """
+    """One clip as it is compared: masks (T, h, w), bool, and frames (T, 3, h, w), uint8, at a quarter of the size."""
 
     masks: Tensor
     frames: Tensor
@@ -142,11 +144,10 @@ def take(frames: Tensor, fps: float, size: tuple[int, int] | None = None, *, cod
     height, width = (frames.shape[2] // 4, frames.shape[3] // 4) if size is None else size
     if min(height, width) < 1:
         raise InputError(f"a clip of {tuple(frames.shape[2:])} pixels has no quarter; give at least 4x4")
-    masks = motion_masks(frames)
-    grey = round_trip(masks, fps).numpy() if codec else masks.to(torch.uint8).mul(255).numpy()
-    small = np.stack([cv2.resize(image, (width, height)) for image in grey]) > 127
-    pictures = np.stack([cv2.resize(image, (width, height)) for image in as_bytes(frames)])
-    return Take(torch.from_numpy(small), torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+    masks = round_trip(motion_masks(frames), fps).numpy() if codec else (m.astype(np.uint8) * 255 for m in _moving(frames))
+    small = np.stack([cv2.resize(mask, (width, height)) for mask in masks]) > 127
+    pictures = np.stack([cv2.resize(as_image(frame), (width, height)) for frame in frames])
+    return Take(torch.from_numpy(small), torch.from_numpy(pictures).permute(0, 3, 1, 2))
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ def agreement(one: Take, two: Take) -> Agreement:
             "bring both to one frame rate, five seconds and one size first"
         )
     weights = torch.stack([one.masks.double().mean(0), two.masks.double().mean(0)])
-    squared = (one.frames - two.frames).square().flatten(1).double().mean(1)
+    pairs = zip(one.frames.split(8), two.frames.split(8), strict=True)
+    squared = torch.cat([(a.float() / 255 - b.float() / 255).square().flatten(1).double().mean(1) for a, b in pairs])
     return Agreement(
         iou(one.masks, two.masks).numpy(),
         squared.numpy(),

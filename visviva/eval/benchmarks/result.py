@@ -137,11 +137,16 @@ def frame_change(frames: Float[Tensor, "T 3 H W"]) -> float:
 
 def as_bytes(frames: Tensor) -> np.ndarray:
     """Return frames (T, 3, H, W), float in [0, 1] or uint8, as uint8 RGB images (T, H, W, 3) for OpenCV."""
-    if frames.dtype != torch.uint8:
-        if not bool(frames.isfinite().all()):
+    return np.stack([as_image(frame) for frame in frames])
+
+
+def as_image(frame: Tensor) -> np.ndarray:
+    """Return one frame (3, H, W), float in [0, 1] or uint8, as a uint8 RGB image (H, W, 3) for OpenCV."""
+    if frame.dtype != torch.uint8:
+        if not bool(frame.isfinite().all()):
             raise InputError("the frames hold values that are not finite (NaN or infinity); they cannot be scored")
-        frames = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(frames.cpu().permute(0, 2, 3, 1).numpy())
+        frame = (frame.clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(frame.cpu().permute(1, 2, 0).numpy())
 
 
 def skipped(benchmark: str, version: str, standing: str, reason: str) -> Result:

@@ -65,10 +65,13 @@ def motion_smoothness(frames: Tensor, interpolate: Interpolator) -> float:
     """
     images = torch.from_numpy(as_bytes(frames)).permute(0, 3, 1, 2)
     _at_least(len(images), 3)
-    even = images[::2].float() / 255
-    odd = images[1::2][: len(even) - 1].float()
-    predicted = (interpolate(even[:-1], even[1:]).clamp(0, 1) * 255 + 1e-3).floor()
-    return float((255 - (odd - predicted).abs().flatten(1).mean(1).mean()) / 255)
+    even = images[::2]
+    odd = images[1::2][: len(even) - 1]
+    errors = []
+    for before, after, true in zip(even[:-1].split(8), even[1:].split(8), odd.split(8), strict=True):
+        predicted = interpolate(before.float() / 255, after.float() / 255).clamp(0, 1) * 255
+        errors.append((true.float() - (predicted + 1e-3).floor()).abs().flatten(1).mean(1))
+    return float((255 - torch.cat(errors).mean()) / 255)
 
 
 def blend(before: Tensor, after: Tensor) -> Tensor:
