@@ -19,16 +19,16 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from visviva.configs.evaluate import EvaluateRecipe
-from visviva.data.arrays import read_arrays
 from visviva.data.clip import Clip
 from visviva.data.files import whole
 from visviva.data.manifest import output_folder
 from visviva.errors import InputError
 from visviva.eval import plots, report
+from visviva.eval.benchmarks.newtonbench import penalised
 from visviva.eval.collection import Item, collect, labels
 from visviva.eval.comparison import compare
 from visviva.eval.laws import read_laws
-from visviva.eval.newtonbench import ClipScore, failed_clip, score_clip, unscored_clip
+from visviva.eval.newtonbench import ClipScore, score_clip
 from visviva.eval.pictures import pixels
 from visviva.eval.recording import Recording, Settings, measure_recording
 from visviva.eval.run import Picture, Run, write_json
@@ -132,19 +132,7 @@ def score(item: Item) -> ClipScore:
     try:
         return score_pair(item.clip(), item.true(), item.key, item.labels)
     except InputError as error:
-        return _failed(item, str(error))
-
-
-def _failed(item: Item, reason: str) -> ClipScore:
-    """Return the scores of a failed clip: the penalties, as far as its truth can be read without its video."""
-    try:
-        arrays = None if item.arrays is None else read_arrays(item.arrays)
-        if arrays is not None and "masks" in arrays.tensors:
-            masks, fps = arrays.tensors["masks"], float(arrays.about["fps"])
-            return failed_clip(masks, fps, reason, key=item.key, **item.labels)
-    except InputError as error:
-        reason = reason if str(error) == reason else f"{reason} (and {error})"
-    return unscored_clip(reason, key=item.key, **item.labels)
+        return penalised(item, str(error))
 
 
 @torch.no_grad()
