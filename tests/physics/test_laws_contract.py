@@ -240,7 +240,7 @@ def test_every_law_ships_its_calibration(name):
     content = physics.calibration(name)
     default = next(iter(variants(name).values()))
     assert content["law"] == name
-    assert content["clips"] >= 40
+    assert content["clips"] >= 24
     assert {"seed", "command", "versions"} <= set(content)
     for variant in content["variants"].values():
         for side in ("true", "estimated"):

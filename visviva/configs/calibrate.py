@@ -21,9 +21,13 @@ class CalibrateRecipe(Recipe):
     """Which laws."""
     dataset: str | None = None
     """Folder of simulated clips with masks (visviva simulate): they are taken apart and rendered again, true and violated.
-    Without it, textured discs and boxes are drawn."""
+    Without it, scenes of the kinds that each law asks for are drawn."""
     clips: int = Field(200, ge=4)
-    """How many clips; of a dataset at most as many as it has."""
+    """How many clips, of each kind of scene; of a dataset at most as many as it has."""
+    sweeps: int = Field(0, ge=0)
+    """How many drawn clips to see each law through noise, other resolutions and frame rates, and compression with; 0: none."""
+    extend: bool = False
+    """Only do the sweeps and add them to the tables that the output folder holds."""
     seed: int = Field(0, ge=0)
     """Seed of drawn scenes."""
     size: int = Field(64, ge=16)

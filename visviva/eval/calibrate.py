@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +73,9 @@ def variants(name: str) -> dict[str, Law]:
     return VARIANTS.get(name) or {"default": LAWS[name]()}
 
 
-SCENES = {
-    "free_fall": ("falls", "bounces"),
-    "energy": ("bounces", "collides", "swings"),
-    "momentum": ("collides",),
-    "pendulum": ("swings",),
-    "friction": ("slides",),
-    "gravity_direction": ("falls", "bounces"),
-}
-"""What laws are calibrated on that do not say it themselves (``scenes``); all others on ``moves``."""
-
-
 def scenes_of(law: Law) -> tuple[str, ...]:
-    """Return the kinds of scenes that a law is calibrated on (`visviva.physics.motions.KINDS`)."""
-    return tuple(getattr(law, "scenes", SCENES.get(law.name, ("moves",))))
+    """Return the kinds of scenes that a law is calibrated on, its ``scenes`` (`visviva.physics.motions.KINDS`)."""
+    return tuple(getattr(law, "scenes", ("moves",)))
 
 
 def auc(truth: Float[Tensor, " n"], violated: Float[Tensor, " m"]) -> float:
@@ -111,7 +100,7 @@ class Reading:
     def summary(self, declared: Sequence[str]) -> dict[str, Any]:
         """Return quantiles on perfect physics, the noise floor, the AUC table and the alarm, as plain numbers."""
         quantiles = torch.quantile(self.truth.double(), torch.tensor([0.5, 0.95, 1.0], dtype=torch.float64)).tolist()
-        perfect = dict(zip(("median", "p95", "max"), (_short(q) for q in quantiles), strict=True))
+        perfect = dict(zip(("median", "p95", "max"), (short(q) for q in quantiles), strict=True))
         table = {name: {**self._told(name), "declared": name in declared} for name in self.violated}
         found: dict[str, Any] = {
             "perfect": perfect,
@@ -130,13 +119,13 @@ class Reading:
         there = ~self.violated[name].isnan()
         truth, values = self.truth[there], self.violated[name][there]
         paired = float((values > truth).double().mean())
-        return {"auc": round(auc(truth, values), 4), "paired": round(paired, 4), "median": _short(float(values.median()))}
+        return {"auc": round(auc(truth, values), 4), "paired": round(paired, 4), "median": short(float(values.median()))}
 
     def _kind(self, kind: str, declared: Sequence[str]) -> dict[str, Any]:
         mine = torch.tensor([name == kind for name in self.kinds])
         part = Reading(self.truth[mine], {n: v[mine] for n, v in self.violated.items() if not bool(v[mine].isnan().all())})
         areas = {name: part._told(name)["auc"] for name in part.violated if name in declared}
-        return {"clips": int(mine.sum()), "p95": _short(float(part.truth.double().quantile(0.95))), "auc": areas}
+        return {"clips": int(mine.sum()), "p95": short(float(part.truth.double().quantile(0.95))), "auc": areas}
 
     def alarm(self, declared: Sequence[str]) -> dict[str, Any]:
         """Return a threshold set on one half of the clips, and how often it rings on the other half.
@@ -154,7 +143,7 @@ class Reading:
             if len(values):
                 found[name] = round(float((values > threshold).double().mean()), 4)
         return {
-            "threshold": _short(threshold),
+            "threshold": short(threshold),
             "clips": len(held),
             "false_alarms": round(rings / max(len(held), 1), 4),
             "interval": [round(x, 4) for x in wilson(rings, len(held))],
@@ -172,7 +161,8 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def _short(number: float) -> float:
+def short(number: float) -> float:
+    """Return a number with four significant digits."""
     return float(f"{number:.4g}")
 
 
@@ -184,9 +174,9 @@ def photographed(frames: Float[Tensor, "B T 3 H W"], take: int = 0) -> Float[Ten
 
 @dataclass(frozen=True)
 class Eyes:
-    """What looks at the clips: flow, appearance features and surprise, and what happens to the frames on their way."""
+    """What looks at the clips: flow (where wanted), appearance features, surprise, and what happens to the frames before."""
 
-    flow: Probe
+    flow: Probe | None
     features: Probe
     surprise: Probe | None = None
     shown: Shown = photographed
@@ -231,29 +221,47 @@ def read(
     fps: float,
     eyes: Eyes | None = None,
     exact: bool = True,
+    only: Container[str] | None = None,
 ) -> tuple[Readings, Readings]:
     """Return the readings of named laws by true and by estimated measurement over batches of scenes.
 
     Each law reads the scenes of its kinds, true and in each violation that some law of the run declares. The reference of a
-    violated clip is the true clip, measured the same way. With ``exact`` False the first of the two stays empty.
+    violated clip is the true clip, measured the same way. With ``exact`` False the first of the two stays empty;
+    ``only`` leaves out all other violations.
     """
     eyes = eyes or Eyes(LucasKanade(), PatchFeatures())
-    found: list[dict[str, _Notes]] = [{name: _Notes() for name in laws} for _ in range(2)]
+    found: list[dict[str, Notes]] = [{name: Notes() for name in laws} for _ in range(2)]
     for scene in scenes:
         mine = {name: law for name, law in laws.items() if scene.kind in scenes_of(law)}
         declared = {violation for law in mine.values() for violation in law.detects}
         named = [name for name, violation in VIOLATIONS.items() if name in declared and violation.applies(scene)]
-        references: tuple[Measurement | None, ...] = (None, None)
+        named = [name for name in named if only is None or name in only]
         compared = any("reference" in law.needs for law in mine.values())
+        references: tuple[Measurement | None, ...] = (None, None)
         for name in (*(["reference"] if compared else []), "", *named) if mine else ():
-            shown = _seen(VIOLATIONS[name](scene) if name in named else scene, scene, fps, eyes, exact, name == "reference")
+            readers = {key: law for key, law in mine.items() if _reads(law, name)}
+            sight = _sight(readers.values(), eyes)
+            shown = _seen(VIOLATIONS[name](scene) if name in named else scene, scene, fps, sight, exact, name == "reference")
             if name == "reference":
                 references = shown
                 continue
             for notes, measured, reference in zip(found, shown, references, strict=True):
-                for number, law in mine.items() if measured is not None else ():
-                    notes[number].take(name, scene.kind, law(measured.with_(reference=reference)))  # type: ignore[union-attr]
+                for key, law in readers.items() if measured is not None else ():
+                    notes[key].take(name, scene.kind, law(measured.with_(reference=reference)))  # type: ignore[union-attr]
     return tuple({name: note.reading() for name, note in notes.items() if note.kinds} for notes in found)  # type: ignore[return-value]
+
+
+def _reads(law: Law, violation: str) -> bool:
+    """Whether a law reads a violation that others declare: yes, unless it takes a probe of its own."""
+    return violation in ("", "reference", *law.detects) or "surprise" not in law.needs
+
+
+def _sight(laws: Iterable[Law], eyes: Eyes) -> Eyes:
+    """Return the eyes that the laws need: flow and surprise are costly to measure. What tells rotation needs flow."""
+    laws = list(laws)
+    flow = any("flow" in law.needs or "wrong_spin" in law.detects for law in laws)
+    surprise = any("surprise" in law.needs for law in laws)
+    return replace(eyes, flow=eyes.flow if flow else None, surprise=eyes.surprise if surprise else None)
 
 
 def _seen(
@@ -270,7 +278,7 @@ def _seen(
     return (eyes.true(violated, drawn, rate) if exact else None), estimate
 
 
-class _Notes:
+class Notes:
     """Residuals of one law as they come in, batch by batch: what is not written down for a batch is NaN there."""
 
     def __init__(self) -> None:
@@ -318,9 +326,9 @@ def probe_error(clips: Iterable[Rendered], fps: float, probe: Probe) -> dict[str
     error, speed, ahead = torch.cat(errors), torch.cat(speeds), torch.cat(along)
     fast = speed > 1
     return {
-        "rms": _short(float(error.square().mean().sqrt())),
-        "median": _short(float(error.norm(dim=-1).median())),
-        "bias": _short(float(ahead[fast].mean() / speed[fast].mean())),
+        "rms": short(float(error.square().mean().sqrt())),
+        "median": short(float(error.norm(dim=-1).median())),
+        "bias": short(float(ahead[fast].mean() / speed[fast].mean())),
     }
 
 
@@ -333,7 +341,7 @@ def gate_disagreement(clips: Iterable[Rendered], fps: float, probe: Probe, gate:
         frames = photographed(drawn.frames)
         found.append(gate.disagreement(probe(frames, rate, drawn.masks), frames))
     median, high = torch.quantile(torch.cat(found).double(), torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
-    return {"median": _short(median), "p95": _short(high)}
+    return {"median": short(median), "p95": short(high)}
 
 
 def calibrate(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from visviva.data.clip import Clip
 from visviva.data.dataset import ClipDataset
 from visviva.errors import InputError, closest
 from visviva.eval.calibrate import Eyes, calibrate, gate_disagreement, probe_error, scenes_of, variants, write
+from visviva.eval.robustness import noise_floor, sweep
 from visviva.models.probes import DIS, LucasKanade, PatchFeatures, VAEFeatures
 from visviva.models.probes.surprise import Extrapolation
 from visviva.physics.gate import Gate
@@ -40,19 +43,52 @@ def run(recipe: CalibrateRecipe) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made a folder ({error.strerror}); choose another output") from error
+    tables = _held(recipe, folder) if recipe.extend else _tables(recipe)
+    if recipe.sweeps or recipe.extend:
+        for law, found in _swept(recipe).items():
+            tables[law]["robustness"] = found
+    for law, table in tables.items():
+        write(table, folder / f"{law}.json")
+        tqdm.write(summary(table))
+    return folder
+
+
+def _tables(recipe: CalibrateRecipe) -> dict[str, dict[str, Any]]:
     scenes, clips, fps, source = _simulated(recipe) if recipe.dataset else _drawn(recipe)
     probes = {probe.name: probe_error(clips, fps, probe) for probe in (LucasKanade(), DIS()) if clips}
     if clips:
         probes["disagreement"] = gate_disagreement(clips, fps, LucasKanade(), Gate(DIS()))
     shown = tqdm(scenes, unit="batch", desc="calibrate")
-    tables = calibrate(
+    return calibrate(
         recipe.laws, scenes, fps, _eyes(recipe), shown=shown, source=source, seed=recipe.seed,
         command=_command(recipe), probes=probes,
     )  # fmt: skip
-    for law, table in tables.items():
-        write(table, folder / f"{law}.json")
-        tqdm.write(summary(table))
-    return folder
+
+
+def _held(recipe: CalibrateRecipe, folder: Path) -> dict[str, dict[str, Any]]:
+    """The tables that are there, to be extended."""
+    tables = {}
+    for law in recipe.laws:
+        path = folder / f"{law}.json"
+        if not path.is_file():
+            raise InputError(f"{path}: there is no table to extend; calibrate the law first, without --extend")
+        tables[law] = json.loads(path.read_text())
+    return tables
+
+
+def _swept(recipe: CalibrateRecipe) -> dict[str, dict[str, Any]]:
+    """Noise floor and sweeps of each law's default form on drawn scenes."""
+    laws = {name: next(iter(variants(name).values())) for name in recipe.laws}
+    clips, base = max(recipe.sweeps, 4), {"size": recipe.size, "frames": recipe.frames, "seed": 1000 * recipe.seed + 500}
+    kinds = dict.fromkeys(scenes_of(law)[0] for law in laws.values())
+    scenes = [draw(kind, clips, base["seed"], frames=recipe.frames, fps=FPS, size=recipe.size, objects=2) for kind in kinds]
+    eyes = _eyes(recipe)
+    noise = noise_floor(laws, scenes, FPS, eyes)
+    swept = sweep(
+        laws, clips, base, FPS, lambda shown: replace(eyes, shown=shown), lambda s: tqdm(s, unit="setting", desc="sweep")
+    )
+    common = {"command": _command(recipe), "base": {**base, "fps": FPS}}
+    return {name: {**common, "scenes": scenes_of(laws[name])[0], "noise": noise[name], **swept[name]} for name in laws}
 
 
 def summary(table: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ class Permanence:
 
     name: ClassVar[str] = "permanence"
     needs: ClassVar[frozenset[str]] = frozenset({"tracks"})
-    detects: ClassVar[tuple[str, ...]] = ("vanish", "empty", "fade", "shrink", "swapped_identity")
+    detects: ClassVar[tuple[str, ...]] = ("vanish", "swapped_identity", "empty", "fade", "shrink")
     scenes: ClassVar[tuple[str, ...]] = ("moves", "bounces", "collides", "spins")
     trivial: ClassVar[bool] = True  # a frozen clip obeys
     anchor: ClassVar[bool] = False
