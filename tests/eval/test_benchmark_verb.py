@@ -53,3 +53,48 @@ def test_a_name_that_is_no_benchmark_is_refused(moving, capsys):
 def test_several_benchmarks_in_one_run(moving):
     recipe = EvaluateRecipe(clips=[str(moving / "clips")], output=str(moving / "o"), benchmark=["physics-iq", "pisa"])
     assert [r["benchmark"] for r in content(evaluate.run(recipe))["results"]] == ["physics-iq", "pisa"]
+
+
+def test_physics_iq_from_the_command_line(tmp_path):
+    wall = torch.full((40, 3, 32, 32), 0.2)
+    for name, shift in (("real/0001_testing-videos_8FPS_perspective-left_take-1_a", 0), ("made/0001_mine", 0)):
+        _moved(wall, shift, tmp_path / f"{name}.mp4")
+    _moved(wall, 1, tmp_path / "real/0002_testing-videos_8FPS_perspective-left_take-2_a.mp4")
+    words = ["--benchmark", "physics-iq", "--reference", str(tmp_path / "real"), "--out", str(tmp_path / "o"), "--codec"]
+    assert main(["evaluate", str(tmp_path / "made"), *words, "--resamples", "200"]) == 0
+    found = content(tmp_path / "o")
+    scores = {s["name"]: s for s in found["results"][0]["scores"]}
+    assert scores["score"]["value"] == 100
+    assert scores["mse"]["lower_is_better"]
+    assert found["about"]["recipe"]["codec"]
+    page = (tmp_path / "o/report.html").read_text()
+    assert "physics-iq, version 1" in page
+    assert "through lossy video" in page.lower()
+
+
+def _moved(wall, shift, path):
+    frames = wall.clone()
+    for t in range(40):
+        left = (t // 2 + shift) % 20
+        frames[t, :, 8:20, left : left + 12] = 0.9
+    write_video(path, frames, 8.0, crf=0)
+
+
+def test_a_judge_by_name_from_the_command_line(moving, monkeypatch):
+    monkeypatch.syspath_prepend(str(moving))
+    (moving / "my_own_judge.py").write_text("def ask(frames, question):\n    return '5'\n")
+    (moving / "prompts.csv").write_text("id,prompt\n0001_a,A ball falls.\n")
+    words = ["--benchmark", "videophy2", "--judge", "my_own_judge:ask", "--prompts", str(moving / "prompts.csv")]
+    assert main(["evaluate", str(moving / "clips"), *words, "--out", str(moving / "o")]) == 0
+    found = content(moving / "o")["results"][0]
+    assert found["scores"][0] | {"name": "joint", "value": 1.0, "used": 1} == found["scores"][0]
+    assert found["standing"] == "uncalibrated"
+
+
+def test_help_says_what_each_benchmark_needs(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name in BENCHMARKS:
+        assert name in said
+    assert "docs/benchmarks.md" in said
