@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from visviva.errors import InputError
-from visviva.models.probes import PROBES, Combined, LucasKanade, MotionMasks, Oracle, PatchFeatures, TrackedMasks
+from visviva.models.probes import PROBES, Combined, LucasKanade, MotionMasks, Objects, Oracle, PatchFeatures, TrackedMasks
 from visviva.physics.measurement import Measurement, Probe
 from visviva.physics.sprites import random_sprites
+from visviva.physics.tracks import Tracks
 
 CLIPS, FRAMES, SIDE = 2, 5, 32
 FPS = torch.tensor([30.0, 24.0])
@@ -55,6 +56,9 @@ BUILD = {
     "vjepa2": lambda folder, **_: PROBES["vjepa2"](folder),
     "oracle": lambda drawn, **_: PROBES["oracle"](flow=drawn.flow, masks=drawn.masks),
     "combined": lambda **_: Combined(LucasKanade(), masks=TrackedMasks(), features=PatchFeatures()),
+    "objects": lambda **_: PROBES["objects"](),
+    "points": lambda **_: PROBES["points"](LucasKanade()),
+    "combined, objects": lambda **_: Combined(LucasKanade(), masks=Objects()),
     "combined, unaided": lambda **_: Combined(LucasKanade(), masks=MotionMasks()),
 }
 every_probe = pytest.mark.parametrize("name", BUILD)
@@ -63,6 +67,13 @@ every_probe = pytest.mark.parametrize("name", BUILD)
 @pytest.fixture(scope="module")
 def probes(drawn, folder):
     return {name: build(drawn=drawn, folder=folder) for name, build in BUILD.items()}
+
+
+def tensors(measured, quantity):
+    """The tensors of a measured quantity by name; tracks hold several."""
+    value = getattr(measured, quantity)
+    found = vars(value) if isinstance(value, Tracks) else {quantity: value}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def test_no_probe_is_untested():
@@ -97,13 +108,15 @@ def test_a_probe_is_deterministic_and_a_batch_is_its_clips(name, probes, drawn):
     probe = probes[name]
     whole, again = probe(drawn.frames, FPS, drawn.masks), probe(drawn.frames, FPS, drawn.masks)
     for quantity in probe.measures:
-        assert torch.equal(getattr(whole, quantity), getattr(again, quantity))
+        for name, tensor in tensors(again, quantity).items():
+            assert torch.equal(tensors(whole, quantity)[name], tensor), name
     if isinstance(probe, Oracle):
         return
     for i in range(CLIPS):
         one = probe(drawn.frames[i : i + 1], FPS[i : i + 1], drawn.masks[i : i + 1])
         for quantity in probe.measures:
-            assert torch.allclose(getattr(whole, quantity)[i], getattr(one, quantity)[0], atol=2e-4), quantity
+            for name, tensor in tensors(one, quantity).items():
+                assert torch.allclose(tensors(whole, quantity)[name][i], tensor[0], atol=2e-4), name
 
 
 @every_probe
@@ -137,8 +150,9 @@ def test_blank_clips_give_finite_measurements_and_gradients(name, probes, drawn,
     frames = torch.full_like(drawn.frames, value).requires_grad_()
     measured = probe(frames, FPS, drawn.masks)
     for quantity in probe.measures:
-        assert torch.isfinite(getattr(measured, quantity)).all(), quantity
-    graphs = [getattr(measured, q) for q in probe.measures if getattr(measured, q).requires_grad]
+        for name, tensor in tensors(measured, quantity).items():
+            assert torch.isfinite(tensor).all(), name
+    graphs = [tensor for q in probe.measures for tensor in tensors(measured, q).values() if tensor.requires_grad]
     if graphs:
         (gradient,) = torch.autograd.grad(sum(g.square().sum() for g in graphs), frames)
         assert torch.isfinite(gradient).all()

@@ -26,11 +26,11 @@ class Guidance(Section):
     """The weighted laws. A law that a frozen clip satisfies must stand beside an anchor."""
     probe: Probe = Probe()
     """How the predicted frames are measured; the flow must be differentiable."""
-    masks: Literal["motion", "track", "none"] = "motion"
-    """Object masks: segmented by motion, tracked from the true masks of the first frame (a folder of clips with arrays beside
-    them), or none."""
+    masks: Literal["motion", "objects", "track", "none"] = "motion"
+    """Object masks: segmented by motion ("objects" also finds those that stop, touch or cross), tracked from the true masks of
+    the first frame (a folder of clips with arrays beside them), or none."""
     objects: int = Field(1, ge=1)
-    """Number of moving objects to segment (masks: motion)."""
+    """Number of moving objects to segment (masks: motion or objects)."""
 
 
 class GenerateRecipe(Recipe):

@@ -117,9 +117,9 @@ class Reward(Section):
     """How decoded pixels are limited to [0, 1]; "hard" has no gradient outside."""
     probe: Probe = Probe()
     """How frames are measured."""
-    mask_source: Literal["track", "motion", "truth", "none"] = "track"
-    """Object masks of the generated clip: tracked from the clip's true first mask, segmented by motion, the true clip's
-    masks, or none."""
+    mask_source: Literal["track", "motion", "objects", "truth", "none"] = "track"
+    """Object masks of the generated clip: tracked from the clip's true first mask, segmented by motion (found in each
+    frame; "objects" also those that stop, touch or cross), the true clip's masks, or none."""
     reference: Literal["truth", "base", "none"] = "truth"
     """The paired clip that laws compare with: the data's clip (image-to-video only), or the frozen base model's clip from the
     same noise and conditions."""

@@ -33,7 +33,7 @@ from visviva.errors import InputError
 from visviva.models.backbones.lora import load_lora, lora_files
 from visviva.models.backbones.wan import WanBackbone
 from visviva.models.guidance import PhysicsGuidance, Segment
-from visviva.models.probes import MotionMasks, TrackedMasks
+from visviva.models.probes import MotionMasks, Moving, TrackedMasks
 from visviva.pipelines.posttrain.cache import fingerprint, weights_hash
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.verifier import build
@@ -262,6 +262,8 @@ def guide(
     segment: Segment | None = None
     if settings.masks == "motion":
         segment = partial(MotionMasks(objects=settings.objects), masks=None)
+    elif settings.masks == "objects":
+        segment = partial(Moving(objects=settings.objects), masks=None)
     elif settings.masks == "track":
         first = torch.stack([first_masks(item, size) for item in batch]).unsqueeze(1).to(backbone.device)
         segment = partial(TrackedMasks(), masks=first)
@@ -292,7 +294,7 @@ def first_masks(item: Item, size: Size) -> Tensor:
     if clip is None or clip.masks is None:
         raise InputError(
             f"{item.id!r}: guidance.masks is 'track', which needs the objects' true masks, and there is no array file with "
-            "masks beside its clip; use 'motion' or 'none'"
+            "masks beside its clip; use 'motion', 'objects' or 'none'"
         )
     pictures = clip.masks[0].float().unsqueeze(1).expand(-1, 3, -1, -1)
     return (fit(pictures, size.height, size.width)[:, 0] > 0.5).float()

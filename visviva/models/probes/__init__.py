@@ -7,10 +7,11 @@ from visviva.models.probes.flow import RAFT, FlowNetwork
 from visviva.models.probes.lucas_kanade import LucasKanade
 from visviva.models.probes.masks import TrackedMasks, track_masks
 from visviva.models.probes.motion import MotionMasks
+from visviva.models.probes.objects import Identity, Moving, Objects, Points, SAM2Masks, object_tracks, track_points
 from visviva.models.probes.oracle import Oracle
 
 PROBES: dict[str, type] = {
-    probe.name: probe for probe in (LucasKanade, DIS, PatchFeatures, VAEFeatures, VJEPA2Features, Oracle)
+    probe.name: probe for probe in (LucasKanade, DIS, PatchFeatures, VAEFeatures, VJEPA2Features, Objects, Points, Oracle)
 }
 
 __all__ = [
@@ -19,12 +20,19 @@ __all__ = [
     "RAFT",
     "Combined",
     "FlowNetwork",
+    "Identity",
     "LucasKanade",
     "MotionMasks",
+    "Moving",
+    "Objects",
     "Oracle",
     "PatchFeatures",
+    "Points",
+    "SAM2Masks",
     "TrackedMasks",
     "VAEFeatures",
     "VJEPA2Features",
+    "object_tracks",
     "track_masks",
+    "track_points",
 ]

@@ -19,7 +19,8 @@ class Combined:
     Args:
         flow: a probe that measures flow, such as `LucasKanade`.
         masks: what to do about masks: None passes given ones on; `TrackedMasks` follows the first of the given masks
-            through the frames (for generated clips); `MotionMasks` finds moving objects.
+            through the frames (for generated clips); `Moving` and `MotionMasks` find moving objects. A probe of objects, such
+            as `Objects`, measures tracks too.
         features: a probe that measures features, such as `VAEFeatures`.
 
     ``differentiable`` is True where flow and features both are.
@@ -30,15 +31,19 @@ class Combined:
         measured = probe(generated, fps, masks=true_masks)
     """
 
-    def __init__(self, flow: Probe | None = None, masks: MaskSource | None = None, features: Probe | None = None) -> None:
-        if flow is None and features is None:
-            raise InputError("a combined probe without flow and features measures nothing; give at least one of them")
+    def __init__(
+        self, flow: Probe | None = None, masks: MaskSource | Probe | None = None, features: Probe | None = None
+    ) -> None:
+        if flow is None and features is None and not isinstance(masks, Probe):
+            raise InputError(
+                "a combined probe without flow, features and a probe of objects measures nothing; give at least one of them"
+            )
         self.flow, self.masks, self.features = flow, masks, features
 
     @property
     def parts(self) -> list[Probe]:
         """The probes it is made of."""
-        return [part for part in (self.flow, self.features) if part is not None]
+        return [part for part in (self.flow, self.masks, self.features) if isinstance(part, Probe)]
 
     @property
     def name(self) -> str:
@@ -60,9 +65,15 @@ class Combined:
         self, frames: Float[Tensor, "B T 3 H W"], fps: Float[Tensor, " B"], masks: Float[Tensor, "B t N H W"] | None = None
     ) -> Measurement:
         """Measure; with a mask source, ``masks`` (B, t >= 1, N, H, W) are what it starts from."""
-        if self.masks is not None:
+        tracks = None
+        if isinstance(self.masks, Probe):
+            objects = self.masks(frames, fps, masks)
+            masks, tracks = objects.masks, objects.tracks
+        elif self.masks is not None:
             masks = self.masks(frames, masks)
         measured = self.flow(frames, fps, masks) if self.flow is not None else Measurement(fps=fps, masks=masks)
+        if tracks is not None:
+            measured = measured.with_(tracks=tracks)
         if self.features is not None:
             measured = measured.with_(features=self.features(frames, fps).features)
         return measured

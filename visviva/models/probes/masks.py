@@ -67,13 +67,13 @@ def track_masks(
     known = first.detach().clamp(0, 1)
     still = frames.detach().clamp(0, 1)
     ground = 1 - torch.nn.functional.max_pool2d(known.amax(1, keepdim=True), 3, stride=1, padding=1)
-    histograms = torch.stack([_histogram(still[:, 0], mask) for mask in (*known.unbind(1), ground[:, 0])], dim=1)
-    distance, looks = _distance(known), _unlike(still, known)
+    histograms = torch.stack([histogram(still[:, 0], mask) for mask in (*known.unbind(1), ground[:, 0])], dim=1)
+    away, looks = distance(known), _unlike(still, known)
     masks = _first_guess(still, known)
     for last in [False] * (passes - 1) + [True]:
-        evidence = _evidence(frames if last else still, _background(still, masks), histograms)
-        moved = _follow(evidence.detach(), looks, known, reach)
-        masks = torch.cat([known[:, None], _posterior(evidence, distance, moved)[:, 1:]], dim=1)
+        ratio = evidence(frames if last else still, _background(still, masks), histograms)
+        moved = _follow(ratio.detach(), looks, known, reach)
+        masks = torch.cat([known[:, None], posterior(ratio, carried(away, moved))[:, 1:]], dim=1)
     return masks
 
 
@@ -87,15 +87,16 @@ def _first_guess(still: Tensor, known: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Background:
-    """Colours (B, 3, H, W), whether they are known (B, 1, H, W), and the spread of a static pixel (B,)."""
+class Background:
+    """What is there when no object is: colours (B, 3, H, W), whether they are known
+    (B, 1, H, W), and the spread of a static pixel (B,)."""
 
     colour: Tensor
     known: Tensor
     spread: Tensor
 
 
-def _background(still: Tensor, masks: Tensor) -> _Background:
+def _background(still: Tensor, masks: Tensor) -> Background:
     """Mean colour of each pixel over the frames in which no object is within 2 px, robust against what was missed."""
     taken = masks.detach().amax(2)
     near = torch.nn.functional.max_pool2d(taken, 5, stride=1, padding=2)
@@ -110,11 +111,11 @@ def _background(still: Tensor, masks: Tensor) -> _Background:
     colour = torch.where(keep.any(1), colour, middle[:, 0])
     static = torch.where(keep, apart, float("nan"))
     spread = 1.5 * static.flatten(1).nanmedian(dim=1).values
-    return _Background(colour, known.to(still.dtype), torch.nan_to_num(spread).clamp(0.04, 0.1))
+    return Background(colour, known.to(still.dtype), torch.nan_to_num(spread).clamp(0.04, 0.1))
 
 
-def _histogram(image: Tensor, mask: Tensor) -> Tensor:
-    """Smoothed colour density of the pixels in the mask, shape (B, BINS, BINS, BINS) over (blue, green, red), mean 1."""
+def histogram(image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B H W"]) -> Tensor:
+    """Return the smoothed colour density of the pixels in the mask, (B, BINS, BINS, BINS) over (blue, green, red), mean 1."""
     index = (image * BINS).long().clamp(0, BINS - 1)
     flat = ((index[:, 2] * BINS + index[:, 1]) * BINS + index[:, 0]).flatten(1)
     counts = torch.zeros(image.shape[0], BINS**3, dtype=image.dtype, device=image.device)
@@ -129,8 +130,13 @@ def _histogram(image: Tensor, mask: Tensor) -> Tensor:
     return density * BINS**3 / density.flatten(1).sum(1).clamp(min=1e-6).view(-1, 1, 1, 1)
 
 
-def _evidence(frames: Tensor, background: _Background, histograms: Tensor, eta: float = 0.1, eps: float = 0.1) -> Tensor:
-    """Log likelihood ratio of object against background for each pixel, shape (B, T, N, H, W), within [-5, 5]."""
+def evidence(
+    frames: Float[Tensor, "B T 3 H W"], background: Background, histograms: Tensor, eta: float = 0.1, eps: float = 0.1
+) -> Float[Tensor, "B T N H W"]:
+    """Return the log likelihood ratio of object against background for each pixel, within [-5, 5].
+
+    ``histograms``: of the N objects and, last, of the ground (B, N + 1, BINS, BINS, BINS).
+    """
     clips, steps, _, height, width = frames.shape
     count = histograms.shape[1]
     place = (frames.permute(0, 1, 3, 4, 2).reshape(clips, 1, steps, height * width, 3) * BINS - 0.5) * (2 / (BINS - 1)) - 1
@@ -147,19 +153,19 @@ def _evidence(frames: Tensor, background: _Background, histograms: Tensor, eta: 
     return 5 * torch.tanh(ratio / 5)
 
 
-def _distance(known: Tensor, most: int = 8) -> Tensor:
-    """Chessboard-diamond distance to each first mask [px], 0 inside, at most ``most``; shape (B, N, H, W)."""
+def distance(known: Float[Tensor, "B N H W"], most: int = 8) -> Float[Tensor, "B N H W"]:
+    """Return the chessboard-diamond distance to each mask [px], 0 inside, at most ``most``."""
     reached = (known > 0.5).to(known.dtype)
-    distance = torch.full_like(known, float(most)) * (1 - reached)
+    away = torch.full_like(known, float(most)) * (1 - reached)
     for step in range(1, most):
         size = (3, 3) if step % 2 else (3, 1)
         grown = torch.nn.functional.max_pool2d(reached, size, stride=1, padding=(size[0] // 2, size[1] // 2))
         if not step % 2:
             across = torch.nn.functional.max_pool2d(reached, (1, 3), stride=1, padding=(0, 1))
             grown = torch.maximum(grown, across)
-        distance = torch.where((grown > 0.5) & (distance == most), float(step), distance)
+        away = torch.where((grown > 0.5) & (away == most), float(step), away)
         reached = grown
-    return distance
+    return away
 
 
 def _correlate(images: Tensor, template: Tensor) -> Tensor:
@@ -215,17 +221,21 @@ def _summit(merit: Tensor, index: Tensor) -> Tensor:
     return torch.stack(offsets, dim=-1)
 
 
-def _posterior(evidence: Tensor, distance: Tensor, moved: Tensor) -> Tensor:
-    """Soft masks from the evidence and the prior around the moved first masks, objects and background competing."""
-    steps = evidence.shape[1]
-    spread = distance[:, None].expand(-1, steps, -1, -1, -1).flatten(0, 2)[:, None]
-    shift = -moved.flatten(0, 2)[:, :, None, None].expand(-1, -1, *evidence.shape[-2:])
-    prior = 1.0 - 2.0 * displaced(spread, shift).view_as(evidence)
-    taps = evidence.new_tensor([0.25, 0.5, 0.25])
+def carried(away: Float[Tensor, "B N H W"], moved: Float[Tensor, "B T N 2"]) -> Float[Tensor, "B T N H W"]:
+    """Return a picture of each object, such as the distance to its first mask, moved along with it (bilinear)."""
+    steps = moved.shape[1]
+    pictures = away[:, None].expand(-1, steps, -1, -1, -1)
+    shift = -moved.flatten(0, 2)[:, :, None, None].expand(-1, -1, *away.shape[-2:])
+    return displaced(pictures.flatten(0, 2)[:, None], shift).view(pictures.shape)
+
+
+def posterior(ratio: Float[Tensor, "B T N H W"], away: Float[Tensor, "B T N H W"]) -> Float[Tensor, "B T N H W"]:
+    """Return soft masks from the evidence and the distance to where each object is expected, objects and ground competing."""
+    taps = ratio.new_tensor([0.25, 0.5, 0.25])
     kernel = (taps[:, None] * taps)[None, None]
     smooth = torch.nn.functional.conv2d(
-        torch.nn.functional.pad(evidence.flatten(0, 2)[:, None], (1, 1, 1, 1), mode="replicate"), kernel
-    ).view_as(evidence)
-    logit = smooth + prior
+        torch.nn.functional.pad(ratio.flatten(0, 2)[:, None], (1, 1, 1, 1), mode="replicate"), kernel
+    ).view_as(ratio)
+    logit = smooth + 1.0 - 2.0 * away
     ground = torch.zeros_like(logit[:, :, :1])
     return torch.softmax(torch.cat([ground, logit], dim=2), dim=2)[:, :, 1:]

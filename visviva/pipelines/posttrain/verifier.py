@@ -17,6 +17,7 @@ from visviva.models.probes import (
     FlowNetwork,
     LucasKanade,
     MotionMasks,
+    Moving,
     TrackedMasks,
     VAEFeatures,
     VJEPA2Features,
@@ -81,7 +82,7 @@ def _constructed(kind: Any, options: dict[str, Any], what: str) -> Any:
 def object_masks(
     source: str, frames: Float[Tensor, "B T 3 H W"], true: Float[Tensor, "B T N H W"] | None
 ) -> Float[Tensor, "B T N H W"] | None:
-    """Return the objects' masks in generated frames: "track", "motion", "truth" or "none" (see the recipe's mask_source).
+    """Return the objects' masks in generated frames by source: "track", "motion", "objects", "truth" or "none".
 
     Raises:
         InputError: the source needs the true masks and there are none.
@@ -90,9 +91,11 @@ def object_masks(
         return None
     if source == "motion":
         return MotionMasks(objects=1 if true is None else true.shape[2])(frames, None)
+    if source == "objects":
+        return Moving(objects=1 if true is None else true.shape[2])(frames, None)
     if true is None:
         raise InputError(
             f"reward.mask_source is {source!r}, which needs the objects' true masks, but the clips have none; "
-            "use 'motion' (found in the generated clip) or 'none' (whole frame)"
+            "use 'motion' or 'objects' (found in the generated clip) or 'none' (whole frame)"
         )
     return TrackedMasks()(frames, true) if source == "track" else true
