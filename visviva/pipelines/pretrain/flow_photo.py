@@ -17,7 +17,7 @@ def photographed(pair: Pair, rng: torch.Generator) -> Pair:
     count = len(both)
     sigma = 1.2 * torch.rand(count, generator=rng) * _chance(count, 0.35, rng)
     both = blurred(both, sigma)
-    level = torch.exp(math.log(0.002) + math.log(25.0) * torch.rand(count, generator=rng)) * _chance(count, 0.6, rng)
+    level = torch.exp(math.log(0.002) + math.log(15.0) * torch.rand(count, generator=rng)) * _chance(count, 0.5, rng)
     both = both + level.view(-1, 1, 1, 1, 1) * torch.randn(both.shape, generator=rng)
     lossy = _chance(count, 0.35, rng).bool()
     if bool(lossy.any()):

@@ -73,9 +73,8 @@ class Cues:
 def _expected(correlation: Tensor, radius: int) -> Tensor:
     """Mean displacement under a softmax of the correlation, (M, 2, H, W)."""
     offset = torch.arange(-radius, radius + 1, dtype=correlation.dtype, device=correlation.device)
-    side = len(offset)
-    share = (SHARPNESS * correlation).softmax(1).unflatten(1, (side, side))
-    return torch.stack([torch.einsum("mijhw,j->mhw", share, offset), torch.einsum("mijhw,i->mhw", share, offset)], 1)
+    places = torch.stack([offset.repeat(len(offset)), offset.repeat_interleave(len(offset))])
+    return torch.nn.functional.conv2d((SHARPNESS * correlation).softmax(1), places[:, :, None, None])
 
 
 def _newton(one: Tensor, warped: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ class FlowPyramid(nn.Module):
     Args:
         features, hidden, fine: channels of the features, of the hidden state, and at half resolution.
         radius: of the local correlation at each scale [cells].
-        iterations: updates per scale.
+        iterations: updates at the finest scale of the cell; the coarser ones take one each.
         detach: cut the gradient between updates, as in training; without, the gradient of the flow with respect to the
             pixels is complete.
 
@@ -152,6 +151,10 @@ class FlowPyramid(nn.Module):
         self.encoder = Encoder(fine, features)
         self.context, self.carried = nn.Conv2d(features, hidden, 1, bias=False), nn.Conv2d(hidden, hidden, 1, bias=False)
         self.cell, self.refiner = Cell(features, hidden, radius), Refiner(fine, hidden, 1)
+        with torch.no_grad():  # begin as an iterative Lucas-Kanade of half steps
+            for step in (self.cell.step, self.refiner.step):
+                step.weight.mul_(0.1)
+                step.weight[(0, 1), (-3, -2), 1, 1] = 0.5
 
     def forward(
         self, first: Float[Tensor, "M 3 H W"], second: Float[Tensor, "M 3 H W"]
@@ -175,7 +178,7 @@ class FlowPyramid(nn.Module):
                 state, flow = torch.tanh(context), context.new_zeros(len(first), 2, *context.shape[-2:], dtype=torch.float32)
             else:
                 state, flow = torch.tanh(context + self.carried(_double(state))), 2 * _double(flow)
-            for _ in range(self.iterations):
+            for _ in range(1 if level else self.iterations):
                 state, flow = self.cell(state, self._cut(flow), cues.first, *cues(self._cut(flow)))
                 flows.append(_to(flow, size, 4 * 2**level))
         cues = Cues(_unit(half), avg_pool2d(pairs[0], 2), 1)
