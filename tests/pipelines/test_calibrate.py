@@ -18,8 +18,10 @@ from visviva.eval.calibrate import (
     variants,
     wilson,
 )
+from visviva.eval.robustness import disturbed, h264, jpeg
 from visviva.models.probes import DIS, LucasKanade, Oracle
-from visviva.physics import LAWS, Gate
+from visviva.physics import LAWS, Gate, Measurement
+from visviva.physics.kinematics import object_velocity
 from visviva.physics.motions import KINDS
 from visviva.physics.sprites import random_sprites
 from visviva.pipelines import calibrate
@@ -117,3 +119,50 @@ def test_what_cannot_be_calibrated_is_named(tmp_path):
         calibrate.run(CalibrateRecipe(output=str(tmp_path / "file")))
     with pytest.raises(InputError, match="no dataset"):
         calibrate.run(CalibrateRecipe(output=str(tmp_path / "x"), dataset=str(tmp_path / "missing")))
+
+
+def test_sweeps_extend_the_tables_that_are_there(tmp_path):
+    recipe = CalibrateRecipe(output=str(tmp_path), laws=["rigid_shape"], clips=4, batch=4, frames=7, size=24)
+    with pytest.raises(InputError, match="no table to extend"):
+        calibrate.run(recipe.model_copy(update={"extend": True, "sweeps": 4}))
+    plain = json.loads((calibrate.run(recipe) / "rigid_shape.json").read_text())
+    assert plain["clips"] == 16
+    assert plain["scenes"] == ["moves", "bounces", "collides", "spins"]
+    assert set(plain["variants"]["default"]["estimated"]["kinds"]) == set(plain["scenes"])
+    assert "robustness" not in plain
+    calibrate.run(recipe.model_copy(update={"extend": True, "sweeps": 4}))
+    swept = json.loads((tmp_path / "rigid_shape.json").read_text())
+    found = swept.pop("robustness")
+    assert swept == plain
+    assert found["scenes"] == "moves"
+    assert "--sweeps 4" in found["command"]
+    assert list(found["noise"]) == ["0.05", "0.1", "0.25", "0.5", "1"]
+    assert found["noise"]["1"]["p95"] > found["noise"]["0.05"]["p95"]
+    assert set(found["resolution"]) == {"x1", "x2"}
+    assert set(found["frame_rate"]) == {"x0.5", "x2"}
+    assert set(found["compression"]) == {"jpeg 75", "jpeg 30", "h264 crf 23", "h264 crf 35"}
+    assert found["resolution"]["x2"]["auc"]["size_drift"] == 1.0
+
+
+def test_disturbed_measurements_are_off_by_what_they_say():
+    scene = random_sprites(6, seed=1, frames=9, height=48, width=48)
+    drawn = scene.render()
+    measured = Measurement(fps=torch.full((6,), 32.0), flow=drawn.flow, masks=drawn.masks)
+    off = disturbed(measured, 0.5)
+    exact = measured.tracked()
+    assert float((off.tracks.positions - exact.positions).std()) == pytest.approx(0.5, rel=0.2)
+    assert bool((off.tracks.sigma >= 0.5).all())
+    inside = (drawn.masks[:, :-1] > 0.9).float()
+    slip = object_velocity(off.flow, inside)[0] - object_velocity(drawn.flow, inside)[0]
+    assert float(slip.std()) == pytest.approx(0.5, rel=0.25)
+    radius = (exact.area / torch.pi).sqrt()
+    assert float(((off.tracks.spin - exact.spin) * radius[:, 1:]).std()) == pytest.approx(0.5, rel=0.25)
+    assert torch.equal(disturbed(measured, 0.5).tracks.positions, off.tracks.positions)
+
+
+def test_compression_spoils_frames_more_at_lower_quality():
+    frames = random_sprites(1, seed=1, frames=4, height=48, width=48).render().frames
+    clean = photographed(frames)
+    for kind, levels in ((jpeg, (90, 20)), (h264, (18, 40))):
+        fine, coarse = (float((kind(level)(frames, 0) - clean).abs().mean()) for level in levels)
+        assert 0 < fine < coarse < 0.1, kind

@@ -77,7 +77,6 @@ def h264(crf: int) -> Shown:
 SETTINGS = (
     Setting("resolution", "x1"),
     Setting("resolution", "x2", size=2.0, share=0.5),
-    Setting("resolution", "x4", size=4.0, share=0.34),
     Setting("frame_rate", "x0.5", rate=0.5),
     Setting("frame_rate", "x2", rate=2.0, share=0.5),
     Setting("compression", "jpeg 75", shown=jpeg(75)),
