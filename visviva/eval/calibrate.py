@@ -24,6 +24,7 @@ import visviva
 from visviva.data.files import whole
 from visviva.errors import InputError
 from visviva.models.probes import Combined, LucasKanade, Oracle, PatchFeatures, TrackedMasks
+from visviva.models.probes.objects.look import look
 from visviva.physics.gate import Gate
 from visviva.physics.kinematics import object_velocity
 from visviva.physics.laws import (
@@ -201,8 +202,6 @@ class Eyes:
         """Add tracks with their looks where there are several bodies, surprise and scale."""
         masks = seen.masks
         if masks is not None and masks.shape[2] > 1:
-            from visviva.models.probes.objects.look import look
-
             halves = frames[..., ::2, ::2], masks[..., ::2, ::2]
             looks = torch.cat([look(frame[None], mask[None]) for frame, mask in zip(*halves, strict=True)])
             tracks = (tracks or seen.tracked()).with_(look=looks)

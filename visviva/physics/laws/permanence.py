@@ -6,7 +6,7 @@ Three things are asked of every object, all dimensionless:
   is seen whole. A frame in which it is hidden counts as A = 0, unless it was last seen (or is seen for the first time) at the
   border, or touching another object that is still seen itself.
 - **path**: it does not vanish here and appear there, ``relu(jump / (2 r) - 1)``, at most 1, with jump the second difference
-  of its place and 2 r its diameter. Smaller jumps are left to the kinematic laws.
+  of its place and 2 r its diameter, away from contacts. Smaller jumps are left to the kinematic laws.
 - **identity**, where the looks of two or more objects are known: it resembles its own first look more than another's,
   ``relu(max_m l.l0_m - l.l0_n) / (1 - l0_m.l0_n)``, 1 for a full exchange.
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.physics.contact import contact_frames
 from visviva.physics.laws.law import Residual, finite, require, unknown, weighted_mean
 from visviva.physics.laws.rigid_shape import at_another, at_border
 from visviva.physics.measurement import Measurement
@@ -82,13 +83,13 @@ class Permanence:
         value = weighted_mean(torch.relu((1 - seen / usual).abs() - self.slack), counted)
         value = value + weighted_mean(self._lost_identity(tracks, whole), whole.to(area.dtype))
         valid = counted.flatten(1).any(1) & clean
-        value = value + self._jumps(place, visible, usual)
+        value = value + self._jumps(place, visible & ~contact_frames(measurement), usual)
         return Residual(torch.where(valid, value, 0.0), valid, unknown(value))
 
-    def _jumps(self, place: Tensor, visible: Tensor, usual: Tensor) -> Tensor:
+    def _jumps(self, place: Tensor, free: Tensor, usual: Tensor) -> Tensor:
         """Jumps beyond an object's own diameter, summed over time, mean over objects, at most 1 each; shape (B,)."""
         bend = (place[:, 2:] - 2 * place[:, 1:-1] + place[:, :-2]).square().sum(-1).add(1e-12).sqrt()
-        three = (visible[:, 2:] & visible[:, 1:-1] & visible[:, :-2]).to(place.dtype)
+        three = (free[:, 2:] & free[:, 1:-1] & free[:, :-2]).to(place.dtype)
         across = 2 * (usual / torch.pi).sqrt()
         return (torch.relu(bend / across - 1).clamp(max=1) * three).sum(1).clamp(max=1).mean(1)
 

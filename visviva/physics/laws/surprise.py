@@ -40,7 +40,7 @@ class Surprise:
 
     name: ClassVar[str] = "surprise"
     needs: ClassVar[frozenset[str]] = frozenset({"surprise"})
-    scenes: ClassVar[tuple[str, ...]] = ("moves",)
+    scenes: ClassVar[tuple[str, ...]] = ("moves", "falls")
     trivial: ClassVar[bool] = True
     anchor: ClassVar[bool] = False
 
