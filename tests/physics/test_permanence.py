@@ -72,6 +72,16 @@ def test_a_jump_beyond_the_diameter_is_a_vanishing_here_and_an_appearing_there()
     assert float(LAW(discs(path)).value) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_fast_bounce_is_no_teleport():
+    path = standing((20.0, 30.0)).clone()
+    path[:, 0, 1] = 10.0 + 8 * (5 - (torch.arange(STEPS) - 5).abs())
+    bounce = discs(path)
+    contact = (torch.arange(STEPS) == 5)[None]
+    assert float(LAW(bounce.with_(contact=torch.zeros_like(contact))).value) > 0.3
+    assert float(LAW(bounce.with_(contact=contact)).value) == 0.0
+    assert float(LAW(bounce).value) == 0.0  # the contact is found in the track
+
+
 def test_exchanged_looks_cost_the_share_of_frames_after_the_exchange():
     look = torch.eye(2)[None, None].expand(1, STEPS, 2, 2).clone()
     place = standing((15.0, 30.0), (45.0, 30.0))
