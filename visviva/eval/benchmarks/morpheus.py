@@ -24,7 +24,7 @@ from visviva.eval.track import Unmeasurable, track_object
 from visviva.eval.trajectory import centroids
 from visviva.models.probes.motion import MotionMasks
 
-__all__ = ["NEEDS", "STANDING", "VERSION", "run", "score"]
+__all__ = ["NEEDS", "STANDING", "VERSION", "doubled", "run", "score"]
 
 STANDING = RECONSTRUCTION
 NEEDS = "--experiment free_flight or pendulum, or a field 'experiment' or 'primitive' in the rows"
@@ -74,16 +74,29 @@ def score(clip: Clip, kind: str, first: Tensor | None = None) -> Conservation:
             positions, area = track.positions, track.area
         except Unmeasurable as reason:
             return Conservation(discarded=str(reason), asked=len(times))
-    return conservation(kind, positions, times, height, areas=area, doubled=_doubled(clip.frames))
+    return conservation(kind, positions, times, height, areas=area, doubled=doubled(clip.frames, positions))
 
 
-def _doubled(frames: Tensor) -> NDArray[np.bool_]:
-    """Return in which frames a second moving object of at least half the area of the first is seen."""
-    scale = min(1.0, 96 / min(frames.shape[-2:]))
+def doubled(frames: Tensor, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return in which frames something else that moves looks like the tracked object: area within half and colour within 0.15.
+
+    Args:
+        frames: (T, 3, H, W) in [0, 1]; positions: the object's (T, 2) [px], NaN where it is not seen.
+    """
+    scale = min(1.0, 192 / min(frames.shape[-2:]))
     size = [max(16, round(n * scale)) for n in frames.shape[-2:]]
     small = functional.interpolate(frames, size=size, mode="area")
-    area = (MotionMasks(objects=2)(small[None], None)[0] > 0.5).flatten(2).sum(2).numpy()
-    return (area.min(1) > 0.5 * area.max(1)) & (area.min(1) > 0)
+    masks = (MotionMasks(objects=4)(small[None], None)[0] > 0.5).double()
+    area = masks.flatten(2).sum(2)
+    colour = torch.einsum("tnhw,tchw->tnc", masks, small.double()) / area.clamp(min=1)[..., None]
+    centre = torch.stack([centroids(masks[:, n] > 0) for n in range(masks.shape[1])], dim=1)
+    apart = torch.linalg.vector_norm(centre - torch.from_numpy(positions)[:, None] * scale, dim=2).nan_to_num(nan=torch.inf)
+    frame, own = torch.arange(len(masks)), apart.argmin(1)
+    alike = (colour - colour[frame, own][:, None]).abs().amax(2) < 0.15
+    ratio = area / area[frame, own].clamp(min=1)[:, None]
+    other = (area > 0) & alike & (ratio > 1 / 1.5) & (ratio < 1.5)
+    other[frame, own] = False
+    return (other.any(1) & apart.isfinite().any(1)).numpy()
 
 
 def _row(item: Item, experiment: str) -> ClipRow:
