@@ -131,13 +131,19 @@ def measure(build: Callable[..., Any], shapes: list[Any], dtype: Any, device: An
     parameters = [torch.nn.Parameter((torch.randn(s, generator=generator) / 50).to(device, dtype)) for s in shapes]
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 1e-3).add_(parameter.detach(), alpha=0.1)
-    weights = sum(p.numel() for p in parameters)
+    weights, gradients = sum(p.numel() for p in parameters), [p.grad for p in parameters]
+
+    def give_back() -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if parameter.grad is None:  # heavyball drops gradients that it has used
+                parameter.grad = gradient
+
     try:
         optimizer = build(parameters)
         first = seconds(optimizer.step, 1, device)[0]
-        optimizer.step()
+        seconds(optimizer.step, 1, device, give_back)
         resting = resident(peak=False)
-        times = seconds(optimizer.step, repetitions, device)
+        times = seconds(optimizer.step, repetitions, device, give_back)
     except Exception as error:  # another package's failure is a finding
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
     quartiles = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
@@ -158,10 +164,13 @@ def resident(peak: bool) -> int | None:
     return next(int(line.split()[1]) for line in _lines("/proc/self/status") if line.startswith(name)) * 1024
 
 
-def seconds(step: Callable[[], Any], repetitions: int, device: torch.device) -> list[float]:
-    """Return the time of each step, two seconds in all once there are three."""
+def seconds(
+    step: Callable[[], Any], repetitions: int, device: torch.device, before: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Return the time of each step, two seconds in all once there are three; ``before`` each is not counted."""
     times: list[float] = []
     while len(times) < repetitions and (len(times) < 3 or sum(times) < 2):
+        before()
         start = time.perf_counter()
         step()
         if device.type == "cuda":
