@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from visviva.errors import InputError
-from visviva.models.probes import LucasKanade, Oracle, VJEPA2Features
-from visviva.models.probes.surprise import Extrapolation, VJEPA2Surprise
-from visviva.physics import Measurement
+from visviva.models.probes import Combined, Extrapolation, LucasKanade, Oracle, VJEPA2Features, VJEPA2Surprise
+from visviva.physics import Measurement, MotionFloor, Term, Verifier
 from visviva.physics.laws.surprise import Surprise
 from visviva.physics.measurement import Probe
 from visviva.physics.sprites import random_sprites, sprites
@@ -106,6 +105,17 @@ def test_extrapolation_is_surprised_by_a_teleport_when_it_happens_and_carries_gr
     assert float(frames.grad.abs().max()) > 0
     frozen = probe(frames[:, :1].detach().expand(-1, 9, -1, -1, -1), FPS).surprise
     assert float(frozen.max()) < 1e-4
+
+
+def test_it_joins_the_other_probes_and_a_verifier_reads_it():
+    scene = random_sprites(2, seed=1, frames=8, height=32, width=32, radius=(4.0, 6.0))
+    drawn, flow = scene.render(), LucasKanade(levels=2, iterations=2)
+    probe = Combined(flow, surprise=Extrapolation(flow))
+    assert probe.measures >= {"flow", "surprise"}
+    assert probe.differentiable
+    verifier = Verifier(probe, [Term(Surprise()), Term(MotionFloor(least=0.1))])
+    alone = Extrapolation(flow)(drawn.frames, FPS)
+    assert torch.allclose(verifier.score(drawn.frames, FPS).residuals["surprise"].value, Surprise()(alone).value)
 
 
 def test_the_law_is_a_power_mean():

@@ -17,8 +17,7 @@ from visviva.data.dataset import ClipDataset
 from visviva.errors import InputError, closest
 from visviva.eval.calibrate import Eyes, calibrate, gate_disagreement, probe_error, scenes_of, variants, write
 from visviva.eval.robustness import noise_floor, sweep
-from visviva.models.probes import DIS, LucasKanade, PatchFeatures, VAEFeatures
-from visviva.models.probes.surprise import Extrapolation
+from visviva.models.probes import DIS, Extrapolation, LucasKanade, PatchFeatures, VAEFeatures
 from visviva.physics.gate import Gate
 from visviva.physics.laws import LAWS
 from visviva.physics.measurement import Probe

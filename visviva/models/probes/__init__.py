@@ -9,6 +9,7 @@ from visviva.models.probes.masks import TrackedMasks, track_masks
 from visviva.models.probes.motion import MotionMasks
 from visviva.models.probes.objects import Identity, Moving, Objects, Points, SAM2Masks, object_tracks, track_points
 from visviva.models.probes.oracle import Oracle
+from visviva.models.probes.surprise import Extrapolation, VJEPA2Surprise
 
 PROBES: dict[str, type] = {
     probe.name: probe for probe in (LucasKanade, DIS, PatchFeatures, VAEFeatures, VJEPA2Features, Objects, Points, Oracle)
@@ -19,6 +20,7 @@ __all__ = [
     "PROBES",
     "RAFT",
     "Combined",
+    "Extrapolation",
     "FlowNetwork",
     "Identity",
     "LucasKanade",
@@ -32,6 +34,7 @@ __all__ = [
     "TrackedMasks",
     "VAEFeatures",
     "VJEPA2Features",
+    "VJEPA2Surprise",
     "object_tracks",
     "track_masks",
     "track_points",

@@ -1,4 +1,4 @@
-"""A probe made of parts: a flow probe, a source of masks and a feature probe, as far as each is wanted."""
+"""A probe made of parts: flow, a source of masks, features and surprise, as far as each is wanted."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Combined:
             through the frames (for generated clips); `Moving` and `MotionMasks` find moving objects. A probe of objects, such
             as `Objects`, measures tracks too.
         features: a probe that measures features, such as `VAEFeatures`.
+        surprise: a probe that measures surprise, such as `VJEPA2Surprise`.
 
-    ``differentiable`` is True where flow and features both are.
+    ``differentiable`` is True where all of its parts are.
 
     Example::
 
@@ -32,18 +33,22 @@ class Combined:
     """
 
     def __init__(
-        self, flow: Probe | None = None, masks: MaskSource | Probe | None = None, features: Probe | None = None
+        self,
+        flow: Probe | None = None,
+        masks: MaskSource | Probe | None = None,
+        features: Probe | None = None,
+        surprise: Probe | None = None,
     ) -> None:
-        if flow is None and features is None and not isinstance(masks, Probe):
+        if flow is None and features is None and surprise is None and not isinstance(masks, Probe):
             raise InputError(
-                "a combined probe without flow, features and a probe of objects measures nothing; give at least one of them"
+                "a combined probe without flow, features, surprise and a probe of objects measures nothing; give one of them"
             )
-        self.flow, self.masks, self.features = flow, masks, features
+        self.flow, self.masks, self.features, self.surprise = flow, masks, features, surprise
 
     @property
     def parts(self) -> list[Probe]:
         """The probes it is made of."""
-        return [part for part in (self.flow, self.masks, self.features) if isinstance(part, Probe)]
+        return [part for part in (self.flow, self.masks, self.features, self.surprise) if isinstance(part, Probe)]
 
     @property
     def name(self) -> str:
@@ -76,4 +81,6 @@ class Combined:
             measured = measured.with_(tracks=tracks)
         if self.features is not None:
             measured = measured.with_(features=self.features(frames, fps).features)
+        if self.surprise is not None:
+            measured = measured.with_(surprise=self.surprise(frames, fps).surprise)
         return measured
