@@ -135,6 +135,10 @@ def test_clips_are_tracked_scored_and_counted(tmp_path):
     assert "nothing moves" in clips["wall"].labels["discarded"]
     assert result["discarded"].value == pytest.approx(1 / 3)
     assert result["invariance_all"].value < result["invariance"].value
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    with_bad = run("morpheus", Inputs([str(tmp_path)], experiment="free_flight", statistics={"resamples": 200}))
+    assert with_bad["discarded"].value == pytest.approx(2 / 4)
+    assert with_bad["dynamical_all"].used == 4
     assert result.standing == "reconstruction"
     assert "experiment" in run("morpheus", Inputs([str(tmp_path)])).skipped["all"]
 

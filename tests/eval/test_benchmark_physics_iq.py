@@ -92,6 +92,14 @@ def test_a_black_still_clip_wins_nothing():
     assert TAKES["still"].area == 0 < TAKES["A"].area
 
 
+def test_noise_that_moves_everywhere_does_not_beat_a_falling_block():
+    fine = torch.randint(0, 255, A.shape, dtype=torch.uint8)
+    coarse = torch.randint(0, 255, (T, 3, H // 8, W // 8), dtype=torch.uint8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    noises = [take(noise, FPS) for noise in (fine, coarse)]
+    assert noises[1].area > 5 * TAKES["A"].area
+    assert max(score(noise) for noise in noises) < 0.7 * score(TAKES["G"])
+
+
 def test_where_nothing_moves_twice_everything_agrees():
     assert agreement(TAKES["still"], TAKES["still"]).numbers()["weighted"] == 1
 

@@ -10,6 +10,7 @@ import torch
 from visviva.cli import main
 from visviva.configs.evaluate import EvaluateRecipe
 from visviva.data.video import write_video
+from visviva.errors import InputError
 from visviva.eval.benchmarks import BENCHMARKS
 from visviva.pipelines import evaluate
 
@@ -48,6 +49,16 @@ def test_a_benchmark_without_its_input_is_skipped_in_file_and_report(moving, cap
 def test_a_name_that_is_no_benchmark_is_refused(moving, capsys):
     assert main(["evaluate", str(moving / "clips"), "--benchmark", "physiq"]) == 2
     assert "physics-iq" in capsys.readouterr().err
+
+
+def test_a_benchmark_that_cannot_run_does_not_take_the_others_with_it(moving):
+    words = {"clips": [str(moving / "clips")], "output": str(moving / "o"), "resamples": 200}
+    recipe = EvaluateRecipe(**words, benchmark=["vbench-motion", "physics-iq"], reference=str(moving / "clips"))
+    first, second = content(evaluate.run(recipe))["results"]
+    assert first["scores"]
+    assert "both takes are there" in second["skipped"]["all"]
+    with pytest.raises(InputError, match="both takes are there"):
+        evaluate.run(recipe.model_copy(update={"benchmark": ["physics-iq"]}))
 
 
 def test_several_benchmarks_in_one_run(moving):

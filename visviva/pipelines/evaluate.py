@@ -58,7 +58,7 @@ def _benchmarks(recipe: EvaluateRecipe) -> Path:
     names = ("clips", "reference", "prompts", "encoder", "experiment", "codec", "where", "limit")
     inputs = benchmarks.Inputs(**{name: getattr(recipe, name) for name in names}, judge=judge, statistics=statistics)
     output = output_folder(recipe.output)
-    results = [benchmarks.run(name, inputs) for name in recipe.benchmark]
+    results = benchmarks.run_all(recipe.benchmark, inputs)
     about = {"recipe": recipe.model_dump()}
     write_json(output / "benchmarks.json", benchmarks.page.content(results, about))
     benchmarks.page.write(output / "report.html", results, about)

@@ -6,6 +6,6 @@
 from visviva.eval.benchmarks import judge, page
 from visviva.eval.benchmarks.inputs import Inputs
 from visviva.eval.benchmarks.result import ClipRow, Missing, Result
-from visviva.eval.benchmarks.run import BENCHMARKS, run
+from visviva.eval.benchmarks.run import BENCHMARKS, run, run_all
 
-__all__ = ["BENCHMARKS", "ClipRow", "Inputs", "Missing", "Result", "judge", "page", "run"]
+__all__ = ["BENCHMARKS", "ClipRow", "Inputs", "Missing", "Result", "judge", "page", "run", "run_all"]

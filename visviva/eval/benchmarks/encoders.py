@@ -1,7 +1,7 @@
 """Frozen encoders for distances between sets of clips and for consistency of frames: local weights, or a labelled stand-in.
 
-Nothing is downloaded. The stand-ins have no weights: averages of colour and change on a coarse grid. They carry the tests and
-tell apart clips that differ grossly; a number made with one is *uncalibrated*.
+They run on the first GPU where there is one; nothing is downloaded. The stand-ins have no weights: averages of colour and
+change on a coarse grid. They carry the tests and tell gross differences apart; a number made with one is *uncalibrated*.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class ViTFrames:
         patch, side = int(self.model.config.patch_size), int(self.model.config.image_size)
         scale = side / min(frames.shape[-2:])
         size = [max(patch, round(n * scale) // patch * patch) for n in frames.shape[-2:]]
+        frames = frames.to(self.model.device)
         images = functional.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=False)
         images = (images - images.new_tensor(MEAN).view(3, 1, 1)) / images.new_tensor(STD).view(3, 1, 1)
         extra = {"interpolate_pos_encoding": True} if self.model.config.model_type == "vit" else {}
@@ -86,7 +87,8 @@ class VideoMAEClips:
         config = self.model.config
         index = torch.linspace(0, frames.shape[1] - 1, config.num_frames, dtype=torch.float64).long()
         size = (int(config.image_size), int(config.image_size))
-        images = functional.interpolate(frames[:, index].flatten(0, 1), size=size, mode="bilinear", align_corners=False)
+        chosen = frames[:, index].flatten(0, 1).to(self.model.device)
+        images = functional.interpolate(chosen, size=size, mode="bilinear", align_corners=False)
         return self.model(images.unflatten(0, (len(frames), -1))).last_hidden_state.mean(1)
 
 
@@ -96,14 +98,14 @@ class VJEPA2Clips:
     calibrated = True
 
     def __init__(self, path: str | Path) -> None:
-        self.features = VJEPA2Features(path)
+        self.features = VJEPA2Features(path, device=best_device())
         self.name = Path(path).name
 
     @torch.no_grad()
     def __call__(self, frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D"]:
         """Return the features."""
         index = torch.linspace(0, frames.shape[1] - 1, 16, dtype=torch.float64).long()
-        return self.features.encode(frames[:, index]).mean(1)
+        return self.features.encode(frames[:, index].to(best_device())).mean(1)
 
 
 def clip_encoder(encoder: Any) -> Any:
@@ -139,4 +141,9 @@ def _local(path: str | Path, kinds: tuple[str, ...], what: str) -> Any:
     from transformers import AutoModel
 
     model: Any = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    return model.eval().requires_grad_(False)
+    return model.to(best_device()).eval().requires_grad_(False)
+
+
+def best_device() -> torch.device:
+    """Return the device that frozen networks of benchmarks run on: the first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.eval.benchmarks.encoders import best_device
 
 
 class Judge(Protocol):
@@ -34,7 +35,7 @@ class TransformersJudge:
 
     Args:
         path: the folder, with ``config.json``, processor, tokenizer with a chat template, and safetensors.
-        device: where it runs; new_tokens: longest answer.
+        device: where it runs; empty: the first GPU where there is one, else the CPU; new_tokens: longest answer.
 
     Raises:
         InputError: the folder is missing, holds no chat template, or no safetensors.
@@ -45,7 +46,7 @@ class TransformersJudge:
         judge(uniform(clip.frames, 16), "Does the ball fall? Answer yes or no.")
     """
 
-    def __init__(self, path: str | Path, device: torch.device | str = "cpu", new_tokens: int = 16) -> None:
+    def __init__(self, path: str | Path, device: torch.device | str = "", new_tokens: int = 16) -> None:
         folder = Path(path)
         if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
             raise InputError(f"no model in {str(path)!r}; a judge is a local folder with config.json and safetensors")
@@ -56,7 +57,7 @@ class TransformersJudge:
         if not getattr(self.processor, "chat_template", None):
             raise InputError(f"{folder}: the processor has no chat template, so the model cannot be asked; use a chat model")
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, dtype="auto", **local)
-        self.model: Any = model.to(device).eval().requires_grad_(False)
+        self.model: Any = model.to(device or best_device()).eval().requires_grad_(False)
         self.name, self.new_tokens = folder.name, new_tokens
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 The object is followed from true first-frame masks where a clip has them, and found as the one that moves farthest and
 smoothest where it has none. A discarded clip (frozen, vanishing, doubled) has no score of its own: the means over kept clips
-stand beside the discard rate, and ``*_all`` counts discarded clips as 0, so that nothing is won by being discarded.
+stand beside the discard rate, and ``*_all`` counts discarded and unreadable clips as 0, so that nothing is won by that.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run(inputs: Inputs) -> Result:
     """Score every clip of a known experiment."""
     items = inputs.items(paired=bool(inputs.reference))
     rows = [_row(item, inputs.experiment) for item in tqdm(items, desc="morpheus")]
-    if all(r.failure.startswith("no experiment") for r in rows):
+    if not any("experiment" in r.labels for r in rows):
         raise Missing(f"no clip says what it shows: give {NEEDS}")
     scores = [
         mean_score(m, rows, "1", lower_is_better=False, note=note, statistics=inputs.statistics) for m, note in NOTES.items()
@@ -100,8 +100,12 @@ def doubled(frames: Tensor, positions: NDArray[np.float64]) -> NDArray[np.bool_]
 
 
 def _row(item: Item, experiment: str) -> ClipRow:
+    lost = {"discarded": 1.0, "dynamical_all": 0.0, "invariance_all": 0.0}
     try:
         clip = item.clip()
+    except InputError as error:
+        return failed(item, error, lost)
+    try:
         word = experiment or str(clip.meta.get("experiment") or item.labels.get("primitive") or "")
         kind = "free_flight" if word in FLIGHTS else word
         if kind not in ("free_flight", "pendulum"):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 from visviva.errors import InputError, closest
 from visviva.eval.benchmarks.inputs import Inputs
-from visviva.eval.benchmarks.result import EXACT, Missing, Result, skipped
+from visviva.eval.benchmarks.result import Missing, Result, skipped
 
 BENCHMARKS = {
     "physics-iq": "physics_iq_clips",
@@ -22,7 +23,7 @@ BENCHMARKS = {
     "phygenbench": "phygenbench",
     "vbench2": "vbench2",
 }
-"""Name on the command line -> module of this package; each has ``run(inputs)``, ``NEEDS`` and a version."""
+"""Name on the command line -> module of this package; each has ``run(inputs)``, ``VERSION``, ``STANDING`` and ``NEEDS``."""
 
 
 def module(name: str) -> ModuleType:
@@ -44,4 +45,25 @@ def run(name: str, inputs: Inputs) -> Result:
     try:
         return runner.run(inputs)
     except Missing as reason:
-        return skipped(name, getattr(runner, "VERSION", ""), getattr(runner, "STANDING", EXACT), str(reason))
+        return skipped(name, runner.VERSION, runner.STANDING, str(reason))
+
+
+def run_all(names: Sequence[str], inputs: Inputs) -> list[Result]:
+    """Run several benchmarks; one whose input cannot be used is skipped with the reason, unless none can be run.
+
+    Raises:
+        InputError: no benchmark could be run; the reason of the first.
+    """
+    for name in names:
+        module(name)
+    results, refused = [], []
+    for name in names:
+        try:
+            results.append(run(name, inputs))
+        except InputError as error:
+            refused.append(error)
+            runner = module(name)
+            results.append(skipped(name, runner.VERSION, runner.STANDING, str(error)))
+    if len(refused) == len(names) and refused:
+        raise refused[0]
+    return results

@@ -45,7 +45,7 @@ def _measured(item: Item, probe: Any, encoder: Any) -> ClipRow:
             "temporal_flicker": vbench.temporal_flicker(clip.frames),
             "motion_smoothness": vbench.motion_smoothness(clip.frames, vbench.along_flow(probe)),
             "dynamic_degree": float(vbench.dynamic_degree(clip.frames, clip.fps, probe)),
-            "subject_consistency": vbench.subject_consistency(encoder(clip.frames)),
+            "subject_consistency": vbench.subject_consistency(encoder(clip.frames).cpu()),
         }
     except InputError as error:
         return failed(item, error)
