@@ -50,6 +50,8 @@ class EvaluateRecipe(Recipe):
     """Only the first clips."""
     max_frames: int | None = Field(None, ge=5)
     """Only the first frames of each recording."""
+    frame_rate: float | None = Field(None, gt=0)
+    """Frames per second of folders of frames (PNG, JPEG), which know none themselves."""
 
     metres_per_pixel: float | None = Field(None, gt=0)
     """Recordings: scale at the moving object's depth [m/px]; with it g is measured."""

@@ -12,7 +12,10 @@ from visviva.data.clip import Clip
 from visviva.data.files import read_text, whole
 from visviva.errors import InputError
 
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+VIDEOS = (
+    *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv"),
+    *(".webp", ".apng"),
+)
 
 
 class ClipDataset(Sequence[Clip]):

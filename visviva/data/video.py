@@ -1,11 +1,14 @@
 """Video files: read with their true timestamps and rotation, write H.264 that browsers play.
 
-All video passes through PyAV. Errors are one sentence that names the file.
+All video passes through PyAV; folders of frames and animated WebP and PNG through Pillow (`visviva.data.stills`). Errors are
+one sentence that names the file. Frames are held in memory: 3 bytes a pixel, twice while they are stacked. A file that would
+take more than `SHARE` of the available memory is refused before it is decoded, and the message says how to read less.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor
 
 from visviva.data.files import whole
+from visviva.data.stills import ANIMATED, read_stills
 from visviva.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,12 +47,16 @@ class Video:
     damage: str = ""
 
 
-def read_video(path: str | Path, max_frames: int | None = None, *, damaged: bool = False) -> Video:
-    """Read a video file.
+def read_video(
+    path: str | Path, max_frames: int | None = None, *, damaged: bool = False, frame_rate: float | None = None
+) -> Video:
+    """Read a video file, or a folder of frames.
 
     Args:
-        path: any file FFmpeg decodes.
+        path: any file FFmpeg decodes, an animated WebP or PNG, or a folder of PNG, JPEG or WebP frames in the order of their
+            names. Transparency is drawn over black where Pillow reads it and left out where FFmpeg does.
         max_frames: stop after so many frames.
+        frame_rate: frames per second of a folder of frames, which knows none itself; ignored for files.
         damaged: return a file in which the decoder patched frames, or found fewer than the file declares, with
             `Video.damage`, instead of raising.
 
@@ -63,15 +71,19 @@ def read_video(path: str | Path, max_frames: int | None = None, *, damaged: bool
     import av
 
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no video file {str(path)!r}; check the path")
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); record or copy it again")
     try:
-        decoded = _decode(path, max_frames)
+        if path.is_dir() or path.suffix.lower() in ANIMATED:
+            frames, times = read_stills(path, max_frames, frame_rate, int(available_memory() * SHARE / COPIES))
+            decoded = _Decoded(frames, times)
+        else:
+            decoded = _decode(path, max_frames)
     except InputError:
         raise
-    except (av.error.FFmpegError, EOFError, ValueError) as error:
+    except (av.error.FFmpegError, OSError, EOFError, ValueError, ArithmeticError, SyntaxError, struct.error) as error:
         raise InputError(f"{path}: cannot be decoded as a video ({_reason(error)}); re-encode it or leave it out") from error
     frames = decoded.frames
     if decoded.damage and not damaged:
@@ -113,7 +125,7 @@ def _decode(path: Path, max_frames: int | None) -> _Decoded:
     from av.video.reformatter import VideoReformatter
 
     found = _Decoded()
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = _stream(path, container)
         room = _room(path, container, stream, max_frames)
         reformatter = VideoReformatter()  # one for all frames: a new one per frame costs ten times the conversion
@@ -121,6 +133,8 @@ def _decode(path: Path, max_frames: int | None) -> _Decoded:
         for packet in container.demux(stream):
             dropped += packet.is_discard
             for frame in packet.decode():
+                if found.frames and sorted(found.frames[0].shape[:2]) != sorted((frame.height, frame.width)):
+                    raise InputError(f"{path}: the frame size changes within the clip; re-encode it to one size")
                 turns = round((frame.rotation or 0) / 90) % 4
                 found.patched += [len(found.frames)] if frame.is_corrupt else []
                 found.frames.append(np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), turns))
@@ -177,7 +191,7 @@ def available_memory() -> int:
 
 
 def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()).rstrip(".")
 
 
 def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 12) -> None:

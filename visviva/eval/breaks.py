@@ -74,10 +74,8 @@ def flights(positions: NDArray[np.float64], breaks: list[Break], longest_gap: in
     seen = np.flatnonzero(np.isfinite(positions[:, 0]))
     if not len(seen):
         return []
-    ends = {b.frame for b in breaks}
-    cuts = [
-        i for i in range(1, len(seen)) if seen[i] - seen[i - 1] > longest_gap or any(seen[i - 1] <= e < seen[i] for e in ends)
-    ]
+    part = np.searchsorted(np.sort([b.frame for b in breaks]), seen, side="left")
+    cuts = 1 + np.flatnonzero((np.diff(seen) > longest_gap) | (np.diff(part) > 0))
     return [stretch for stretch in np.split(seen, cuts) if len(stretch)]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from visviva.data.clip import Clip
 from visviva.data.dataset import VIDEOS, ClipDataset
+from visviva.data.stills import is_frame_folder
 from visviva.errors import InputError, closest
 
 
@@ -131,8 +132,10 @@ def _items(source: Path, where: Mapping[str, Any], reference: _Reference | None)
     if not source.exists():
         raise InputError(f"no clip or folder {str(source)!r}; check the path")
     if source.is_file() and source.suffix != ".jsonl":
-        if source.suffix.lower() not in VIDEOS:
+        if source.suffix.lower() not in (*VIDEOS, ".png"):
             raise InputError(f"{source}: not a video file by its name; known: {', '.join(VIDEOS)}")
+        return [_file(source)]
+    if is_frame_folder(source):
         return [_file(source)]
     dataset = ClipDataset(source)
     keep = [k for k, row in enumerate(dataset.rows) if all(row.get(f) == v for f, v in where.items())]

@@ -159,9 +159,9 @@ def row_times(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray[np.float
 
 
 def _without_displaced(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
-    """Leave out frames that alone stand off their neighbours' parabola by six standard errors; at most a tenth of them."""
+    """Leave out frames that alone stand off their neighbours' parabola by six standard errors; at most a tenth, and twelve."""
     kept, displaced = frames, []
-    for _ in range(len(frames) // 10):
+    for _ in range(min(len(frames) // 10, 12)):
         off = np.zeros(len(kept))
         for i in range(len(kept)):
             near = np.array([j for j in range(max(0, i - 5), min(len(kept), i + 6)) if j != i])

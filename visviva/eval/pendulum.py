@@ -34,6 +34,8 @@ GRAVITY = (9.806, 0.015)
 SHORTENED = 0.1
 """Standard deviation of the logarithm of the foreshortening."""
 MOST_ARCS = 6
+MOST_FRAMES = 900
+"""Frames of one arc that enter the fit."""
 LARGEST_MISFIT = 0.02
 """Largest residual of a pendulum, relative to the extent of its path."""
 WIDEST = 0.25
@@ -204,7 +206,7 @@ def _arcs(track: Track, breaks: list[Break]) -> list[NDArray[np.int64]]:
     stretches = [np.array([k for k in s if int(k) not in struck], dtype=np.int64) for s in flights(track.positions, breaks)]
     wide = [(float(np.linalg.norm(np.ptp(track.positions[s], axis=0))), s) for s in stretches if len(s) >= 8]
     wide = [(size, s) for size, s in sorted(wide, key=lambda item: -item[0]) if size > 15 * track.sigma][:MOST_ARCS]
-    kept = sorted((s for size, s in wide if size > 0.2 * wide[0][0]), key=lambda s: int(s[0]))
+    kept = sorted((s[:MOST_FRAMES] for size, s in wide if size > 0.2 * wide[0][0]), key=lambda s: int(s[0]))
     if sum(map(len, kept)) < 12:
         raise Unmeasurable("there is no swing of 12 frames without a break, which a pendulum takes to be measured")
     return kept

@@ -17,6 +17,8 @@ from torch import Tensor
 from visviva.data.video import write_video
 from visviva.eval.track import Track
 
+TRAIL = 150
+"""Positions of a track that are drawn before and after a frame."""
 GAP = 4
 """Pixels between panels."""
 
@@ -146,12 +148,12 @@ def overlay(
     shrink = min(1.0, longest / max(frames.shape[2:]))
     size = tuple(2 * round(s * shrink / 2) for s in (frames.shape[3], frames.shape[2]))
     scale = size[0] / track.size[0]
-    used = set(fitted)
+    used, places = set(fitted), np.flatnonzero(track.seen)
     drawn = []
     for k, frame in enumerate(frames):
         image = cv2.resize(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), size, interpolation=cv2.INTER_AREA)
         turn, shift = track.camera.transforms[k][:, :2], track.camera.transforms[k][:, 2]
-        for j in np.flatnonzero(track.seen):
+        for j in places[max(0, np.searchsorted(places, k) - TRAIL) : np.searchsorted(places, k) + TRAIL]:
             centre = _point(turn @ track.positions[j] + shift, scale)
             colour = (70, 130, 255) if j in used else (200, 200, 200)
             cv2.circle(image, centre, 2 if j <= k else 1, colour, -1, cv2.LINE_AA)

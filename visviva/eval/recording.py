@@ -28,6 +28,7 @@ from visviva.eval.ramp import Angle, Ramp
 from visviva.eval.run import Picture
 from visviva.eval.score import finite
 from visviva.eval.track import Track, Unmeasurable, reduced, track_object
+from visviva.eval.verdict import Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Settings:
         timing_error: relative standard error of the frame clock.
         motion: ``auto`` recognises the kind of motion; ``fall``, ``pendulum`` and ``ramp`` force it.
         ramp_angle: inclination of the surface [deg], 0 for a level one; None: as seen in the image. ramp_angle_error: [deg].
+        frame_rate: of folders of frames [1/s].
         laws: read the laws too.
     """
 
@@ -55,6 +57,7 @@ class Settings:
     ramp_angle_error: float = 0.5
     level: float = 0.95
     max_frames: int | None = None
+    frame_rate: float | None = None
     laws: bool = True
 
 
@@ -64,7 +67,7 @@ class Recording:
 
     ``reason`` is why no acceleration (or, with a scale, no g) was measured; empty if it was. ``failed``: the file itself could
     not be used. ``damage``: what the decoder had to patch or leave out; empty for a sound file. ``laws_from``: the first frame
-    that the laws were read in.
+    that the laws were read in. ``verdict``: what speaks against the clip; None if nothing was tracked.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Recording:
     notes: list[str] = field(default_factory=list)
     picture: Picture | None = field(default=None, repr=False)
     laws_from: int = 0
+    verdict: Verdict | None = None
 
     @property
     def sentence(self) -> str:
@@ -168,10 +172,15 @@ class Recording:
         }
         if self.track is not None:
             content["camera"] = self.track.camera.sentence
+            content["timeline"] = {
+                "jump_standard_errors": [round(float(x), 2) for x in self.strength],
+                "breaks": [{"frames": [b.frame, b.frame + 1], "standard_errors": b.strength} for b in self.breaks],
+            }
             content["track"] = {
                 "unit": "px",
                 "sigma": self.track.sigma,
                 "times": self.track.times.tolist(),
+                "ends": list(self.track.ends),
                 "positions": [[round(x, 3) for x in p] for p in self.track.positions.tolist()],
                 "frames_used": int(self.track.seen.sum()),
                 "frames_cut": {str(k): why for k, why in self.track.cut.items()},
@@ -180,6 +189,10 @@ class Recording:
             content["flight"] = _flight_json(self.flight)
         if self.gravity is not None:
             content["gravity"] = self.gravity.to_json()
+        if self.verdict is not None:
+            content["score"] = self.verdict.score
+            content["why"] = self.verdict.sentence
+            content["findings"] = [f.__dict__ for f in self.verdict.findings]
         for name, measured in (("pendulum", self.pendulum), ("ramp", self.ramp)):
             if measured is not None:
                 content[name] = measured.to_json()
@@ -229,7 +242,7 @@ def measure_recording(path: str | Path, settings: Settings = Settings(), name: s
     """
     name = name or Path(path).name
     try:
-        video = read_video(path, settings.max_frames, damaged=True)
+        video = read_video(path, settings.max_frames, damaged=True, frame_rate=settings.frame_rate)
     except InputError as error:
         return Recording(name, reason=str(error), failed=True)
     return replace(measure_frames(video.frames, video.timestamps, settings, name), damage=video.damage)
@@ -265,6 +278,7 @@ def measure_frames(
             reason=motion.reason,
             notes=notes,
         )
+        result = replace(result, verdict=judge(track, motion, result.breaks))
     except Unmeasurable as error:
         result = replace(result, reason=str(error))
     if result.track is not None:

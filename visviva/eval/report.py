@@ -23,6 +23,8 @@ from visviva.eval.run import Picture, Run, provenance
 from visviva.eval.score import finite
 from visviva.eval.statistics import Interval
 
+LONGEST_FILM = 600
+"""Frames of a recording that its film in the report shows."""
 CONVENTION = (
     "All five numbers are penalised: a frame in which the true object is visible and the predicted one cannot be found counts "
     "as the worst a visible object could have done, so that nothing is won by vanishing. In brackets are the plain means over "
@@ -297,11 +299,13 @@ def _side_by_side(page: Page, before: Run, after: Run, shown: int) -> None:
 def _recordings(page: Page, results: Sequence[Recording]) -> None:
     page.heading("Recordings without ground truth")
     rows: list[list[str | tuple[str, str]]] = []
-    for result in results:
+    for result in sorted(results, key=lambda r: -(r.verdict.score if r.verdict is not None else -1)):
         outcome = ("not measured" if result.reason else "measured", "the file is damaged" if result.damage else "")
-        rows.append([result.name, outcome, *_recording_numbers(result)])
+        score = "-" if result.verdict is None else f"{result.verdict.score:.2f}"
+        rows.append([result.name, outcome, score, *_recording_numbers(result)])
     page.table(
-        ["clip", "outcome", "g [m/s²], or what was measured", "acceleration [px/s²]", "fit residual", "frames used"], rows
+        ["clip", "outcome", "score ↑", "g [m/s²], or what was measured", "acceleration [px/s²]", "fit residual", "frames used"],
+        rows,
     )
     for result in results:
         _recording(page, result)
@@ -352,12 +356,14 @@ def _other_numbers(result: Recording) -> list[str | tuple[str, str]]:
 def _recording(page: Page, result: Recording) -> None:
     page.open_card(result.name, "not measured" if result.reason else "measured")
     page.paragraph(result.sentence)
+    if result.verdict is not None:
+        page.paragraph(result.verdict.sentence)
     if result.flight is not None and result.gravity is not None:
         said = result.flight.sentence
         page.paragraph(said[0].upper() + said[1:] + ".")
     if result.picture is not None:
-        count = len(result.picture.frames)
-        page.film(pictures.film([result.picture.frames], min(result.fps, max(8.0, count / 6)), 320, 28), _film_caption(result))
+        frames = result.picture.frames[:LONGEST_FILM]
+        page.film(pictures.film([frames], min(result.fps, max(8.0, len(frames) / 6)), 320, 28), _film_caption(result))
     _measured(page, result)
     if result.gravity is not None:
         page.figure(plots.rendered(plots.budget(result.gravity), 9.5, 2.2), f"Scale: {result.gravity.scale.source}.")
@@ -403,7 +409,8 @@ def _measured(page: Page, result: Recording) -> None:
 
 def _film_caption(result: Recording) -> str:
     drawn = "; red ring: the tracked object, blue: positions in the fit, grey: left out" if result.track is not None else ""
-    return f"{result.count} frames of {result.size[0]}x{result.size[1]} at {result.fps:.3f} frames/s{drawn}"
+    shown = f"the first {LONGEST_FILM} of " if result.count > LONGEST_FILM else ""
+    return f"{shown}{result.count} frames of {result.size[0]}x{result.size[1]} at {result.fps:.3f} frames/s{drawn}"
 
 
 def _provenance(page: Page, about: dict[str, object]) -> None:

@@ -19,7 +19,7 @@ reference frame, if the camera moved), seconds, y down.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import cv2
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.eval.blobs import Blob, detections, followed, smoothest_path
+from visviva.eval.blobs import Blob, detections, followed, how_it_ends, smoothest_path
 from visviva.eval.camera import CameraMotion, camera_motion, stabilised
 
 WORKING = 640
@@ -55,6 +55,9 @@ class Track:
         cut: frame -> why it was cut.
         camera: what the camera did.
         size: (width, height) of the frames [px].
+        ends: how the path begins and ends: with the clip, at the ``border``, ``merged`` with something, ``vanished`` (nothing
+            is to be seen where it should be), ``stopped`` (at rest from one frame to the next), ``rests``
+            (gradually), ``jumps`` or ``skips N frames`` (found again, but not where it should be), "" (it is seen on).
         boxes: bounding box (x, y, w, h) [px of the raw frame] per frame, (T, 4); NaN where not found.
     """
 
@@ -68,6 +71,7 @@ class Track:
     size: tuple[int, int]
     boxes: NDArray[np.float64]
     cut: dict[int, str] = field(default_factory=dict)
+    ends: tuple[str, str] = ("", "")
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -124,7 +128,9 @@ def track_object(
         raise Unmeasurable("nothing moves along a smooth path through this clip, so there is no object to measure")
     further = followed(working, path)
     rests = len(further) > 1.5 * len(path) + 10
-    return _refined(frames, times.double().numpy(), further if rests else path, scale, camera, rests)
+    found = further if rests else path
+    ends = (how_it_ends(working, path, further, -1), how_it_ends(working, path, further, 1))
+    return replace(_refined(frames, times.double().numpy(), found, scale, camera, rests), ends=ends)
 
 
 def _camera(working: NDArray[np.uint8], scale: float) -> CameraMotion:
@@ -171,9 +177,12 @@ def _refined(
         if x0 <= 1 or y0 <= 1 or x0 + w >= width - 1 or y0 + h >= height - 1:
             cut[k] = "the object touches the image border"
     whole = [k for k in crops if k not in cut]
+    usual_area, usual_width = np.full(count, np.nan), np.full(count, np.nan)
+    usual_area[whole], usual_width[whole] = area[whole], across[whole]
     for k in whole:
-        near = [n for n in whole if abs(n - k) <= 15]
-        if not 0.6 < area[k] / np.nanmedian(area[near]) < 1.6 or not 0.7 < across[k] / np.nanmedian(across[near]) < 1.4:
+        near = slice(max(0, k - 15), k + 16)
+        size, wide = area[k] / np.nanmedian(usual_area[near]), across[k] / np.nanmedian(usual_width[near])
+        if not 0.6 < size < 1.6 or not 0.7 < wide < 1.4:
             cut[k] = "the visible object changes size (occluded, or merged with something else)"
     positions[list(cut)] = np.nan
     if np.isfinite(positions[:, 0]).sum() < 5:

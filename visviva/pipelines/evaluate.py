@@ -188,6 +188,7 @@ def recording_settings(recipe: EvaluateRecipe) -> Settings:
         "ramp_angle_error",
         "level",
         "max_frames",
+        "frame_rate",
         "laws",
     )
     return Settings(**{name: getattr(recipe, name) for name in names})

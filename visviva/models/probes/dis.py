@@ -63,7 +63,13 @@ def _enlarged(image: np.ndarray, factor: int) -> np.ndarray:
 
 def _clip(estimator: Any, images: list[np.ndarray], factor: int) -> np.ndarray:
     """Flow of consecutive images (T-1, 2, h, w) [px], averaged back over blocks of factor x factor pixels."""
-    flows = np.stack([estimator.calc(one, two, None) for one, two in pairwise(images)]).transpose(0, 3, 1, 2)
-    steps, _, height, width = flows.shape
-    blocks = flows.reshape(steps, 2, height // factor, factor, width // factor, factor)
-    return np.ascontiguousarray(blocks.mean((3, 5)) / factor, dtype=np.float32)
+    flows = [estimator.calc(one, two, None) for one, two in pairwise(images)]
+    small = flows if factor == 1 else [_reduced(flow, factor) for flow in flows]
+    return np.ascontiguousarray(np.stack(small).transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _reduced(flow: np.ndarray, factor: int) -> np.ndarray:
+    import cv2
+
+    size = (flow.shape[1] // factor, flow.shape[0] // factor)
+    return cv2.resize(flow, size, interpolation=cv2.INTER_AREA) / np.float32(factor)

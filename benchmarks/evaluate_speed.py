@@ -1,0 +1,165 @@
+"""Speed of evaluating clips against a plain evaluator that goes frame by frame with OpenCV and NumPy.
+
+    python benchmarks/evaluate_speed.py --output benchmarks/results/evaluate_speed.json
+
+Both read the same H.264 files, measure the same DIS flow (OpenCV, medium, small images enlarged) and the same two laws:
+constant acceleration of each object's mean flow inside its eroded mask (a line through the whole run), and the fixed-pixel
+residual of NewtonRewards. The plain evaluator reads with ``cv2.VideoCapture`` and loops over frames and objects. Values are
+compared; times are processor milliseconds, median of ``--repeat`` interleaved runs on one thread. Reported as measured, whether
+or not it is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from visviva.data.video import read_video, write_video
+from visviva.models.probes import DIS
+from visviva.physics import ConstantAcceleration, Measurement
+from visviva.physics.sprites import random_sprites
+
+FPS = 32.0
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+
+
+def plain_flow(path: Path) -> list[np.ndarray]:
+    """Read a file frame by frame and return the DIS flow of consecutive frames, each (H, W, 2)."""
+    capture, estimator = cv2.VideoCapture(str(path)), cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    before, flows = None, []
+    while True:
+        good, frame = capture.read()
+        if not good:
+            return flows
+        grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        factor = -(-192 // min(grey.shape))
+        grey = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else grey
+        if before is not None:
+            flow = estimator.calc(before, grey, None)
+            height, width = flow.shape[0] // factor, flow.shape[1] // factor
+            flows.append(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / factor)
+        before = grey
+
+
+def plain_object(flows: list[np.ndarray], masks: np.ndarray) -> float:
+    """Constant acceleration of the objects, frame by frame: masks (T, N, H, W), float."""
+    total, freedom = 0.0, 0
+    for n in range(masks.shape[1]):
+        velocity = []
+        for flow, frame in zip(flows, masks, strict=False):
+            mask = frame[n]
+            inner = cv2.erode(mask, CROSS, borderType=cv2.BORDER_REPLICATE)
+            weight = inner if inner.sum() >= 0.5 * mask.sum() else mask
+            velocity.append([(flow[..., c] * weight).sum() / weight.sum() for c in range(2)])
+        series, t = np.array(velocity), np.arange(len(velocity))
+        for c in range(2):
+            total += ((series[:, c] - np.polyval(np.polyfit(t, series[:, c], 1), t)) ** 2).sum()
+        freedom += len(series) - 2
+    return 6 * total / freedom
+
+
+def plain_pixels(flows: list[np.ndarray]) -> float:
+    """The fixed-pixel residual of NewtonRewards, frame by frame."""
+    steps = [((flows[k + 1] - 2 * flows[k] + flows[k - 1]) ** 2).sum(-1).mean() for k in range(1, len(flows) - 1)]
+    return float(np.mean(steps))
+
+
+def ours(paths: list[Path], masks: torch.Tensor) -> Measurement:
+    """Read and measure the clips as one batch."""
+    frames = torch.stack([read_video(p).frames for p in paths]).float() / 255
+    return DIS()(frames, torch.full((len(paths),), FPS), masks)
+
+
+LAWS = {
+    "object": ConstantAcceleration(form="object", subtract_noise=False),
+    "fixed pixels": ConstantAcceleration(form="eulerian", subtract_noise=False),
+}
+
+
+def compare(work: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
+    """Median processor milliseconds of each piece of work, runs interleaved."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(repeat + 1):
+        for name, job in work.items():
+            start = time.process_time()
+            job()
+            times[name].append(1e3 * (time.process_time() - start))
+    return {name: round(statistics.median(values[1:]), 3) for name, values in times.items()}
+
+
+def row(folder: Path, clips: int, side: int, objects: int, repeat: int) -> dict[str, Any]:
+    """Times and values of both evaluators on clips of 17 x side x side."""
+    scale = side / 64
+    scene = random_sprites(clips, seed=3, height=side, width=side, radius=(5 * scale, 7 * scale), objects=objects)
+    drawn = scene.render()
+    paths = [folder / f"{side}-{k}.mp4" for k in range(clips)]
+    for path, frames in zip(paths, drawn.frames, strict=True):
+        write_video(path, frames, FPS)
+    masks = drawn.masks.float()
+    arrays = masks.numpy()
+    measured, flows = ours(paths, masks), [plain_flow(p) for p in paths]
+    same = [list(measured.flow[k].permute(0, 2, 3, 1).contiguous().numpy()) for k in range(clips)]  # type: ignore[index]
+    found: dict[str, Any] = {"clips": clips, "side": side, "objects": objects, "laws": {}}
+    plain = {"object": lambda f, m: plain_object(f, m), "fixed pixels": lambda f, m: plain_pixels(f)}
+    with torch.no_grad():
+        for name, law in LAWS.items():
+            here, there = law(measured).value.numpy(), np.array([plain[name](f, m) for f, m in zip(same, arrays, strict=True)])
+            work = {
+                "ours": lambda law=law: law(measured),
+                "plain": lambda name=name: [plain[name](f, m) for f, m in zip(same, arrays, strict=True)],
+            }
+            times = compare(work, repeat)
+            apart = float(np.abs(here - there).max() / np.abs(there).max())
+            found["laws"][name] = {**times, "times_faster": round(times["plain"] / times["ours"], 2), "values_apart": apart}
+        work = {
+            "ours": lambda: [law(ours(paths, masks)) for law in [LAWS["object"]]],
+            "plain": lambda: [plain_object(plain_flow(p), m) for p, m in zip(paths, arrays, strict=True)],
+        }
+        times = compare(work, max(3, repeat // 2))
+    whole = np.array([plain_object(f, m) for f, m in zip(flows, arrays, strict=True)])
+    value = LAWS["object"](measured).value.numpy()
+    found["end to end"] = {
+        **times,
+        "times_faster": round(times["plain"] / times["ours"], 2),
+        "values_apart": float(np.abs(value - whole).max() / np.abs(whole).max()),
+    }
+    return found
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--output", default="benchmarks/results/evaluate_speed.json")
+    options.add_argument("--repeat", type=int, default=7)
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for clips, side, objects in ((1, 64, 1), (32, 64, 1), (32, 64, 2), (8, 128, 1)):
+            rows.append(row(Path(folder), clips, side, objects, given.repeat))
+            print(json.dumps(rows[-1]), flush=True)
+    result = {
+        "what": "processor milliseconds per batch, ours against a frame-by-frame OpenCV and NumPy evaluator with the same flow",
+        "command": "python benchmarks/evaluate_speed.py",
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "versions": {"torch": torch.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
+        "rows": rows,
+    }
+    Path(given.output).write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
