@@ -187,7 +187,10 @@ def how_it_ends(frames: NDArray[np.uint8], path: list[Blob], further: list[Blob]
     height, width = frames.shape[1:3]
     if min(x, width - x, y, height - y) < margin:
         return "border"
-    there = _regions(frames, k, (end.x, end.y), 6 * speed + 5 * radius)
+    there = _regions(frames, k, (end.x, end.y), 10 * speed + 6 * radius)
+    again = _regions(frames, k + step, (end.x, end.y), 2 * radius)
+    if speed > radius / 3 and _stays(there, end) and _stays(again, end):
+        return "stopped"
     alike = [r for r in there if 0.2 * end.area < r[2] < 4 * end.area]
     for cx, cy, _ in sorted(alike, key=lambda r: math.hypot(r[0] - end.x - vx, r[1] - end.y - vy)):
         along = ((cx - end.x) * vx + (cy - end.y) * vy) / max(speed, 1e-9)
@@ -197,6 +200,10 @@ def how_it_ends(frames: NDArray[np.uint8], path: list[Blob], further: list[Blob]
         return "jumps"
     near = [r for r in there if r[2] > 0.25 * end.area and math.hypot(r[0] - x, r[1] - y) < 2 * speed + 3 * math.sqrt(r[2])]
     return "merged" if near else "vanished"
+
+
+def _stays(regions: list[tuple[float, float, float]], end: Blob) -> bool:
+    return any(math.hypot(x - end.x, y - end.y) < 0.2 * math.sqrt(end.area) and 0.3 < a / end.area < 3 for x, y, a in regions)
 
 
 def _resting(ordered: list[Blob], after: list[Blob]) -> str:

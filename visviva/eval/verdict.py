@@ -123,11 +123,11 @@ def _ends(track: Track, falls: bool) -> list[Finding]:
 
 def _jitter(track: Track, breaks: Sequence[Break]) -> list[Finding]:
     """Noise from third differences, those across a break left out."""
-    third = np.linalg.norm(np.diff(track.positions, n=3, axis=0), axis=1)
+    third = np.abs(np.diff(track.positions, n=3, axis=0)).mean(1)
     for broken in breaks:
         third[max(0, broken.frame - 2) : broken.frame + 1] = np.nan
     third = third[np.isfinite(third)]
-    sigma = float(np.sqrt((third**2).mean() / 40)) if len(third) >= 8 else track.sigma
+    sigma = float(np.median(third)) * math.sqrt(math.pi / 40) if len(third) >= 8 else track.sigma
     tolerated = max(0.6, 0.025 * float(np.nanmedian(track.width)))
     if not sigma > tolerated:
         return []
