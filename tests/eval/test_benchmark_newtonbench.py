@@ -143,3 +143,16 @@ def test_nan_is_counted_not_dropped():
     score = mean_score("x", rows, "1", lower_is_better=True)
     assert (score.value, score.used, score.asked) == (1, 1, 3)
     assert math.isnan(mean_score("y", rows, "1", lower_is_better=True).value)
+
+
+def test_the_bootstrap_of_any_statistic_is_that_of_the_mean_for_a_mean():
+    from visviva.eval.statistics import bootstrap, bootstrap_mean
+
+    values, scenes = np.random.default_rng(0).normal(size=40), [k // 2 for k in range(40)]
+    mean = bootstrap_mean(values, scenes, resamples=300)
+    same = bootstrap(lambda w: w @ values / w.sum(1), 40, scenes, resamples=300)
+    assert (same.value, same.low, same.high, same.clusters) == pytest.approx((mean.value, mean.low, mean.high, 20))
+    ratio = bootstrap(lambda w: (w @ (2 * values)) / (w @ values), 40, scenes, resamples=300)
+    assert (ratio.low, ratio.high) == pytest.approx((2, 2))
+    with pytest.raises(InputError, match="no sample"):
+        bootstrap(lambda w: w.sum(1), 0)
