@@ -247,7 +247,7 @@ def identity(clips: int, seed: int, batch: int = 20) -> dict[str, Any]:
         base = table["last embedding and place" if "place" in name else "last embedding"]
         cuts = 1 - values[draws].mean(1) / base[draws].mean(1)
         result[name] = {
-            "wrong identities": summary(torch.from_numpy(values)),
+            "wrong identities": {k: v for k, v in summary(torch.from_numpy(values)).items() if k != "worst"},
             "switches per scene": round(float(torch.cat(switches[name]).mean()), 2),
             "fewer wrong than last embedding (paired)": {
                 "share": round(float(1 - values.mean() / base.mean()), 3),
@@ -271,7 +271,7 @@ def points(clips: int, seed: int) -> dict[str, Any]:
         "visible": round(float(seen.double().mean()), 3),
         "error rms of visible [px]": round(float(error[seen].square().mean().sqrt()), 3),
         "error median of visible [px]": round(float(error[seen].abs().median()), 3),
-        "error median of hidden [px]": round(float(error[~seen].abs().median()), 3),
+        "error median of hidden [px]": None if seen.all() else round(float(error[~seen].abs().median()), 3),
         "coverage of the 95 % interval": round(float(inside), 3),
     }
 

@@ -226,3 +226,14 @@ def test_moving_objects_are_found_in_simulated_clips():
             found = Moving(objects=true.shape[2])(clip.frames[None], None)
             overlap = iou(in_order(found, best_order(found > 0.5, true)) > 0.5, true)
             assert float(overlap.mean()) > 0.6
+
+
+def test_recipes_can_name_it():
+    from visviva.configs.generate import Guidance
+    from visviva.configs.posttrain import Reward
+    from visviva.pipelines.posttrain.verifier import object_masks
+
+    assert Reward.model_validate({"mask_source": "objects"}).mask_source == "objects"
+    assert Guidance.model_validate({"masks": "objects"}).masks == "objects"
+    drawn = random_sprites(2, seed=101, frames=7).render()
+    assert torch.equal(object_masks("objects", drawn.frames, None), Moving()(drawn.frames, None))
