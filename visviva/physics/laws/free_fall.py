@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.physics.contact import track_noise
 from visviva.physics.laws.law import Residual, require
 from visviva.physics.measurement import Measurement
 from visviva.physics.runs import RunFit, Runs, beyond, fit_runs, length, runs_of, sound
@@ -89,8 +90,13 @@ class FreeFall:
         return Residual(torch.where(valid, value, 0.0), valid, torch.where(valid, sigma, 0.0).detach())
 
 
-def flights(tracks: Tracks, runs: Runs, fit: RunFit, upright: bool, least: int = 4, misfit: float = 0.06) -> Tensor:
-    """Return which runs may be free flights, shape (B, R, N), bool: see `FreeFall`."""
+def flights(
+    tracks: Tracks, runs: Runs, fit: RunFit, upright: bool, least: int = 4, misfit: float = 0.06, any_direction: bool = False
+) -> Tensor:
+    """Return which runs may be free flights, shape (B, R, N), bool: see `FreeFall`.
+
+    ``any_direction``: also those that accelerate in another direction than downwards, and by as much noise as they show.
+    """
     derivatives, noise = fit.derivatives.detach(), (1 / runs.total(tracks.sigma.reciprocal().square()).clamp(min=1e-12)).sqrt()
     noise = noise * fit.samples.clamp(min=1).sqrt()
     half = (fit.last - fit.first) / 2
@@ -99,6 +105,9 @@ def flights(tracks: Tracks, runs: Runs, fit: RunFit, upright: bool, least: int =
     chord = (ends[1] - ends[0]).norm(dim=-1)
     extent = torch.maximum(chord, torch.maximum(ends[0].norm(dim=-1), ends[1].norm(dim=-1)))
     left = (fit.squares.detach() / fit.freedom.clamp(min=1)).sqrt() * noise
+    if any_direction:
+        noise_seen = track_noise(tracks)[:, None].expand_as(noise)
+        left = torch.where(left < 4 * noise_seen, 0.0, left)
     flies = fit.valid & (fit.samples >= least) & (extent > 4 * noise) & (left < torch.maximum(misfit * extent, 2.5 * noise))
     if not upright:
         return flies
@@ -109,4 +118,4 @@ def flights(tracks: Tracks, runs: Runs, fit: RunFit, upright: bool, least: int =
     vertical = heading[..., 1].abs() > 0.966
     strong = acceleration.norm(dim=-1) > 4 * error
     downwards = acceleration[..., 1] > 0.5 * acceleration.norm(dim=-1)
-    return flies & (vertical | ~straight) & (downwards | ~strong)
+    return flies & (vertical | ~straight) & (downwards | ~strong | any_direction)
