@@ -245,12 +245,12 @@ def identity(clips: int, seed: int, batch: int = 20) -> dict[str, Any]:
     }
     for name, values in table.items():
         base = table["last embedding and place" if "place" in name else "last embedding"]
-        cuts = 1 - values[draws].mean(1) / base[draws].mean(1)
+        cuts = 1 - values[draws].mean(1) / np.maximum(base[draws].mean(1), 1e-9)
         result[name] = {
             "wrong identities": {k: v for k, v in summary(torch.from_numpy(values)).items() if k != "worst"},
             "switches per scene": round(float(torch.cat(switches[name]).mean()), 2),
             "fewer wrong than last embedding (paired)": {
-                "share": round(float(1 - values.mean() / base.mean()), 3),
+                "share": round(float(1 - values.mean() / max(base.mean(), 1e-9)), 3),
                 "interval": [round(float(q), 3) for q in np.quantile(cuts, (0.025, 0.975))],
             },
         }

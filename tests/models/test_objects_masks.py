@@ -237,3 +237,14 @@ def test_recipes_can_name_it():
     assert Guidance.model_validate({"masks": "objects"}).masks == "objects"
     drawn = random_sprites(2, seed=101, frames=7).render()
     assert torch.equal(object_masks("objects", drawn.frames, None), Moving()(drawn.frames, None))
+
+
+def test_a_batch_is_its_clips_and_nothing_is_left_to_chance():
+    frames = photographed(random_sprites(3, seed=103, objects=2, frames=9).render().frames)
+    whole, again = Objects(objects=2)(frames, FPS[:3]), Objects(objects=2)(frames, FPS[:3])
+    assert torch.equal(whole.masks, again.masks)
+    for i in range(3):
+        one = Objects(objects=2)(frames[i : i + 1], FPS[:1])
+        assert torch.allclose(whole.masks[i], one.masks[0], atol=1e-4)
+        assert torch.equal(whole.tracks.visible[i], one.tracks.visible[0])
+        assert torch.allclose(whole.tracks.positions[i], one.tracks.positions[0], atol=1e-3)

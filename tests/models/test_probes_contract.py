@@ -108,15 +108,15 @@ def test_a_probe_is_deterministic_and_a_batch_is_its_clips(name, probes, drawn):
     probe = probes[name]
     whole, again = probe(drawn.frames, FPS, drawn.masks), probe(drawn.frames, FPS, drawn.masks)
     for quantity in probe.measures:
-        for name, tensor in tensors(again, quantity).items():
-            assert torch.equal(tensors(whole, quantity)[name], tensor), name
+        for part, tensor in tensors(again, quantity).items():
+            assert torch.equal(tensors(whole, quantity)[part], tensor), part
     if isinstance(probe, Oracle):
         return
     for i in range(CLIPS):
         one = probe(drawn.frames[i : i + 1], FPS[i : i + 1], drawn.masks[i : i + 1])
         for quantity in probe.measures:
-            for name, tensor in tensors(one, quantity).items():
-                assert torch.allclose(tensors(whole, quantity)[name][i], tensor[0], atol=2e-4), name
+            for part, tensor in tensors(one, quantity).items():
+                assert torch.allclose(tensors(whole, quantity)[part][i], tensor[0], atol=2e-4), part
 
 
 @every_probe
@@ -150,8 +150,8 @@ def test_blank_clips_give_finite_measurements_and_gradients(name, probes, drawn,
     frames = torch.full_like(drawn.frames, value).requires_grad_()
     measured = probe(frames, FPS, drawn.masks)
     for quantity in probe.measures:
-        for name, tensor in tensors(measured, quantity).items():
-            assert torch.isfinite(tensor).all(), name
+        for part, tensor in tensors(measured, quantity).items():
+            assert torch.isfinite(tensor).all(), part
     graphs = [tensor for q in probe.measures for tensor in tensors(measured, q).values() if tensor.requires_grad]
     if graphs:
         (gradient,) = torch.autograd.grad(sum(g.square().sum() for g in graphs), frames)
