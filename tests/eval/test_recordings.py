@@ -66,6 +66,11 @@ def test_projectile_shows_its_timing_hiccup_as_a_local_residual(projectile):
     assert int(projectile.flight.frames[-1]) <= 105
     assert projectile.flight.others[0][:2] == (105, 137)
     assert any("breaks" in note for note in projectile.notes)
+    timeline = np.array(projectile.to_json()["timeline"]["jump_standard_errors"])
+    assert int(timeline.argmax()) in (104, 105)
+    assert np.delete(timeline, slice(101, 109)).max() < 5  # nowhere else
+    assert [f.name for f in projectile.verdict.findings] == ["changes speed"]
+    assert abs(projectile.verdict.findings[0].frame - 105) <= 4
 
 
 def test_projectile_windows_disagree_as_the_hand_track_does_and_drag_explains_most_of_it(projectile, folder):

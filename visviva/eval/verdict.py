@@ -45,6 +45,8 @@ WEIGHTS = {
 }
 
 
+CERTAIN = 7.0
+"""Standard errors of a break that speaks against a swing; weaker ones may be its curvature."""
 MOST = 30
 """Breaks that are looked at, the strongest first."""
 
@@ -96,7 +98,7 @@ def judge(track: Track, motion: Motion, breaks: Sequence[Break]) -> Verdict:
     jitter = _jitter(track, breaks)
     found = [*_ends(track, motion.kind == "fall"), *jitter, *_backwards(track, motion), *_rate(motion)]
     if not jitter or jitter[0].strength < 2:  # what jumps in every frame has no breaks of its own
-        found += _breaks(track, breaks)
+        found += _breaks(track, breaks, motion.kind == "pendulum")
     if motion.reason and motion.ramp is None and not any(f.cost > 0.5 for f in found):
         found += _slow_change(track) or [Finding("no law", 1.0, None, motion.reason)]
     return Verdict(sorted(found, key=lambda f: -f.cost))
@@ -134,24 +136,26 @@ def _jitter(track: Track, breaks: Sequence[Break]) -> list[Finding]:
     return [Finding("jitters", sigma / tolerated, None, f"the object jitters by {sigma:.1f} px from frame to frame")]
 
 
-def _breaks(track: Track, breaks: Sequence[Break], apart: int = 8) -> list[Finding]:
+def _breaks(track: Track, breaks: Sequence[Break], swings: bool, apart: int = 8) -> list[Finding]:
     found: list[Finding] = []
     for broken in sorted(breaks, key=lambda b: -b.strength)[:MOST]:
         if all(f.frame is None or abs(broken.frame - f.frame) >= apart for f in found):
-            finding = _named(track, broken)
+            finding = _named(track, broken, swings)
             found += [finding] if finding is not None else []
     return found
 
 
-def _named(track: Track, broken: Break, reach: int = 16) -> Finding | None:
+def _named(track: Track, broken: Break, swings: bool, reach: int = 16) -> Finding | None:
     """Tell what happened at a break: the simplest model that explains the frames around it names it."""
     found = [f for k in range(broken.frame - 3, broken.frame + 4) if (f := _models(track, k, reach)) is not None]
     if not found:
         return None
     kink, jump = min(found, key=lambda f: f[0][1])[0], min(found, key=lambda f: f[1][1])[1]
     strength = broken.strength / 5
+    if swings and broken.strength < CERTAIN:
+        return None
     if kink[1] > 1.3 * jump[1]:
-        return _jump(track, jump[0], strength, jump[2])
+        return _jump(track, jump[0], strength, jump[2]) or _change(kink[0], strength, kink[2])
     return _change(kink[0], strength, kink[2])
 
 
@@ -195,14 +199,16 @@ def _models(track: Track, k: int, reach: int) -> tuple[_Model, _Model] | None:
     if (near <= k).sum() < 4 or (near > k).sum() < 4:
         return None
     t = track.times[near] - 0.5 * (track.times[k] + track.times[k + 1])
-    step, late = (near > k).astype(np.float64), np.maximum(t, 0)
+    step, frame_time = (near > k).astype(np.float64), track.times[k + 1] - track.times[k]
     smooth = [np.ones(len(near)), t, t**2 / 2]
     p = track.positions[near]
-    return (*_solved([*smooth, late**2 / 2], p), k), (*_solved([*smooth, step, step * t, step * t**2 / 2], p), k)
+    late = [np.maximum(t - share * frame_time, 0) ** 2 / 2 for share in (-0.5, -0.25, 0.0, 0.25, 0.5)]  # within the gap
+    kink = min((_solved([*smooth, x], p) for x in late), key=lambda found: found[1])
+    return (*kink, k), (*_solved([*smooth, step, step * t, step * t**2 / 2], p), k)
 
 
-def _jump(track: Track, jump: NDArray, strength: float, k: int) -> Finding:
-    """Name a jump at frame k from its model (6, 2), see `_models`."""
+def _jump(track: Track, jump: NDArray, strength: float, k: int) -> Finding | None:
+    """Name a jump at frame k from its model (6, 2), see `_models`; None if the speed changes by less than 6 %."""
     velocity, shift, kick = jump[1], jump[3], jump[4]
     speed = max(float(np.linalg.norm(velocity)), 1e-9)
     frame_time = float(np.median(np.diff(track.times)))
@@ -217,6 +223,8 @@ def _jump(track: Track, jump: NDArray, strength: float, k: int) -> Finding:
         frames = along / (speed * frame_time)
         what = f"skips {frames:.1f} frames" if frames > 0 else f"repeats {-frames:.1f} frames"
         return Finding("skips time", strength, k, f"the clip {what} at frame {k}")
+    if turned > 0.9 and abs(after / speed - 1) < 0.06:
+        return None
     if turned > 0.9:
         words = f"at frame {k} the motion's speed changes by a factor of {after / speed:.2f} without contact"
         return Finding("changes speed", strength, k, words)

@@ -1,0 +1,137 @@
+"""Curves with error bands and verdicts on tracks whose motion is known: coverage, conserved energy, every break by its name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_gravity import EXACT, PIXELS_PER_METRE, flown
+from test_pendulum import swung
+
+from visviva.eval import plots
+from visviva.eval.breaks import find_breaks
+from visviva.eval.curves import Curves
+from visviva.eval.kind import Scales, measure_motion
+from visviva.eval.verdict import WEIGHTS, judge
+
+PULL = (0.0, 9.81 * PIXELS_PER_METRE)
+
+
+def test_bands_hold_the_true_velocity_and_acceleration_as_often_as_they_say():
+    hits, count = np.zeros(2), 0
+    for seed in range(8):
+        track = flown(noise=0.3, seed=seed)
+        curves = Curves.of(track, [], PULL)
+        t = track.times - 0.02
+        truth = np.stack([1.5 + 0 * t, -4.5 + 9.81 * (t + 0.02)], axis=1) * PIXELS_PER_METRE
+        inside = np.abs(curves.velocity - truth) < 1.96 * curves.sigmas[1][:, None]
+        pushed = np.abs(curves.acceleration - np.array(PULL)) < 1.96 * curves.sigmas[2][:, None]
+        hits += inside.mean(), pushed.mean()
+        count += 1
+    assert (hits / count > 0.9).all(), hits / count
+
+
+def test_energy_is_conserved_in_flight_and_lost_at_a_break():
+    curves = Curves.of(flown(noise=0.05), [], PULL, 1 / PIXELS_PER_METRE)
+    energy, sigma = curves.energy
+    assert curves.unit == "m"
+    inner = slice(5, -5)  # the ends of a smoothed derivative are wide, and their bands say so
+    assert np.std(energy[inner]) < 2 * np.median(sigma[inner])
+    assert np.ptp(curves.kinetic[0][inner]) > 100 * np.std(energy[inner])
+    track = flown(noise=0.05)
+    track.positions[31:, 1] += -1000.0 * (track.times[31:] - track.times[30])
+    breaks = find_breaks(track.positions, track.times, track.sigma)
+    lost = Curves.of(track, breaks, PULL, 1 / PIXELS_PER_METRE).energy[0]
+    assert abs(np.nanmedian(lost[35:]) - np.nanmedian(lost[:28])) > 10 * np.nanstd(lost[:28])
+    assert np.isnan(Curves.of(track, breaks).energy[0]).all()  # without gravity no potential, and it says so
+
+
+def verdict(track, **known):
+    motion = measure_motion(track, Scales(**known))
+    return judge(track, motion, find_breaks(track.positions, track.times, track.sigma))
+
+
+def with_path(change):
+    track = flown(noise=0.05, count=60)
+    track.positions[:] = change(track.positions.copy(), track.times, np.arange(60))
+    return track
+
+
+def skipped(p, t, k):
+    """Three frames left out from frame 30 on: the path that the throw takes, continued."""
+    later = k >= 30
+    q = p.copy()
+    v = np.array([1.5, -4.5]) * PIXELS_PER_METRE
+    s = t + np.where(later, 3 / 60, 0.0)
+    q[:] = p + ((s - t) * v[0])[:, None] * np.array([1.0, 0.0])
+    q[:, 1] = p[:, 1] + (s - t) * v[1] + 9.81 * PIXELS_PER_METRE * (s**2 - t**2) / 2
+    return q
+
+
+def stopped(p, t, k):
+    return p[np.minimum(k, 45)]
+
+
+def floated(p, t, k):
+    v = (p[31] - p[29]) / 2
+    return np.where((k > 30)[:, None], p[30] + (k - 30)[:, None] * v, p)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (skipped, "skips time"),
+        (stopped, "stops dead"),
+        (floated, "floats"),
+        (lambda p, t, k: p + 40.0 * (k >= 30)[:, None] * np.array([-0.2, 1.0]), "jumps"),
+        (lambda p, t, k: p + np.random.default_rng(0).normal(0, 3, p.shape), "jitters"),
+    ],
+)
+def test_what_is_broken_is_named_and_costs(change, name):
+    found = verdict(with_path(change))
+    assert name in [f.name for f in found.findings], found.sentence
+    assert found.score < 0.5 < verdict(flown(noise=0.05)).score
+    assert found.sentence.count("\n") == 0
+    assert found.findings[0].sentence in found.sentence
+
+
+def test_a_true_throw_has_nothing_against_it_and_the_ends_of_a_path_count():
+    track = flown(noise=0.05)
+    assert verdict(track).score == 1.0
+    assert "nothing was found" in verdict(track).sentence
+    gone = verdict(replace(track, ends=("clip", "vanished")))
+    assert [f.name for f in gone.findings] == ["vanishes"]
+    assert gone.score == pytest.approx(1 / (1 + WEIGHTS["vanishes"]))
+    for end, name in (("stopped", "stops dead"), ("jumps", "jumps"), ("skips 3.0 frames", "skips time"), ("rests", "floats")):
+        assert [f.name for f in verdict(replace(track, ends=("clip", end))).findings] == [name]
+
+
+def test_a_flight_with_drag_played_backwards_and_a_wrong_rate_are_seen():
+    track = flown(drag=0.13, noise=0.05, count=90, fps=90)
+    assert "runs backwards" not in [f.name for f in verdict(track).findings]
+    track.positions[:] = track.positions[::-1].copy()
+    assert "runs backwards" in [f.name for f in verdict(track).findings]
+    fast = verdict(flown(gravity=22.0, noise=0.05), scale=EXACT)
+    assert [f.name for f in fast.findings] == ["wrong rate"]
+    assert "1.50 times as fast" in fast.sentence
+
+
+def test_a_pendulum_is_sound_and_strikes_cost_little():
+    assert verdict(swung(count=80)).score == 1.0
+    struck = verdict(swung(start=-0.6, wall=-0.03, count=80))
+    assert struck.score > 0.55
+    assert {f.name for f in struck.findings} <= {"is struck"}
+
+
+def test_the_figures_are_drawn():
+    track = flown(count=40)
+    frames = np.zeros((40, 36, 64, 3), np.uint8)
+    law = np.full(40, np.nan)
+    for draw, size in (
+        (plots.curves(track, Curves.of(track, [], PULL), []), (6, 3)),
+        (plots.timeline(frames, np.zeros(40), law, [], 4), (6, 2)),
+    ):
+        light, dark = plots.rendered(draw, *size)
+        assert light[:4] == dark[:4] == b"\x89PNG"
+        assert light != dark
