@@ -86,14 +86,29 @@ class FlowStage(Section):
     """Decay of the averaged weights that are saved."""
 
 
+class LocaliserStage(Section):
+    """Training of the violation localiser on drawn clips that lapse."""
+
+    clips: int = Field(400, ge=40)
+    """Training clips, half of them broken; half as many hold the alarm level, and again as many test."""
+    frames: int = Field(41, ge=25)
+    """Frames of a clip."""
+    epochs: int = Field(60, ge=1)
+    """Passes over the clips."""
+    random: float = Field(0.5, ge=0, le=1)
+    """Share of a clip's windows hidden at random."""
+    high: float = Field(0.3, ge=0, le=1)
+    """Share of a clip's windows hidden because the teacher attends to them most."""
+
+
 class PretrainRecipe(Recipe):
     """Train a model that ships with the package from scratch: the tiny image-to-video model of the real Wan classes, or the
     flow network."""
 
     verb: Literal["pretrain"] = "pretrain"
     """Which verb this recipe is for."""
-    model: Literal["tiny-wan", "flow"] = "tiny-wan"
-    """What to train; 'flow' reads the settings of flow, and neither data nor validation."""
+    model: Literal["tiny-wan", "flow", "localiser"] = "tiny-wan"
+    """What to train; 'flow' and 'localiser' read their own settings, and neither data nor validation."""
     data: str = "runs/train"
     """Folder of training clips written by 'visviva simulate'."""
     validation: str = "runs/val"
@@ -110,6 +125,8 @@ class PretrainRecipe(Recipe):
     """Second stage."""
     flow: FlowStage = FlowStage()
     """The flow network."""
+    localiser: LocaliserStage = LocaliserStage()
+    """The violation localiser."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision; weights and optimizer state stay in float32."""
     device: str = "auto"

@@ -20,7 +20,7 @@ import torch
 
 from visviva.configs.pretrain import PretrainRecipe
 from visviva.models.backbones.tiny import tiny_wan
-from visviva.pipelines.pretrain import autoencoder, card, denoiser, flow
+from visviva.pipelines.pretrain import autoencoder, card, denoiser, flow, localiser
 from visviva.pipelines.pretrain.clips import load_clips
 
 
@@ -33,6 +33,8 @@ def run(recipe: PretrainRecipe) -> Path:
     deadline = time.monotonic() + recipe.stop_after if recipe.stop_after else float("inf")
     if recipe.model == "flow":
         return flow.run(recipe, out, deadline)
+    if recipe.model == "localiser":
+        return localiser.run(recipe, out)
     backbone = tiny_wan(recipe.size, seed=recipe.seed)
     backbone.pipeline.to(device)
     train, held_out = load_clips(recipe.data, recipe.limit), load_clips(recipe.validation, 64)
