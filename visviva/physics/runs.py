@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from math import factorial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from visviva.physics.contact import contact_frames
@@ -42,7 +42,7 @@ class Runs:
         out = torch.zeros(x.shape[0], self.count, *x.shape[2:], dtype=x.dtype, device=x.device)
         return out.scatter_add(1, self._index(x), weighted)
 
-    def spread(self, y: Float[Tensor, "B R N *D"]) -> Float[Tensor, "B T N *D"]:
+    def spread(self, y: Shaped[Tensor, "B R N *D"]) -> Shaped[Tensor, "B T N *D"]:
         """Return what y says of each frame's run."""
         steps = self.number.shape[1]
         return y.gather(1, self._index(y[:, :1].expand(-1, steps, *[-1] * (y.ndim - 2))))

@@ -26,9 +26,9 @@ class TrajectoryOffset:
 
     Dimensionless: 0 on the reference's path, about 1 for a clip that stands still. The weights w are ``weights`` for frames
     away from, within ``beside`` frames of, and at the reference's contacts (given, or found by `visviva.physics.contact`).
-    Distances that the noise of both tracks explains are taken off in the square. An object that is lost where the reference has it counts
-    as standing where it was seen first, but never as nearer than its first distance; frames in which the reference is hidden do
-    not count.
+    Distances that the noise of both tracks explains are taken off in the square. An object that is lost where the reference
+    has it counts as standing where it was seen first, but never as nearer than its first distance; frames in which the
+    reference is hidden do not count.
 
     *Applies* to clips whose reference moves: farther from its beginning, on average, than 4 standard errors.
 
