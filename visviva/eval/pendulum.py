@@ -254,11 +254,15 @@ class _Fit:
             starts = [swing.start(*guess) for guess in swing.pivots()]
         else:
             starts = [swing.start(near.pivot, near.arm, near.rate)]
-        start = min(starts, key=lambda s: float((swing.off(s) ** 2).sum()))
-        found = least_squares(swing.off, start, swing.slope, x_scale="jac", max_nfev=40)
+        found = None
+        for start in sorted(starts, key=lambda s: float((swing.off(s) ** 2).sum())):
+            tried = least_squares(swing.off, start, swing.slope, x_scale="jac", max_nfev=60)
+            found = tried if found is None or tried.cost < found.cost else found
+            if float(np.sqrt((swing.residuals(found.x) ** 2).sum(1).mean())) < LARGEST_MISFIT * float(np.ptp(swing.p, 0).max()):
+                break
         left = swing.residuals(found.x)
         n = len(left)
-        spread = float((left**2).sum()) / max(2 * n - len(start), 1) / swing.noise**2
+        spread = float((left**2).sum()) / max(2 * n - len(found.x), 1) / swing.noise**2
         inflation = max(spread, 1.0) * correlation_time(left)
         information = swing.slope(found.x)
         information = information.T @ information
