@@ -37,7 +37,7 @@ def bouncing(frames, height=1.0, restitution=0.75, fps=30.0, scale=0.01, across=
     time = np.arange(frames) / fps
     begin, speed = math.sqrt(2 * height / gravity), math.sqrt(2 * height * gravity)
     up, hits = np.where(time < begin, height - gravity * time**2 / 2, 0.0), []
-    while begin < time[-1]:
+    while begin < time[-1] and len(hits) < 12:  # an infinity of bounces ends in finite time
         hits.append(begin * fps)
         speed *= restitution
         lasts = 2 * speed / gravity

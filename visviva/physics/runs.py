@@ -216,8 +216,8 @@ class Crossing:
 def crossings(tracks: Tracks, runs: Runs, reach: int = 9, longest: int = 5) -> Crossing:
     """Return the velocities on both sides of the contacts between runs, from parabolas through the nearest ``reach`` frames.
 
-    Both are taken at the instant where the parabolas meet, so that what a body gains on the way from one frame to
-    the next is not taken for the contact's doing. Gaps of more than ``longest`` frames are not contacts.
+    Both are taken at the instant where the parabolas meet (midway if they do not part), so that what a body gains on the way
+    from one frame to the next is not taken for the contact's doing. Gaps of more than ``longest`` frames are not contacts.
     """
     time = torch.arange(tracks.frames, dtype=tracks.positions.dtype, device=tracks.positions.device)[None, :, None]
     ends = fit_runs(tracks.positions, tracks.sigma, runs, 0)
@@ -227,9 +227,11 @@ def crossings(tracks: Tracks, runs: Runs, reach: int = 9, longest: int = 5) -> C
     left, right = (_slots(one, slice(None, -1)), _slots(two, slice(1, None)))
     middle = (left.last + right.first) / 2
     jump = right.at(middle)[0] - left.at(middle)[0]
-    kick = right.at(middle, 1)[0] - left.at(middle, 1)[0]
+    (before, error), (after, other) = left.at(middle, 1), right.at(middle, 1)
+    kick = after - before
+    sharp = kick.detach().norm(dim=-1) > 4 * (error.square() + other.square()).sqrt()
     half = ((right.first - left.last) / 2).clamp(min=0)
-    offset = -(jump * kick).sum(-1) / kick.square().sum(-1).clamp(min=1e-12)
+    offset = -(jump * kick).sum(-1) / kick.square().sum(-1).clamp(min=1e-12) * sharp
     instant = middle + torch.minimum(torch.maximum(offset, -half), half)
     (before, error), (after, other) = left.at(instant, 1), right.at(instant, 1)
     known = left.valid & right.valid & (right.first - left.last <= longest) & (right.first > left.last)

@@ -2,14 +2,20 @@
 
 from visviva.physics.laws.acceleration import ConstantAcceleration
 from visviva.physics.laws.angular_momentum import AngularMomentum
+from visviva.physics.laws.energy import Energy
 from visviva.physics.laws.free_fall import FreeFall
+from visviva.physics.laws.friction import Friction
+from visviva.physics.laws.gravity_direction import GravityDirection
 from visviva.physics.laws.law import Law, Residual
 from visviva.physics.laws.mass import MassConservation
+from visviva.physics.laws.momentum import Momentum
 from visviva.physics.laws.motion_floor import MotionFloor
+from visviva.physics.laws.pendulum import Pendulum
 from visviva.physics.laws.permanence import Permanence
 from visviva.physics.laws.reference_flow import ReferenceFlow
 from visviva.physics.laws.rigid_shape import RigidShape
 from visviva.physics.laws.surprise import Surprise
+from visviva.physics.laws.trajectory_offset import TrajectoryOffset
 
 LAWS: dict[str, type] = {
     law.name: law
@@ -23,6 +29,12 @@ LAWS: dict[str, type] = {
         Permanence,
         Surprise,
         FreeFall,
+        Energy,
+        Pendulum,
+        Friction,
+        Momentum,
+        GravityDirection,
+        TrajectoryOffset,
     )
 }
 
@@ -30,13 +42,19 @@ __all__ = [
     "LAWS",
     "AngularMomentum",
     "ConstantAcceleration",
+    "Energy",
     "FreeFall",
+    "Friction",
+    "GravityDirection",
     "Law",
     "MassConservation",
+    "Momentum",
     "MotionFloor",
+    "Pendulum",
     "Permanence",
     "ReferenceFlow",
     "Residual",
     "RigidShape",
     "Surprise",
+    "TrajectoryOffset",
 ]
