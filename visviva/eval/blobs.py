@@ -196,7 +196,8 @@ def how_it_ends(frames: NDArray[np.uint8], path: list[Blob], further: list[Blob]
         along = ((cx - end.x) * vx + (cy - end.y) * vy) / max(speed, 1e-9)
         across = abs((cx - end.x) * vy - (cy - end.y) * vx) / max(speed, 1e-9)
         if across < 0.3 * abs(along - speed) + radius:
-            return f"skips {along / max(speed, 1e-9) - 1:.1f} frames"
+            skipped = along / max(speed, 1e-9) - 1
+            return f"skips {skipped:.1f} frames" if abs(skipped) > 0.5 else ""
         return "jumps"
     near = [r for r in there if r[2] > 0.25 * end.area and math.hypot(r[0] - x, r[1] - y) < 2 * speed + 3 * math.sqrt(r[2])]
     return "merged" if near else "vanished"
