@@ -143,7 +143,12 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
     given = parser.parse_args()
     tables = shipped()
-    print(rows(tables), sweeps(tables), sep="\n\n")
+    told = [
+        rows(tables),
+        "Estimated AUC of the swept violations, against x1 (64 x 64 pixels, 17 frames at 32 fps):",
+        sweeps(tables),
+    ]
+    print("\n\n".join(told))
     picture(tables, given.images / "laws.png")
 
 

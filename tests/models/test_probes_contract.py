@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from visviva.errors import InputError
 from visviva.models.probes import PROBES, Combined, LucasKanade, MotionMasks, Objects, Oracle, PatchFeatures, TrackedMasks
+from visviva.models.probes.flow import RAFTNetwork
 from visviva.physics.measurement import Measurement, Probe
 from visviva.physics.sprites import random_sprites
 from visviva.physics.tracks import Tracks
@@ -48,9 +50,18 @@ def tiny_vae():
     )  # fmt: skip
 
 
+def raft_weights(path):
+    """Random weights in torchvision's layout: they measure nothing true, but the interface."""
+    torch.manual_seed(0)
+    save_file(RAFTNetwork("small").state_dict(), path)
+    return path
+
+
 BUILD = {
     "lucas_kanade": lambda **_: PROBES["lucas_kanade"](),
     "dis": lambda **_: PROBES["dis"](),
+    "flow_network": lambda **_: PROBES["flow_network"](),
+    "raft": lambda folder, **_: PROBES["raft"](raft_weights(folder / "raft.safetensors"), updates=2),
     "patches": lambda **_: PROBES["patches"](),
     "vae": lambda **_: PROBES["vae"](tiny_vae()),
     "vjepa2": lambda folder, **_: PROBES["vjepa2"](folder),
@@ -156,7 +167,7 @@ def test_blank_clips_give_finite_measurements_and_gradients(name, probes, drawn,
     if graphs:
         (gradient,) = torch.autograd.grad(sum(g.square().sum() for g in graphs), frames)
         assert torch.isfinite(gradient).all()
-    if measured.flow is not None and name != "oracle":
+    if measured.flow is not None and name not in ("oracle", "raft"):
         assert float(measured.flow.abs().max()) < 1e-3
 
 

@@ -12,7 +12,8 @@ from visviva.models.probes.oracle import Oracle
 from visviva.models.probes.surprise import Extrapolation, VJEPA2Surprise
 
 PROBES: dict[str, type] = {
-    probe.name: probe for probe in (LucasKanade, DIS, PatchFeatures, VAEFeatures, VJEPA2Features, Objects, Points, Oracle)
+    probe.name: probe
+    for probe in (LucasKanade, DIS, FlowNetwork, RAFT, PatchFeatures, VAEFeatures, VJEPA2Features, Objects, Points, Oracle)
 }
 
 __all__ = [

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pad, silu, unfold
+from torch.nn.functional import avg_pool2d, interpolate, pad, silu, softshrink, unfold
 
 from visviva.models.probes.flow.correlation import local_correlation
 from visviva.physics.kinematics import displaced
@@ -204,7 +204,7 @@ class FlowPyramid(nn.Module):
         centre = ((centre[: len(first)] + centre[len(first) :]) / 2).repeat(2, 1, 1, 1)
         spread = both.detach().sub(centre).square().mean((1, 2, 3), keepdim=True)
         spread = ((spread[: len(first)] + spread[len(first) :]) / 2 + 1e-3).sqrt().repeat(2, 1, 1, 1)
-        images = [(both - centre) / spread]
+        images = [softshrink(both - centre, 1e-4) / spread]  # rounding errors of a blank picture are no texture
         for _ in range(levels - 1):
             images.append(avg_pool2d(images[-1], 2))
         return [torch.cat([image, _local_contrast(image)], 1) for image in images]
