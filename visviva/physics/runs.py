@@ -83,7 +83,7 @@ class RunFit:
         degree, t = self.derivatives.shape[3] - 1, time - self.origin
         powers = [t ** (k - order) / factorial(k - order) if k >= order else torch.zeros_like(t) for k in range(degree + 1)]
         row = torch.stack(powers, dim=-1)
-        variance = torch.einsum("brnk,brnkl,brnl->brn", row, self.covariance, row)
+        variance = torch.einsum("brnk,brnkl,brnl->brn", row.detach(), self.covariance, row.detach())
         return torch.einsum("brnk,brnkd->brnd", row, self.derivatives), variance.clamp(min=0).sqrt()
 
 

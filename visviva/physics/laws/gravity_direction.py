@@ -50,7 +50,7 @@ class GravityDirection:
 
     name: ClassVar[str] = "gravity_direction"
     needs: ClassVar[frozenset[str]] = frozenset({"tracks"})
-    detects: ClassVar[tuple[str, ...]] = ("jitter", "teleport")
+    detects: ClassVar[tuple[str, ...]] = ("jitter",)
     scenes: ClassVar[tuple[str, ...]] = ("falls",)
     trivial: ClassVar[bool] = True
     anchor: ClassVar[bool] = False
