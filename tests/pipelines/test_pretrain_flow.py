@@ -7,12 +7,14 @@ import torch
 from posttrain_clips import falling
 from safetensors.torch import load_file
 
+from visviva.configs.posttrain import Probe
 from visviva.configs.pretrain import FlowStage, PretrainRecipe
 from visviva.data.clip import Clip
 from visviva.data.dataset import write_rows
 from visviva.errors import InputError
 from visviva.models.probes.flow import FlowPyramid
 from visviva.physics.kinematics import displaced
+from visviva.pipelines.posttrain.verifier import probe_of
 from visviva.pipelines.pretrain import flow, run
 from visviva.pipelines.pretrain.flow_clips import ClipPairs
 from visviva.pipelines.pretrain.flow_photo import blurred, compressed, photographed
@@ -169,3 +171,13 @@ def test_it_learns(tmp_path, folder, monkeypatch):
     lines = [json.loads(line) for line in (tmp_path / "flow.jsonl").read_text().splitlines()]
     assert lines[-1]["held_out_epe"] < 0.85 * flow.epe(FlowPyramid(), flow.held_out_scenes(4))
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+
+
+def test_recipes_name_the_shipped_network_and_raft():
+    probe = probe_of(Probe(flow="flow_network"), False, None)
+    assert probe.differentiable
+    assert probe.name == "flow_network"
+    with pytest.raises(InputError, match="path"):
+        probe_of(Probe(flow="raft"), False, None)
+    with pytest.raises(InputError, match="no such file"):
+        probe_of(Probe(flow="raft", flow_options={"path": "absent.pth"}), False, None)
