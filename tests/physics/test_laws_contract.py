@@ -212,10 +212,10 @@ class Sees:
 @cache
 def seen(kind, trick):
     """The estimated measurement of true, frozen, empty or noise clips of a kind; the first frame's masks are known."""
-    scene = draw(kind, 5, seed=5)
+    scene = draw(kind, 4, seed=5, size=48)
     first = scene.render().masks[:, :1]
     shown = VIOLATIONS[trick](scene) if trick else scene
-    return EYES.estimate(shown, shown.render(), torch.full((5,), FPS), first, take=0)
+    return EYES.estimate(shown, shown.render(), torch.full((4,), FPS), first, take=0)
 
 
 @every_law
@@ -226,9 +226,10 @@ def test_with_an_anchor_no_law_is_won_by_doing_nothing(law, anchor, trick):
         return
     true, trickery = (seen(scenes_of(law)[0], name) for name in ("", trick))
     verifier = Verifier(Sees(), [Term(law), ANCHORED[anchor]()])
-    honest = verifier.judge(true.with_(reference=true)).loss
-    cheated = verifier.judge(trickery.with_(reference=true)).loss
-    assert bool((cheated > honest).all()), (honest, cheated)
+    honest = verifier.judge(true.with_(reference=true))
+    cheated = verifier.judge(trickery.with_(reference=true))
+    worse = (cheated.loss > honest.loss) | (cheated.unmeasured > honest.unmeasured)  # what ranks last: no evidence, no reward
+    assert bool(worse.all()), (honest.loss, cheated.loss)
 
 
 def test_every_law_with_an_anchor_role_is_tried_as_one():
@@ -239,13 +240,14 @@ def test_every_law_with_an_anchor_role_is_tried_as_one():
 def test_every_law_ships_its_calibration(name):
     """Ranks violated clips above true ones: AUC of 0.9 by true and 0.85 by estimated measurements, or the table says not."""
     content = physics.calibration(name)
-    default = next(iter(variants(name).values()))
+    forms = variants(name)
+    default = next(iter(forms.values()))
     assert content["law"] == name
     assert content["clips"] >= 24
     assert {"seed", "command", "versions"} <= set(content)
-    for variant in content["variants"].values():
+    for form, variant in content["variants"].items():
         for side in ("true", "estimated"):
-            assert set(default.detects) <= set(variant[side]["violations"])
+            assert set(forms[form].detects) <= set(variant[side]["violations"])
             assert variant[side]["floor"] >= 0
     shipped = next(iter(content["variants"].values()))
     for violation in default.detects:
