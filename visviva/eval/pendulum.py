@@ -254,12 +254,13 @@ class _Fit:
             starts = [swing.start(*guess) for guess in swing.pivots()]
         else:
             starts = [swing.start(near.pivot, near.arm, near.rate)]
-        found = None
-        for start in sorted(starts, key=lambda s: float((swing.off(s) ** 2).sum())):
-            tried = least_squares(swing.off, start, swing.slope, x_scale="jac", max_nfev=60)
-            found = tried if found is None or tried.cost < found.cost else found
+        first, *others = sorted(starts, key=lambda s: float((swing.off(s) ** 2).sum()))
+        found: Any = least_squares(swing.off, first, swing.slope, x_scale="jac", max_nfev=60)
+        for start in others:
             if float(np.sqrt((swing.residuals(found.x) ** 2).sum(1).mean())) < LARGEST_MISFIT * float(np.ptp(swing.p, 0).max()):
                 break
+            tried = least_squares(swing.off, start, swing.slope, x_scale="jac", max_nfev=60)
+            found = min(found, tried, key=lambda fit: float(fit.cost))
         left = swing.residuals(found.x)
         n = len(left)
         spread = float((left**2).sum()) / max(2 * n - len(found.x), 1) / swing.noise**2
@@ -267,6 +268,8 @@ class _Fit:
         information = swing.slope(found.x)
         information = information.T @ information
         covariance = np.linalg.pinv(information) * inflation
+        if not (covariance[3, 3] > 0 and covariance[5, 5] > 0):
+            raise Unmeasurable("the path is no swing: its arm and its rate are not determined by it")
         x = found.x
         return cls(
             math.exp(x[3]),
