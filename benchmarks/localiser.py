@@ -21,7 +21,7 @@ from torch import Tensor
 from visviva.eval.calibrate import auc
 from visviva.eval.run import provenance, write_json
 from visviva.models.localiser import AttentionMIL, Masking, Mining, fit
-from visviva.pipelines.pretrain.lapsed import bags
+from visviva.pipelines.pretrain.lapsed import bags, drawn
 from visviva.pipelines.pretrain.localiser import check
 
 ARMS = {
@@ -79,7 +79,10 @@ def main() -> None:
     start = time.perf_counter()
     test = planted(400, 0, 5, 1000)
     vectors = arms(planted(200, 2, 5, 0), given.seeds, lambda net: {"auc_subtle": separation(net, *test)})
-    train, subtle, both = bags(given.clips, 1, 1, 3), bags(given.clips, 2, 0, 2), bags(given.clips // 2, 3, 1, 3)
+    train, subtle, both = (
+        bags(drawn(clips, seed, frames=41), seed, blatant, subtle)
+        for clips, seed, blatant, subtle in ((given.clips, 1, 1, 3), (given.clips, 2, 0, 2), (given.clips // 2, 3, 1, 3))
+    )
 
     def measure(net: AttentionMIL) -> dict[str, float]:
         numbers = check(net, subtle, float("inf"))

@@ -22,7 +22,7 @@ def measured(scene):
 
 @pytest.mark.slow
 def test_it_trains_saves_and_loads_again(tmp_path):
-    recipe = PretrainRecipe(model="localiser", out=str(tmp_path), localiser=LocaliserStage(clips=40, frames=25, epochs=3))
+    recipe = PretrainRecipe(model="localiser", out=str(tmp_path), localiser=LocaliserStage(clips=40, epochs=3))
     folder = run(recipe)
     numbers = json.loads((folder / "numbers.json").read_text())["numbers"]["test"]
     assert 0.0 <= numbers["false_alarms"] <= 1.0

@@ -91,8 +91,9 @@ class LocaliserStage(Section):
 
     clips: int = Field(400, ge=40)
     """Training clips, half of them broken; half as many hold the alarm level, and again as many test."""
-    frames: int = Field(41, ge=25)
-    """Frames of a clip."""
+    simulated: str = ""
+    """Folder of simulated clips ('visviva simulate --arrays small'): a quarter of the clips come from there, taken apart. Those
+    of one object without contacts are used."""
     epochs: int = Field(60, ge=1)
     """Passes over the clips."""
     random: float = Field(0.5, ge=0, le=1)

@@ -3,7 +3,8 @@
 The same laws that post-training uses, here without gradient. Three readings of constant acceleration stand side by side
 (`object`: mean flow in the object's mask; `material`: flow followed along itself; `eulerian`: the fixed-pixel residual of
 NewtonRewards, which is not zero for perfect physics), and the motion floor beside them, because a frozen clip satisfies all
-three.
+three. Where masks of objects are known, the laws of their tracks (`visviva.physics.laws`) and the violation localiser are read
+as well.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch.nn import functional
 
 from visviva.errors import InputError
 from visviva.eval.score import finite
+from visviva.models.localiser.localiser import Localiser
 from visviva.models.probes import LucasKanade
-from visviva.physics import ConstantAcceleration, Law, Measurement, MotionFloor
+from visviva.physics import LAWS, ConstantAcceleration, Law, Measurement, MotionFloor
 
 UNIT = "(px/frame)^2"
 
@@ -43,13 +45,16 @@ class LawScore:
 
 @dataclass(frozen=True)
 class LawReading:
-    """All laws of one clip, and maps: flow (T-1, 2, H, W) [px/frame] and the residual field (T', H, W) of constant
-    acceleration."""
+    """All laws of one clip, and maps: flow (T-1, 2, H, W) [px/frame], the residual field (T', H, W) of constant acceleration.
+
+    ``evidence`` (T,): the localiser's, minus the level that 95 % of true clips never reach; None without masks.
+    """
 
     scores: list[LawScore]
     flow: Tensor
     field: Tensor | None
     size: tuple[int, int]
+    evidence: Tensor | None = None
 
 
 @torch.no_grad()
@@ -78,18 +83,34 @@ def read_laws(
         scores.append(score)
     if measured.flow is None:
         raise InputError("the probe measured no flow; use a flow probe")
-    return LawReading(scores, measured.flow[0], fields[laws[0][0]], (frames.shape[3], frames.shape[2]))
+    if masks is not None:
+        scores += [_score(name, law, measured)[0] for name, law in laws_of_tracks().items()]
+    return LawReading(scores, measured.flow[0], fields[laws[0][0]], (frames.shape[3], frames.shape[2]), _evidence(measured))
+
+
+def laws_of_tracks() -> dict[str, Law]:
+    """Return by name, with their defaults, the laws that need nothing but the tracks of objects."""
+    made = {name: kind() for name, kind in LAWS.items()}
+    return {name: law for name, law in made.items() if law.needs == {"tracks"}}
+
+
+def _evidence(measured: Measurement) -> Tensor | None:
+    """Return the localiser's evidence of each frame above its level, (T,); None where it cannot be read."""
+    localiser = Localiser.load()
+    if measured.masks is None or measured.masks.shape[1] < localiser.length or not bool(measured.masks.any()):
+        return None
+    return localiser(measured).evidence[0] - localiser.level
 
 
 def _score(name: str, law: Law, measured: Measurement) -> tuple[LawScore, Tensor | None]:
-    unit = "1" if name == "motion_floor" else UNIT
+    unit = "1" if name == "motion_floor" or name in LAWS else UNIT
     try:
         residual = law(measured)
     except InputError as error:  # a clip too short for the law: say so, do not fail the others
         return LawScore(name, math.nan, math.nan, False, unit, str(error)), None
     valid = bool(residual.valid[0])
     value = float(residual.value[0]) if valid else math.nan
-    note = "" if valid else "could not be read in this clip"
+    note = "" if valid else "does not apply to this clip, or could not be measured in it"
     field = residual.field[0] if residual.field is not None else None
     return LawScore(name, value, float(residual.sigma[0]) if valid else math.nan, valid, unit, note), field
 

@@ -161,6 +161,22 @@ def _speed(track: NDArray, times: NDArray) -> NDArray:
     return np.linalg.norm(np.diff(track, axis=0), axis=1) / np.diff(times)
 
 
+def evidence(values: NDArray) -> Draw:
+    """Return the localiser's evidence over the frames (T,), 0 being its level of alarm; frames above are filled."""
+
+    def draw(figure: Any, look: Look) -> None:
+        axes = figure.subplots()
+        known = np.isfinite(values)
+        t, shown = np.arange(len(values))[known], values[known]
+        axes.plot(t, shown, color=look.run, lw=1.5)
+        axes.fill_between(t, 0, shown, where=shown > 0, color=look.trouble, alpha=0.5, interpolate=True)
+        axes.axhline(0, color=look.ink, lw=1)
+        axes.set(xlim=(0, len(values) - 1), xlabel="frame")
+        axes.grid(axis="y", visible=False)
+
+    return draw
+
+
 def improvements(groups: Sequence[Group]) -> Draw:
     """Return the forest plot: average relative improvement per primitive and split with its interval, filled if significant."""
 

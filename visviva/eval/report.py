@@ -215,8 +215,21 @@ def _cards(page: Page, run: Run, shown: int) -> None:
             pictures.film(panels, _slow(clip.fps)), f"clip{' | truth' if picture.true is not None else ''}. {clip.caption}"
         )
         page.figure(plots.rendered(plots.motion([(run.name, clip)]), 10.5, 2.4))
+        _located(page, picture)
         _maps(page, [picture])
         page.close_card()
+
+
+def _located(page: Page, picture: Picture) -> None:
+    """Say what the laws that apply leave, and where the localiser sees a break."""
+    if picture.laws:
+        page.paragraph(f"Residuals of the laws that apply (0 is perfect): {picture.laws}.", "note")
+    if "evidence" in picture.maps:
+        page.figure(
+            plots.rendered(plots.evidence(picture.maps["evidence"].numpy()), 10.5, 1.1),
+            "Where the violation localiser sees the clip break physics, frame by frame; above the line: more than 95 % of true "
+            "clips ever show. It knows free motion; a contact looks like a break to it.",
+        )
 
 
 def _slow(fps: float) -> float:

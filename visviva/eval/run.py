@@ -27,12 +27,13 @@ PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "matplotl
 class Picture:
     """What a report shows of one clip: frames (T, 3, H, W) uint8 and, where known, the true frames; not saved in metrics.json.
 
-    ``maps``: named images (rows, 3, h, w) uint8, such as flow and residual fields.
+    ``maps``: named tensors, such as flow, residual fields and the localiser's evidence (T,). ``laws``: what they say, in words.
     """
 
     frames: Tensor
     true: Tensor | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
+    laws: str = ""
 
 
 @dataclass(frozen=True)

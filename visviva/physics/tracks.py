@@ -110,8 +110,8 @@ def tracks_of_masks(
     Differentiable with respect to the masks and the flow. The centre of a mask of area A whose edge pixels are each uncertain
     by ``e`` [px] is uncertain by ``e sqrt(perimeter / 2) r / A``, with r and the perimeter those of a disc of the same area.
     The spin is half the curl of the least-squares affine motion of the flow inside the mask,
-    ``sum(m (x X v)) / sum(m |x|^2)`` about the centre; exact for a rotating body seen along its axis. Of a clip whose masks (for
-    the spin: masks or flow) hold NaN or infinity everything is NaN, without spoiling the gradient of the others.
+    ``sum(m (x X v)) / sum(m |x|^2)`` about the centre; exact for a rotating body seen along its axis. Of a clip whose masks
+    (for the spin: masks or flow) hold NaN or infinity everything is NaN, without spoiling the gradient of the others.
 
     Example::
 

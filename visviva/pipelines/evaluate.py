@@ -158,13 +158,16 @@ def tracked(frames: Tensor, true: Tensor) -> Tensor:
 def picture(clip: Clip, true: Clip, maps: bool = True) -> Picture:
     """Return what a report shows of a clip and its true clip."""
     shown: dict[str, Tensor] = {}
+    said = ""
     if maps and len(clip.frames) > 3:
         masks = None if true.masks is None else tracked(clip.frames, true.masks)
         reading = read_laws(clip.frames, clip.fps, masks)
         small = functional.interpolate(clip.frames, size=reading.flow.shape[-2:], mode="area")
         shown = {"flow": reading.flow, "frames": pixels(small)}
         shown |= {"field": reading.field} if reading.field is not None else {}
-    return Picture(pixels(clip.frames), _like(true, clip), shown)
+        shown |= {"evidence": reading.evidence} if reading.evidence is not None else {}
+        said = ", ".join(f"{s.law.replace('_', ' ')} {s.value:.2g}" for s in reading.scores if s.valid)
+    return Picture(pixels(clip.frames), _like(true, clip), shown, said)
 
 
 def _like(true: Clip, clip: Clip) -> Tensor:

@@ -59,8 +59,9 @@ class Windows:
         start = self.first[: by_object.shape[2]]
         at = torch.arange(self.frames, device=score.device)
         covers = ((at >= start[:, None]) & (at < start[:, None] + self.length)).to(score)
-        known = torch.where(self.there.unflatten(1, (count, -1)), by_object, 0.0)
-        return (known @ covers / covers.sum(0).clamp(min=1)).amax(1)
+        mean = by_object @ covers / covers.sum(0).clamp(min=1)
+        there = self.there.unflatten(1, (count, -1)).any(-1, keepdim=True) & (covers.sum(0) > 0)
+        return torch.where(there, mean, -torch.inf).amax(1)
 
 
 def windows_of(measured: Measurement, length: int = 6, stride: int = 2) -> Windows:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from visviva.eval.calibrate import auc
 from visviva.eval.run import provenance, write_json
 from visviva.models.localiser import AttentionMIL, Masking, Mining, fit
 from visviva.models.localiser.localiser import Localiser
-from visviva.pipelines.pretrain.lapsed import Bags, bags
+from visviva.physics.sprites import Sprites
+from visviva.pipelines.pretrain.lapsed import Bags, bags, drawn, simulated
 
 TRUE_BELOW = 0.95
 """Share of true clips whose evidence stays below the level in every frame."""
@@ -23,13 +24,10 @@ TRUE_BELOW = 0.95
 def run(recipe: PretrainRecipe, out: Path) -> Path:
     """Train, hold the level on other true clips, check on a third set, write weights and card; returns the model's folder."""
     stage = recipe.localiser
-    train, held, test = (
-        bags(clips, 10 * recipe.seed + i, blatant=1, subtle=2, frames=stage.frames)
-        for i, clips in enumerate((stage.clips, stage.clips // 2, stage.clips // 2))
-    )
+    train, held, test = (bags(_scenes(recipe, part), 10 * recipe.seed + part, blatant=1, subtle=2) for part in range(3))
     mining = Mining(Masking(random=stage.random, high=stage.high), epochs=stage.epochs)
     network = fit(train.windows, train.there, train.labels, mining, seed=recipe.seed)
-    localiser = Localiser(network, level_of(network, held), train.shape.length)
+    localiser = Localiser(network, level_of(network, held), train.length)
     folder = out / "model"
     folder.mkdir(parents=True, exist_ok=True)
     localiser.save(folder / "model.safetensors")
@@ -42,16 +40,28 @@ def run(recipe: PretrainRecipe, out: Path) -> Path:
     return folder
 
 
+def _scenes(recipe: PretrainRecipe, part: int) -> Iterator[Sprites]:
+    """Yield the scenes of the training, held-out or test part: drawn, and of a given folder a quarter simulated."""
+    stage = recipe.localiser
+    sizes = (stage.clips, stage.clips // 2, stage.clips // 2)
+    share = sizes[part] // 4 if stage.simulated else 0
+    yield from drawn(sizes[part] - share, 10 * recipe.seed + part)
+    if stage.simulated:
+        yield from simulated(stage.simulated, share, skip=sum(sizes[:part]) // 4)
+
+
 @torch.no_grad()
 def frame_evidence(network: AttentionMIL, clips: Bags) -> Tensor:
-    """Return the evidence of every frame, shape (M, T)."""
-    found = network(clips.windows, clips.there)
-    shape = clips.shape.__class__(clips.windows, clips.there, *_rest(clips))
-    return shape.per_frame(found.evidence)
-
-
-def _rest(clips: Bags) -> tuple[Any, ...]:
-    return clips.shape.first, clips.shape.length, clips.shape.objects, clips.shape.frames
+    """Return the evidence of every frame, shape (M, T): as `Windows.per_frame`, for clips of many lengths."""
+    evidence = network(clips.windows, clips.there).evidence
+    at = torch.arange(clips.wrong.shape[1])
+    covers = (at >= clips.first[..., None]) & (at < clips.first[..., None] + clips.length) & clips.there[..., None]
+    each = []
+    for number in range(int(clips.objects.max()) + 1):
+        of = covers & (clips.objects == number)[..., None]
+        mean = torch.einsum("mw,mwt->mt", evidence, of.float()) / of.sum(1).clamp(min=1)
+        each.append(torch.where(of.any(1), mean, -torch.inf))
+    return torch.stack(each).amax(0)
 
 
 def level_of(network: AttentionMIL, clips: Bags) -> float:
@@ -87,13 +97,14 @@ def _card(numbers: dict[str, float], clips: int, localiser: Localiser) -> str:
     return f"""# Violation localiser
 
 Attention MIL with masked hard-instance mining (MHIM-MIL, arXiv 2307.15254) over windows of {localiser.length} frames of each
-object, {size} weights. Trained on {clips} drawn clips (64 x 64, one or two textured discs and boxes in uniformly accelerated
-motion), half of them broken in a few frames (`visviva.physics.lapses`); it was told which clips are broken, never where.
+object, {size} weights. Trained on {clips} clips of 64 x 64 pixels and 17 to 41 frames (one or two textured discs and
+boxes in uniformly accelerated motion, a quarter simulated and taken apart), half of them broken in a few frames
+(`visviva.physics.lapses`); it was told which clips are broken, never where.
 Measured from pixels: Lucas-Kanade flow, masks followed from the first frame's.
 
     visviva pretrain --config pretrain-localiser
 
-On other clips of the same kind (test seed; a chance hit is the share of frames near a wrong one):
+On other clips of the same kinds (test seed; a chance hit is the share of frames near a wrong one):
 
 | | |
 |---|---|
