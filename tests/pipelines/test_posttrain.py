@@ -470,7 +470,8 @@ def test_unknown_law_option_and_probe(recipe):
     refused(recipe(reward__laws=[{"name": "constant_accelaration"}, anchored]), "did you mean 'constant_acceleration'")
     options = {"name": "constant_acceleration", "options": {"fom": "object"}}
     refused(recipe(reward__laws=[options, anchored]), "unknown option 'fom'; did you mean 'form'")
-    refused(recipe(reward__probe={"flow": "raft"}), "no flow probe 'raft'")
+    refused(recipe(reward__probe={"flow": "pwc"}), "no flow probe 'pwc'")
+    refused(recipe(reward__probe={"flow": "raft"}), "flow probe raft: missing a required argument: 'path'")
     refused(recipe(reward__probe={"flow": "dis"}), "carries no gradient")
     refused(recipe(trackers=["tensorbord"]), "tensorbord")
     refused(recipe(trackers=["wandb"]), "tracker 'wandb' is not installed")
