@@ -103,7 +103,7 @@ def _evidence(measured: Measurement) -> Tensor | None:
 
 
 def _score(name: str, law: Law, measured: Measurement) -> tuple[LawScore, Tensor | None]:
-    unit = "1" if name == "motion_floor" or name in LAWS else UNIT
+    unit = UNIT if name == "angular_momentum" or name.startswith("constant_acceleration") else "1"
     try:
         residual = law(measured)
     except InputError as error:  # a clip too short for the law: say so, do not fail the others
