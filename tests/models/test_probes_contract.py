@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_vjepa2 import saved_vjepa2
 
 from visviva.errors import InputError
 from visviva.models.probes import PROBES, Combined, LucasKanade, MotionMasks, Objects, Oracle, PatchFeatures, TrackedMasks
@@ -25,16 +26,7 @@ def drawn():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A V-JEPA 2 model with tiny random weights, saved the way real ones are."""
-    from transformers import VJEPA2Config, VJEPA2Model
-
-    config = VJEPA2Config(
-        patch_size=8, crop_size=32, frames_per_clip=8, tubelet_size=2, hidden_size=24, num_attention_heads=2,
-        num_hidden_layers=2, mlp_ratio=2.0, pred_hidden_size=16, pred_num_attention_heads=2, pred_num_hidden_layers=2,
-        pred_num_mask_tokens=2, pred_mlp_ratio=2.0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("vjepa2")
-    VJEPA2Model(config).save_pretrained(path, safe_serialization=True)
+    path = saved_vjepa2(tmp_path_factory.mktemp("vjepa2"), crop_size=32)
     assert json.loads((path / "config.json").read_text())["model_type"] == "vjepa2"
     return path
 

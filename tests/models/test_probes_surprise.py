@@ -6,6 +6,7 @@ differentiable; random weights prove nothing about plausibility.
 
 import pytest
 import torch
+from tiny_vjepa2 import saved_vjepa2
 
 from visviva.errors import InputError
 from visviva.models.probes import Combined, Extrapolation, LucasKanade, Oracle, VJEPA2Features, VJEPA2Surprise
@@ -20,17 +21,7 @@ FPS = torch.tensor([30.0, 30.0])
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    from transformers import VJEPA2Config, VJEPA2Model
-
-    config = VJEPA2Config(
-        patch_size=8, crop_size=16, frames_per_clip=8, tubelet_size=2, hidden_size=24, num_attention_heads=2,
-        num_hidden_layers=2, mlp_ratio=2.0, pred_hidden_size=16, pred_num_attention_heads=2, pred_num_hidden_layers=2,
-        pred_num_mask_tokens=2, pred_mlp_ratio=2.0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("vjepa2")
-    VJEPA2Model(config).save_pretrained(path, safe_serialization=True)
-    return VJEPA2Features(path)
+    return VJEPA2Features(saved_vjepa2(tmp_path_factory.mktemp("vjepa2"), crop_size=16))
 
 
 def clip(seed, frames=8, side=20):

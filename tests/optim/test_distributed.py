@@ -1,9 +1,8 @@
 """Two processes give what one gives: FSDP2 shards (uneven and empty ones too) and DDP, for every optimizer."""
 
-import socket
-
 import pytest
 import torch
+from processes import in_two_processes
 from torch import nn
 from torch.nn import functional
 
@@ -49,49 +48,34 @@ def full(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _two(rank, port, results):
+def sharded_and_replicated(rank):
     import torch.distributed as dist
     from torch.distributed.fsdp import fully_shard
     from torch.nn.parallel import DistributedDataParallel
 
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    try:
-        found = {}
-        for name in BY_NAME:
-            sharded = network()
-            fully_shard(sharded, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
-            optimizer = built(name, sharded)
-            train(sharded, optimizer, 0, rank, 2)
-            saved = optimizer.state_dict()  # a new optimizer takes the shards' state over in the middle
-            optimizer = built(name, sharded)
-            optimizer.load_state_dict(saved)
-            train(sharded, optimizer, STEPS, rank, 2)
-            found[name, "fsdp2"] = {n: full(p.detach()).numpy() for n, p in sharded.named_parameters()}
-            plain = network()
-            wrapped = DistributedDataParallel(plain)
-            optimizer = built(name, plain)
-            train(wrapped, optimizer, 0, rank, 2)
-            train(wrapped, optimizer, STEPS, rank, 2)
-            found[name, "ddp"] = {n: p.detach().numpy() for n, p in plain.named_parameters()}
-        results.put((rank, found))
-    finally:
-        dist.destroy_process_group()
+    found = {}
+    for name in BY_NAME:
+        sharded = network()
+        fully_shard(sharded, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
+        optimizer = built(name, sharded)
+        train(sharded, optimizer, 0, rank, 2)
+        saved = optimizer.state_dict()  # a new optimizer takes the shards' state over in the middle
+        optimizer = built(name, sharded)
+        optimizer.load_state_dict(saved)
+        train(sharded, optimizer, STEPS, rank, 2)
+        found[name, "fsdp2"] = {n: full(p.detach()).numpy() for n, p in sharded.named_parameters()}
+        plain = network()
+        wrapped = DistributedDataParallel(plain)
+        optimizer = built(name, plain)
+        train(wrapped, optimizer, 0, rank, 2)
+        train(wrapped, optimizer, STEPS, rank, 2)
+        found[name, "ddp"] = {n: p.detach().numpy() for n, p in plain.named_parameters()}
+    return found
 
 
 @pytest.fixture(scope="module")
 def two_processes():
-    import torch.multiprocessing as mp
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    queue = mp.get_context("spawn").Queue()
-    context = mp.spawn(_two, args=(port, queue), nprocs=2, join=False)
-    found = dict(queue.get(timeout=240) for _ in range(2))
-    while not context.join(timeout=60):
-        pass
-    return found
+    return in_two_processes(sharded_and_replicated)
 
 
 @pytest.mark.parametrize("wrapper", ["fsdp2", "ddp"])

@@ -1,9 +1,8 @@
 """ECO and low-rank restarts on FSDP2's shards (two processes, uneven and empty shards) give what one process gives."""
 
-import socket
-
 import pytest
 import torch
+from processes import in_two_processes
 from test_distributed import batch, full, network
 from torch import nn
 from torch.nn import functional
@@ -57,35 +56,20 @@ def restarted(model, rank=0, world=1):
     return train(model, optimizer, rank, world, restart.step)
 
 
-def _two(rank, port, results):
+def on_shards(rank):
     import torch.distributed as dist
     from torch.distributed.fsdp import fully_shard
 
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    try:
-        mesh, found = dist.device_mesh.init_device_mesh("cpu", (2,)), {}
-        for case in CASES:
-            found[case] = compensated(fully_shard(network(), mesh=mesh), case, rank, 2)
-        found["restart"] = restarted(fully_shard(Adapted(), mesh=mesh), rank, 2)
-        results.put((rank, found))
-    finally:
-        dist.destroy_process_group()
+    mesh, found = dist.device_mesh.init_device_mesh("cpu", (2,)), {}
+    for case in CASES:
+        found[case] = compensated(fully_shard(network(), mesh=mesh), case, rank, 2)
+    found["restart"] = restarted(fully_shard(Adapted(), mesh=mesh), rank, 2)
+    return found
 
 
 @pytest.fixture(scope="module")
 def two_processes():
-    import torch.multiprocessing as mp
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    queue = mp.get_context("spawn").Queue()
-    context = mp.spawn(_two, args=(port, queue), nprocs=2, join=False)
-    found = dict(queue.get(timeout=240) for _ in range(2))
-    while not context.join(timeout=60):
-        pass
-    return found
+    return in_two_processes(on_shards)
 
 
 def assert_equal(found, expected):

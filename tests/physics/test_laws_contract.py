@@ -118,7 +118,7 @@ def test_the_residual_has_the_promised_shapes_and_is_per_clip(law):
         assert residual.field.shape[0] == 3
         assert not residual.field.requires_grad
     one = law(both[1:2])
-    assert torch.allclose(one.value, residual.value[1:2], rtol=1e-4, atol=1e-6)
+    assert torch.allclose(one.value, residual.value[1:2], rtol=1e-5, atol=1e-6)
 
 
 DEGENERATE = {
@@ -228,7 +228,9 @@ def test_with_an_anchor_no_law_is_won_by_doing_nothing(law, anchor, trick):
     verifier = Verifier(Sees(), [Term(law), ANCHORED[anchor]()])
     honest = verifier.judge(true.with_(reference=true))
     cheated = verifier.judge(trickery.with_(reference=true))
-    worse = (cheated.loss > honest.loss) | (cheated.unmeasured > honest.unmeasured)  # what ranks last: no evidence, no reward
+    worse = cheated.loss > honest.loss
+    if (law.name, anchor, trick) in UNJUDGED:
+        worse = cheated.unmeasured > honest.unmeasured
     assert bool(worse.all()), (honest.loss, cheated.loss)
 
 
@@ -243,7 +245,7 @@ def test_every_law_ships_its_calibration(name):
     forms = variants(name)
     default = next(iter(forms.values()))
     assert content["law"] == name
-    assert content["clips"] >= 24
+    assert content["clips"] >= (100 if name in SIMULATED else 24)
     assert {"seed", "command", "versions"} <= set(content)
     for form, variant in content["variants"].items():
         for side in ("true", "estimated"):
@@ -255,6 +257,12 @@ def test_every_law_ships_its_calibration(name):
         missed = shipped["estimated"]["violations"][violation]["auc"] < 0.85
         assert missed == (violation in NOT_REACHED.get(name, ())), violation
 
+
+SIMULATED = ("constant_acceleration", "mass_conservation", "motion_floor", "reference_flow")
+"""Laws calibrated on simulated clips; the others have fewer, drawn ones so far."""
+
+UNJUDGED = {(law, "motion_floor", "noise") for law in ("free_fall", "friction", "gravity_direction")}
+"""Noise moves, and these laws do not judge it: its loss is that of the truth, but it ranks last (no evidence, no reward)."""
 
 NOT_REACHED: dict[str, tuple[str, ...]] = {}
 """Violations that a law declares and that estimated measurements do not show well enough: known, and in the tables."""

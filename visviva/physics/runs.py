@@ -112,15 +112,9 @@ def runs_between(apart: Bool[Tensor, "B T N"]) -> Runs:
     return Runs(number, inside, int(number.max()) + 1 if number.numel() else 1)
 
 
-def runs_of(measurement: Measurement, tracks: Tracks, together: bool = False) -> Runs:
-    """Return the runs of each track between contacts: those of the measurement where it has some, detected ones otherwise.
-
-    ``together``: cut every object of a clip where any of them is in contact.
-    """
-    cut = contact_frames(measurement.with_(tracks=tracks))
-    if together:
-        cut = cut.any(-1, keepdim=True).expand_as(cut)
-    return runs_between(cut | ~tracks.visible)
+def runs_of(measurement: Measurement, tracks: Tracks) -> Runs:
+    """Return the runs of each track between contacts: those of the measurement where it has some, detected ones otherwise."""
+    return runs_between(contact_frames(measurement.with_(tracks=tracks)) | ~tracks.visible)
 
 
 def fit_runs(x: Float[Tensor, "B T N D"], sigma: Float[Tensor, "B T N"], runs: Runs, degree: int) -> RunFit:
