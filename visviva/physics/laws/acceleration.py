@@ -216,20 +216,24 @@ def _windows(velocity: Tensor, seen: Tensor, window: int) -> tuple[Tensor, Tenso
 
 def _runs(velocity: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """As `_windows`, each uninterrupted run of seen samples being one window; its freedom is spread over its samples."""
-    time = torch.arange(velocity.shape[1], dtype=velocity.dtype, device=velocity.device)[:, None]
+    steps, inside = velocity.shape[1], seen.to(velocity.dtype)
     run = (~seen).cumsum(1)
-    squared, freedom = torch.zeros_like(velocity[..., 0]), torch.zeros_like(velocity[..., 0])
-    for number in range(int(run.max()) + 1):
-        inside = (seen & (run == number)).to(velocity.dtype)
-        count = inside.sum(1, keepdim=True)
-        long = (count >= 3).to(velocity.dtype) * inside
-        t = (time - (inside * time).sum(1, keepdim=True) / count.clamp(min=1)) * inside
-        mean = (velocity * inside[..., None]).sum(1, keepdim=True) / count.clamp(min=1)[..., None]
-        slope = (velocity * t[..., None]).sum(1, keepdim=True) / t.square().sum(1, keepdim=True).clamp(min=0.5)[..., None]
-        left = (velocity - mean - slope * t[..., None]).square().sum(-1)
-        squared = squared + 6 * left * long
-        freedom = freedom + long * (count - 2) / count.clamp(min=1)
-    return squared, freedom
+
+    def total(*parts: Tensor) -> tuple[Tensor, ...]:
+        """Sums over the run of each sample."""
+        x = torch.stack(parts, -1)
+        at = run[..., None].expand_as(x)
+        return x.new_zeros(x.shape[0], steps + 1, *x.shape[2:]).scatter_add(1, at, x).gather(1, at).unbind(-1)
+
+    time = torch.arange(steps, dtype=velocity.dtype, device=velocity.device)[:, None] * inside
+    along, across = (velocity * inside[..., None]).unbind(-1)
+    count, *sums = total(inside, time, along, across)
+    t, x, y = ((part - whole / count.clamp(min=1)) * inside for part, whole in zip((time, along, across), sums, strict=True))
+    spread, tx, ty = total(t.square(), t * x, t * y)
+    spread = spread.clamp(min=0.5)
+    left = (x - tx / spread * t).square() + (y - ty / spread * t).square()
+    long = (count >= 3).to(velocity.dtype) * inside
+    return 6 * left * long, long * (count - 2) / count.clamp(min=1)
 
 
 def _sigma(value: Tensor, noise: Tensor | None, freedom: Tensor) -> Tensor:
