@@ -113,6 +113,18 @@ def name(judge: Callable[..., Any]) -> str:
     return str(getattr(judge, "name", getattr(judge, "__name__", type(judge).__name__)))
 
 
+def asked(judge: Callable[..., Any], frames: Tensor, question: str) -> str:
+    """Return the judge's answer.
+
+    Raises:
+        InputError: it answered with something that is no text.
+    """
+    answer = judge(frames, question)
+    if not isinstance(answer, str):
+        raise InputError(f"the judge {name(judge)!r} answered {answer!r}; a judge must answer in words, as a str")
+    return answer
+
+
 def uniform(frames: Tensor, count: int) -> Tensor:
     """Return ``count`` frames evenly from first to last (indices truncated; frames repeat in a shorter clip)."""
     index = torch.linspace(0, len(frames) - 1, count, dtype=torch.float64).long()

@@ -10,7 +10,8 @@ descriptions fits. Then
 
 The aggregation reproduces the published per-prompt file (160 of 160 rows). The procedure is followed with one judge in the
 place of five models (VQAScore, CLIP, GPT-4o, LLaVA, InternVideo2), in our wording: *uncalibrated*. With one judge, final
-equals closed. A prompt without a readable clip counts as 0.
+equals closed. A prompt without a readable clip counts as 0; of a prompt with several clips each counts, and intervals resample
+prompts.
 As published, stage 1 subtracts the retrieval likelihood of the *last* frame of the window, not of the best one.
 """
 
@@ -27,14 +28,16 @@ from tqdm import tqdm
 from visviva.errors import InputError
 from visviva.eval.benchmarks import suite
 from visviva.eval.benchmarks.inputs import Inputs, folder
-from visviva.eval.benchmarks.judge import rating, uniform, yes
+from visviva.eval.benchmarks.judge import asked, rating, uniform, yes
 from visviva.eval.benchmarks.result import UNCALIBRATED, ClipRow, Result, frame_change, mean_score, motion_score
+from visviva.eval.collection import Item
 
-VERSION = "1"
+VERSION = "2"
 STANDING = UNCALIBRATED
 NEEDS = "--judge, and --prompts: the suite's folder with single_question.json, multi_question.json and video_question.json"
 SAMPLED, SHOWN = 32, 26
 FILES = ("single_question.json", "multi_question.json", "video_question.json")
+NUMBERS = ("final", "phenomenon", "order", "naturalness")
 CATEGORIES = {
     "Force": "mechanics",
     "Light": "optics",
@@ -83,8 +86,13 @@ def run(inputs: Inputs, open_judge: Any = None) -> Result:
     judge = suite.needed_judge(inputs)
     prompts = _prompts(folder(inputs.needed("prompts", NEEDS), NEEDS))[: inputs.limit]
     clips = suite.Clips(inputs.items())
-    rows = [_judged(k, row, clips, judge, open_judge) for k, row in enumerate(tqdm(prompts, desc="phygenbench"), 1)]
+    asking = enumerate(tqdm(prompts, desc="phygenbench"), 1)
+    rows = [row for k, prompt in asking for row in _judged(k, prompt, clips, judge, open_judge)]
     notes = [suite.judged_by(judge, "GPT-4o, LLaVA, InternVideo2 and VQAScore")]
+    if not all("explicit_caption" in prompt for prompt in prompts):
+        notes.append(
+            "no explicit_prompts.json: the last question of stage 2 asks for the plain caption, not the published text"
+        )
     if not hasattr(judge, "likelihood"):
         notes.append("this judge gives no likelihoods: yes counts as 1, no as 0, anything else as 1/2")
     return summary(rows, inputs.statistics, notes)
@@ -110,28 +118,56 @@ def _prompts(where: Path) -> list[dict[str, Any]]:
     if not len(single) == len(multi) == len(video):
         raise InputError(f"{where}: the three question files hold {len(single)}, {len(multi)} and {len(video)} prompts")
     explicit = suite.rows(where / "explicit_prompts.json") if (where / "explicit_prompts.json").is_file() else single
-    return [a | b | c | d for a, b, c, d in zip(single, multi, video, explicit, strict=True)]
+    if len(explicit) != len(single):
+        raise InputError(f"{where}: explicit_prompts.json holds {len(explicit)} prompts, the questions are of {len(single)}")
+    together = list(zip(single, multi, video, explicit, strict=True))
+    for number, parts in enumerate(together, 1):
+        if len({part.get("caption") for part in parts if "caption" in part}) > 1:
+            raise InputError(
+                f"{where}, prompt {number}: the files have different captions; give files of one version of the suite"
+            )
+    return [_sound(a | b | c | d, f"{where}, prompt {k}") for k, (a, b, c, d) in enumerate(together, 1)]
 
 
-def _judged(number: int, row: dict[str, Any], clips: suite.Clips, judge: Any, open_judge: Any) -> ClipRow:
-    caption = str(row["caption"])
-    labels = {"category": CATEGORIES.get(str(row.get("main_category")), "other"), "caption": caption}
-    key = f"output_video_{number}"
-    nothing = dict.fromkeys(("final", "phenomenon", "order", "naturalness"), 0.0)
-    items = clips.of(key, caption)
+def _sound(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a prompt whose questions are all there.
+
+    Raises:
+        InputError: they are not; stage 1 has one question or two.
+    """
+    suite.texts(row, ["caption"], where)
+    questions = row.get("singleimage_question")
+    if not isinstance(questions, list) or len(questions) not in (1, 2):
+        raise InputError(f"{where}: 'singleimage_question' must be a list of one or two questions; give the suite's own file")
+    for question in questions:
+        last = isinstance(question, dict) and question.get("Retrieval Prompt") == "Last Frame"
+        suite.texts(question, ["Retrieval Prompt", "Statement", *([] if last else ["Antonym"])], f"{where}, stage 1")
+    suite.texts(row.get("multiimage_question", {}), ["Retrieval Prompt", "Description1", "Description2"], f"{where}, stage 2")
+    suite.texts(row.get("video_question", {}), [f"Description{k}" for k in range(1, 5)], f"{where}, stage 3")
+    return row
+
+
+def _judged(number: int, row: dict[str, Any], clips: suite.Clips, judge: Any, open_judge: Any) -> list[ClipRow]:
+    labels = {"category": CATEGORIES.get(str(row.get("main_category")), "other"), "caption": row["caption"]}
+    prompt = f"output_video_{number}"
+    items = clips.of(prompt, row["caption"])
     if not items:
-        return suite.absent(key, nothing, **labels)
+        return [suite.absent(prompt, dict.fromkeys(NUMBERS, 0.0), **labels)]
+    keys = [prompt if len(items) == 1 else item.key for item in items]
+    return [_clip(item, key, prompt, row, labels, (judge, open_judge)) for item, key in zip(items, keys, strict=True)]
+
+
+def _clip(item: Item, key: str, prompt: str, row: dict[str, Any], labels: dict[str, Any], judges: tuple[Any, Any]) -> ClipRow:
     try:
-        clip = items[0].clip()
+        clip = item.clip()
     except InputError as error:
-        return ClipRow(key, key, nothing, failure=str(error), labels=labels)
+        return ClipRow(key, prompt, dict.fromkeys(NUMBERS, 0.0), failure=str(error), labels=labels)
+    judge = judges[0]
     first = phenomenon(clip.frames, row["singleimage_question"], judge)
-    stages = [
-        (first, order(clip.frames, row, j), naturalness(clip.frames, row, j)) for j in (judge, open_judge) if j is not None
-    ]
+    stages = [(first, order(clip.frames, row, j), naturalness(clip.frames, row, j)) for j in judges if j is not None]
     value = final(stages[0], stages[1] if len(stages) > 1 else None)
-    numbers = {"final": value, "phenomenon": first, "order": stages[0][1], "naturalness": stages[0][2]}
-    return ClipRow(key, key, {k: float(v) for k, v in numbers.items()}, frame_change(clip.frames), labels=labels)
+    numbers = dict(zip(NUMBERS, (value, first, *stages[0][1:]), strict=True))
+    return ClipRow(key, prompt, {k: float(v) for k, v in numbers.items()}, frame_change(clip.frames), labels=labels)
 
 
 def phenomenon(frames: Tensor, questions: Sequence[Mapping[str, str]], judge: Any) -> int:
@@ -180,16 +216,16 @@ def naturalness(frames: Tensor, row: Mapping[str, Any], judge: Any) -> int:
     """Return stage 3 of a clip; an answer that cannot be read counts as 0."""
     levels = [row["video_question"][f"Description{k}"] for k in range(1, 5)]
     question = NATURAL.format(*levels, caption=row["caption"], law=row.get("physical_laws", "physics"))
-    return rating(judge(uniform(frames, SHOWN), question), range(4)) or 0
+    return rating(asked(judge, uniform(frames, SHOWN), question), range(4)) or 0
 
 
 def _says_yes(judge: Any, images: Tensor, text: str) -> int:
-    return int(yes(judge(images, ORDER.format(text=text))) is True)
+    return int(yes(asked(judge, images, ORDER.format(text=text))) is True)
 
 
 def likelihood(judge: Any, frames: Tensor, statement: str) -> float:
     """Return how likely the judge holds a statement about frames, in [0, 1]; 1, 0 or 1/2 from a judge that only answers."""
     if hasattr(judge, "likelihood"):
         return float(judge.likelihood(frames, statement))
-    said = yes(judge(frames, f'Do the images show this: "{statement}"? Answer yes or no.'))
+    said = yes(asked(judge, frames, f'Do the images show this: "{statement}"? Answer yes or no.'))
     return 0.5 if said is None else float(said)

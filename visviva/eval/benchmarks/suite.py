@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,15 @@ NEEDS = "a local file or folder with the suite's prompts; none is shipped"
 JUDGE = "the folder of a vision-language model, or module:function, called with (frames, question)"
 
 
+CUT = 150
+"""File names of so many letters and digits may be prompts that a file system cut."""
+
+
 class Clips:
-    """The clips of an evaluation by prompt.
+    """The clips of an evaluation by prompt, each once.
+
+    Names are compared by their letters and digits, of any script; those without any name nothing. A file name of `CUT` and
+    more belongs to the prompt that it is the beginning of, if no name is the prompt's own.
 
     Example::
 
@@ -33,21 +40,27 @@ class Clips:
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
-        self.known: dict[str, list[Item]] = defaultdict(list)
+        self.known: dict[str, list[Item]] = {}
         for item in items:
             stem = item.path.stem
-            names = {stem, re.sub(r"-\d+$", "", stem), str(item.labels.get("caption", "")), item.key} - {""}
-            for name in names:
-                self.known[_plain(name)].append(item)
+            names = (stem, re.sub(r"-\d+$", "", stem), str(item.labels.get("caption", "")), item.key)
+            for name in {_plain(n) for n in names} - {""}:
+                self.known.setdefault(name, []).append(item)
 
     def of(self, *names: str) -> list[Item]:
         """Return the clips of the first of these names that has any."""
-        return next((self.known[_plain(name)] for name in names if name and _plain(name) in self.known), [])
+        wanted = [plain for name in names if (plain := _plain(name))]
+        whole = next((self.known[name] for name in wanted if name in self.known), [])
+        if whole:
+            return whole
+        beginnings = [known for name in wanted for known in self.known if len(known) >= CUT and name.startswith(known)]
+        return self.known[max(beginnings, key=len)] if beginnings else []
 
 
 def _plain(name: str) -> str:
-    """Return a prompt as file names can spell it: letters and digits only, cut as long names are."""
-    return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()[:150]
+    """Return a prompt as file names can spell it: letters (with their marks) and digits only, in lower case."""
+    letters = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in letters).split())
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -61,6 +74,18 @@ def rows(path: Path) -> list[dict[str, Any]]:
     if not isinstance(content, list) or not content or not all(isinstance(row, dict) for row in content):
         raise InputError(f"{path}: expected a list of prompts; give the suite's own file")
     return content
+
+
+def texts(row: Any, names: Sequence[str], where: str) -> list[str]:
+    """Return fields of a prompt that must be texts.
+
+    Raises:
+        InputError: one is missing or something else.
+    """
+    wrong = [n for n in names if not isinstance(row, Mapping) or not isinstance(row.get(n), str) or not row[n].strip()]
+    if wrong:
+        raise InputError(f"{where}: needs the text{'s' * (len(wrong) > 1)} {', '.join(wrong)}; give the suite's own file")
+    return [row[n] for n in names]
 
 
 def absent(key: str, numbers: dict[str, float], **labels: Any) -> ClipRow:

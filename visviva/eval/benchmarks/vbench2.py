@@ -3,7 +3,8 @@
 Rules as published. Mechanics, Thermotics, Material: one question decides; with two, the first is a gate (no: the clip is left
 out) and the second decides; a third is not read. Motion Rationality: every answer must be yes. An answer is yes if it contains
 "yes"; answers that begin with neither yes nor no are counted in ``unread``. A dimension is the mean over its valid clips;
-``valid`` is their share, because a model whose clips fail the gate is not punished by the published mean.
+``valid`` is their share, because a model whose clips fail the gate is not punished by the published mean. Intervals resample
+prompts: several clips of one prompt are not independent.
 
 The other fourteen dimensions need detectors, trackers or other judges that are not here. `totals` aggregates them when given;
 the groups that lack one are skipped with the reason.
@@ -18,15 +19,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from visviva.data.files import read_text
 from visviva.errors import InputError
 from visviva.eval.benchmarks import suite
-from visviva.eval.benchmarks.inputs import Inputs, folder, scene
-from visviva.eval.benchmarks.judge import uniform, yes
+from visviva.eval.benchmarks.inputs import Inputs, folder
+from visviva.eval.benchmarks.judge import asked, uniform, yes
 from visviva.eval.benchmarks.result import UNCALIBRATED, ClipRow, Missing, Result, frame_change, mean_score, motion_score
 from visviva.eval.collection import Item
 from visviva.eval.score import Score
 
-VERSION = "1"
+VERSION = "2"
 STANDING = UNCALIBRATED
 NEEDS = "--judge, and --prompts: the suite's folder meta_info with Mechanics.json, Thermotics.json, ..."
 FRAMES = 64
@@ -78,6 +80,9 @@ def totals(dimensions: Mapping[str, float]) -> tuple[dict[str, float], dict[str,
         raise InputError(
             f"VBench-2.0 has no dimension {', '.join(sorted(unknown))}; it has {', '.join(sum(GROUPS.values(), ()))}"
         )
+    wrong = {d: v for d, v in dimensions.items() if not 0 <= v <= 1}
+    if wrong:
+        raise InputError(f"values of VBench-2.0 are shares from 0 to 1, not {wrong}; divide percentages by 100")
     found, missing = {}, {}
     for group, names in GROUPS.items():
         absent = [n for n in names if n not in dimensions]
@@ -116,7 +121,8 @@ def run(inputs: Inputs, others: Mapping[str, float] | None = None) -> Result:
         if not path.is_file():
             skipped[dimension] = f"no {path.name} in {str(where)!r}"
             continue
-        for prompt in tqdm(suite.rows(path)[: inputs.limit], desc=dimension):
+        prompts = [_sound(row, f"{path}, prompt {k}") for k, row in enumerate(suite.rows(path)[: inputs.limit], 1)]
+        for prompt in tqdm(prompts, desc=dimension):
             rows += _judged(dimension, prompt, clips, judge)
     if not rows:
         raise Missing(f"no questions in {str(where)!r}: {NEEDS}")
@@ -151,27 +157,37 @@ def _others(where: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     try:
-        return {str(k): float(v) for k, v in json.loads(path.read_text()).items()}
+        found = {str(k): float(v) for k, v in json.loads(read_text(path)).items()}
     except (json.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f'{path}: expected {{"Diversity": 0.5, ...}} ({error})') from error
+    return found
+
+
+def _sound(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Return a prompt that has a text and questions."""
+    suite.texts(row, ["prompt_en"], where)
+    questions = row.get("auxiliary_info")
+    if not isinstance(questions, list) or not questions or not all(isinstance(q, str) and q.strip() for q in questions):
+        raise InputError(f"{where}: 'auxiliary_info' must be a list of questions, not {questions!r}; give the suite's own file")
+    return row
 
 
 def _judged(dimension: str, prompt: Mapping[str, Any], clips: suite.Clips, judge: Any) -> list[ClipRow]:
-    text, labels = str(prompt["prompt_en"]), {"dimension": dimension}
+    text, labels = prompt["prompt_en"], {"dimension": dimension}
     items = clips.of(text)
     if not items:
         return [suite.absent(text, {}, **labels)]
-    return [_clip(item, prompt["auxiliary_info"], judge, labels) for item in items]
+    return [_clip(item, text, prompt["auxiliary_info"], judge, labels) for item in items]
 
 
-def _clip(item: Item, questions: Sequence[str], judge: Any, labels: dict[str, Any]) -> ClipRow:
+def _clip(item: Item, prompt: str, questions: Sequence[str], judge: Any, labels: dict[str, Any]) -> ClipRow:
     try:
         clip = item.clip()
     except InputError as error:
-        return ClipRow(item.key, scene(item), {}, failure=str(error), labels=labels)
+        return ClipRow(item.key, prompt, {}, failure=str(error), labels=labels)
     frames, seconds = uniform(clip.frames, FRAMES), len(clip.frames) / clip.fps
-    answers = [judge(frames, QUESTION.format(count=FRAMES, seconds=seconds, question=q)) for q in questions]
+    answers = [asked(judge, frames, QUESTION.format(count=FRAMES, seconds=seconds, question=q)) for q in questions]
     value = verdict(labels["dimension"], answers)
     numbers = {"unread": float(sum(yes(a) is None for a in answers))}
     numbers |= {} if value is None else {labels["dimension"]: float(value)}
-    return ClipRow(item.key, scene(item), numbers, frame_change(clip.frames), labels={**labels, "answers": answers})
+    return ClipRow(item.key, prompt, numbers, frame_change(clip.frames), labels={**labels, "answers": answers})

@@ -5,7 +5,8 @@
 Prompts with a column ``rule`` are also asked whether the rule is followed: 0 violated, 1 followed, 2 cannot be grounded; the
 value is the share followed of those that could be grounded. Ratings are read strictly (`visviva.eval.benchmarks.judge.rating`);
 an answer that cannot be read counts as 0, as published, and is counted in ``unread``. A prompt without a readable clip fails
-the joint score, too.
+the joint score, too. Of a prompt with several clips (PROMPT-0.mp4, PROMPT-1.mp4) each is judged and counts; intervals resample
+prompts.
 
 The published judge is VideoPhy-2-AutoEval, a 7B model with 32 frames and its own wording; questions here are in ours. Pass
 its wording as ``questions`` (or as ``questions.json`` beside the prompts) to ask it as it was trained.
@@ -14,6 +15,7 @@ its wording as ``questions`` (or as ``questions.json`` beside the prompts) to as
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,12 @@ from visviva.data.prompts import read_prompts
 from visviva.errors import InputError
 from visviva.eval.benchmarks import suite
 from visviva.eval.benchmarks.inputs import Inputs
+from visviva.eval.benchmarks.judge import asked as answered
 from visviva.eval.benchmarks.judge import rating, uniform
 from visviva.eval.benchmarks.result import UNCALIBRATED, ClipRow, Missing, Result, frame_change, mean_score, motion_score
+from visviva.eval.collection import Item
 
-VERSION = "1"
+VERSION = "2"
 STANDING = UNCALIBRATED
 NEEDS = "--judge, and --prompts: a .csv or .jsonl with prompt or caption (and rule), or clips with captions"
 FRAMES = 32
@@ -44,9 +48,9 @@ def run(inputs: Inputs, questions: Mapping[str, str] | None = None) -> Result:
     """Ask the judge about the clip of every prompt; without ``inputs.prompts``, about every clip by its own caption."""
     judge = suite.needed_judge(inputs)
     asked, wording = _prompts(inputs)
-    wording = {**QUESTIONS, **wording, **(questions or {})}
+    wording = _worded({**wording, **(questions or {})})
     clips = suite.Clips(inputs.items())
-    rows = [_judged(row, clips, judge, wording) for row in tqdm(asked, desc="videophy2")]
+    rows = [row for prompt in tqdm(asked, desc="videophy2") for row in _judged(prompt, clips, judge, wording)]
     return summary(rows, inputs.statistics, suite.judged_by(judge, "VideoPhy-2-AutoEval"))
 
 
@@ -60,7 +64,7 @@ def summary(rows: list[ClipRow], statistics: Mapping[str, Any], note: str = "") 
             n |= {"rule_grounded": float(n["rule"] != 2), "rule_followed": n["rule"] if n["rule"] != 2 else math.nan}
         filled.append(ClipRow(r.key, r.scene, n, r.motion, r.failure, r.labels))
     told = {
-        "joint": ("1", False, "share of prompts with SA >= 4 and PC >= 4"),
+        "joint": ("1", False, "share of clips with SA >= 4 and PC >= 4, a prompt without one counting as a failure"),
         "sa": ("1-5", False, "semantic adherence"),
         "pc": ("1-5", False, "physical commonsense"),
         "rule_followed": ("1", False, "share of rules followed, of those that can be grounded"),
@@ -101,18 +105,37 @@ def _prompts(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, str]]:
     return rows, wording
 
 
-def _judged(row: dict[str, Any], clips: suite.Clips, judge: Any, wording: Mapping[str, str]) -> ClipRow:
-    key = row.get("name") or row["caption"]
+def _worded(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the three questions, those given in their own words."""
+    unknown = [t for t, words in given.items() if t not in QUESTIONS or not isinstance(words, str)]
+    if unknown:
+        raise InputError(
+            f"VideoPhy-2 has no question {', '.join(map(repr, unknown))} in words; give texts for {', '.join(QUESTIONS)}"
+        )
+    return {**QUESTIONS, **given}
+
+
+def _filled(question: str, row: Mapping[str, Any]) -> str:
+    """Return a question with {caption} and {rule} filled in; other braces are text."""
+    return re.sub(r"\{(caption|rule)\}", lambda found: str(row.get(found[1], "")), question)
+
+
+def _judged(row: dict[str, Any], clips: suite.Clips, judge: Any, wording: Mapping[str, str]) -> list[ClipRow]:
+    prompt = row.get("name") or row["caption"]
     items = clips.of(row.get("name", ""), row.get("id", ""), row["caption"])
     if not items:
-        return suite.absent(key, {}, caption=row["caption"])
+        return [suite.absent(prompt, {}, caption=row["caption"])]
+    return [_clip(item, prompt if len(items) == 1 else item.key, prompt, row, judge, wording) for item in items]
+
+
+def _clip(item: Item, key: str, prompt: str, row: Mapping[str, Any], judge: Any, wording: Mapping[str, str]) -> ClipRow:
     try:
-        clip = items[0].clip()
+        clip = item.clip()
     except InputError as error:
-        return ClipRow(key, key, {}, failure=str(error), labels={"caption": row["caption"]})
+        return ClipRow(key, prompt, {}, failure=str(error), labels={"caption": row["caption"]})
     frames = uniform(clip.frames, FRAMES)
-    asked = {"sa": range(1, 6), "pc": range(1, 6)} | ({"rule": range(3)} if row.get("rule") else {})
-    answers = {t: judge(frames, wording[t].format(caption=row["caption"], rule=row.get("rule", ""))) for t in asked}
-    read = {t: rating(answers[t], allowed) for t, allowed in asked.items()}
+    kinds = {"sa": range(1, 6), "pc": range(1, 6)} | ({"rule": range(3)} if row.get("rule") else {})
+    answers = {t: answered(judge, frames, _filled(wording[t], row)) for t in kinds}
+    read = {t: rating(answers[t], allowed) for t, allowed in kinds.items()}
     numbers = {t: float(v or 0) for t, v in read.items()} | {"unread": float(sum(v is None for v in read.values()))}
-    return ClipRow(key, key, numbers, frame_change(clip.frames), labels={"caption": row["caption"], "answers": answers})
+    return ClipRow(key, prompt, numbers, frame_change(clip.frames), labels={"caption": row["caption"], "answers": answers})
