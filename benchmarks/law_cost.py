@@ -5,7 +5,7 @@
 
 *Counted* on the meta device at 81 x 480 x 832 (latents 21 x 60 x 104, 32760 tokens): floating-point operations of matrix
 products and convolutions, forward and backward, and for probe and law, whose work is mostly elementwise, also the bytes that
-their operations read and write, each operation by itself as eager mode runs them. *Measured*: milliseconds and peak memory of probe
+their operations read and write, each by itself as eager mode runs them. *Measured*: milliseconds and peak memory of probe
 and law, forward and backward to the frames, of the law alone from the flow, and of the training step (mean squared error of the
 velocity, random weights: cost does not depend on them): full weights and rank-16 adapters, with an AdamW step, bfloat16 with
 gradient checkpointing on a GPU. On a CPU the clip is 17 x 128 x 208, float32, ``--layers`` of 30 blocks are run and the time is
