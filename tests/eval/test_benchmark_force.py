@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from visviva.data.clip import Clip
 from visviva.data.dataset import write_rows
 from visviva.data.video import write_video
+from visviva.errors import InputError
 from visviva.eval.benchmarks import Inputs, run
-from visviva.eval.benchmarks.force import Trial, adherence, carried
+from visviva.eval.benchmarks.force import Trial, adherence
+from visviva.eval.benchmarks.force_clips import carried, measured
+from visviva.eval.collection import Item
+from visviva.models.probes.dis import DIS
+from visviva.physics.measurement import Measurement
 
 COUNT, SIZE, FORCES = 8, 96, (0.0, 8.0, 16.0, 24.0, 32.0, 40.0)
 STATISTICS = {"resamples": 200}
@@ -119,3 +126,59 @@ def test_drawn_clips_are_measured_by_flow(tmp_path):
 def test_clips_without_commands_are_skipped(tmp_path):
     write_video(tmp_path / "a.mp4", draw(0, 10.0, 1.0), 8.0)
     assert "force_angle" in run("force", Inputs([str(tmp_path)])).skipped["all"]
+
+
+def poked(**meta):
+    """A clip in which the second of two objects moves 10 px to the right, and its true masks at half the size."""
+    frames = torch.full((6, 3, SIZE, SIZE), 0.3)
+    masks = torch.zeros(6, 2, SIZE // 2, SIZE // 2, dtype=torch.bool)
+    masks[:, 0, 5:10, 5:10] = True
+    frames[:, 0, 10:20, 10:20] = 0.9
+    for k in range(6):
+        frames[k, 2, 60:70, 40 + 2 * k : 50 + 2 * k] = 0.9
+        masks[k, 1, 30:35, 20 + k : 25 + k] = True
+    meta = {"force_angle": 0, "force_magnitude": 1.0} | meta
+    clip = Clip(frames, 8.0, meta=meta)
+    return Item("a", Path("a.mp4"), lambda: clip, lambda: Clip(frames, 8.0, masks=masks), {})
+
+
+@pytest.mark.parametrize(("x", "y", "length"), [(15, 15, 0.0), (45, 65, 10.0), (40, 75, 10.0)])
+def test_the_true_object_at_the_place_is_the_one_that_is_poked(x, y, length):
+    trial = measured(poked(x=x, y=y), DIS())
+    assert trial.length == pytest.approx(length, abs=0.3)
+    assert trial.direction == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("meta", "words"),
+    [
+        ({}, "2 objects are there in the first true frame; say by x, y"),
+        ({"x": 80, "y": 30}, "no true object is within 15 px"),
+        ({"x": 5000, "y": 15}, "x = 5000; give a finite number from 0 to 95"),
+        ({"x": float("nan"), "y": 15}, "give a finite number"),
+        ({"x": 15, "y": 15, "force_angle": "left"}, "force_angle = 'left'; give a finite number$"),
+        ({"x": 15, "y": 15, "force_angle": None}, "force_angle = None"),
+        ({"x": 15, "y": 15, "force_magnitude": "nan"}, "give a finite number of 0 or more"),
+        ({"x": 15, "y": 15, "force_magnitude": -1}, "force_magnitude = -1; give a finite number of 0 or more"),
+    ],
+)
+def test_commands_and_places_that_cannot_be_are_refused(meta, words):
+    with pytest.raises(InputError, match=words):
+        measured(poked(**meta), DIS())
+
+
+def test_the_flow_of_a_long_clip_is_measured_in_parts():
+    seen = []
+
+    class Parts:
+        def __call__(self, frames, fps):
+            seen.append(frames.shape[1])
+            flow = torch.zeros(1, frames.shape[1] - 1, 2, SIZE, SIZE)
+            flow[:, :, 0] = 0.5
+            return Measurement(fps=fps, flow=flow)
+
+    clip = Clip(torch.zeros(40, 3, SIZE, SIZE), 8.0, meta={"force_angle": 0, "force_magnitude": 1.0, "x": 30, "y": 30})
+    trial = measured(Item("a", Path("a.mp4"), lambda: clip, None, {}), Parts())
+    assert seen == [17, 17, 8]
+    assert trial.displacement == pytest.approx((19.5, 0))
+    assert trial.outside == pytest.approx(19.5)

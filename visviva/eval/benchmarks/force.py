@@ -22,23 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from tqdm import tqdm
+from visviva.eval.benchmarks.result import RECONSTRUCTION, ClipRow, Result, mean_score
 
-from visviva.errors import InputError
-from visviva.eval.benchmarks.inputs import Inputs, failed, followed, scene
-from visviva.eval.benchmarks.result import RECONSTRUCTION, ClipRow, Missing, Result, mean_score
-from visviva.eval.collection import Item
-from visviva.eval.trajectory import centroids
-from visviva.models.probes.dis import DIS
-
-VERSION = "1"
+VERSION = "2"
 STANDING = RECONSTRUCTION
-NEEDS = "rows with force_angle [degrees, 0 right, 90 up], force_magnitude, and x, y [px] where the clip has no true masks"
 RESPONDS, NEAR = 0.01, math.cos(math.radians(30))
-RADIUS = 15.0
 
 
 @dataclass(frozen=True)
@@ -171,78 +159,3 @@ UNMEASURED = {
     "drift": "no scene has a clip without force beside one with",
     "mass_order": "no scene has a light and a heavy object (field 'mass') poked alike",
 }
-
-
-def carried(flow: Float[Tensor, "t 2 H W"], start: tuple[float, float], radius: float = RADIUS) -> Float[Tensor, "t+1 2"]:
-    """Return where a point is carried by the median flow of a disc around it, per frame (x, y) [px].
-
-    Sequential by nature: each step's disc lies where the last step left it.
-    """
-    height, width = flow.shape[-2:]
-    ys, xs = torch.arange(height, dtype=torch.float64)[:, None], torch.arange(width, dtype=torch.float64)
-    place = torch.tensor(start, dtype=torch.float64)
-    path = [place]
-    for step in flow.double():
-        inside = (xs - place[0]).square() + (ys - place[1]).square() <= radius**2
-        if bool(inside.any()):
-            place = place + step[:, inside].median(1).values
-        path.append(place)
-    return torch.stack(path)
-
-
-def run(inputs: Inputs, probe: Any = None) -> Result:
-    """Measure every poked clip; the first true mask is followed where a clip has one, else a disc at the row's x, y."""
-    trials: dict[str, Trial] = {}
-    rows: list[ClipRow] = []
-    for item in tqdm(inputs.items(paired=bool(inputs.reference)), desc="force"):
-        try:
-            trials[item.key] = measured(item, DIS() if probe is None else probe)
-        except InputError as error:
-            rows.append(failed(item, error))
-    if not trials:
-        raise Missing(f"no clip could be measured as a poked one: {NEEDS}; {rows[0].failure if rows else ''}")
-    return adherence(trials, rows, inputs.statistics)
-
-
-def measured(item: Item, probe: Any) -> Trial:
-    """Measure one clip.
-
-    Raises:
-        InputError: its row lacks the force or the place.
-    """
-    clip = item.clip()
-    meta, height = clip.meta, clip.frames.shape[2]
-    absent = [f for f in ("force_angle", "force_magnitude") if f not in meta]
-    if absent:
-        raise InputError(f"{item.key}: its row has no {' and no '.join(absent)}; force adherence needs {NEEDS}")
-    angle, magnitude = math.radians(float(meta["force_angle"])), float(meta["force_magnitude"])
-    flow = probe(clip.frames[None], torch.tensor([float(clip.fps)])).flow[0]
-    true = item.true() if item.true is not None else None
-    if true is not None and true.masks is not None:
-        masks = followed(clip.frames, true.masks[:1, :1])[:, 0]
-        path, area = centroids(masks), float(masks[0].sum())
-        path = path[path.isfinite().all(1)]
-        radius = math.sqrt(area / math.pi)
-    elif "x" in meta and "y" in meta:
-        path, radius = carried(flow, (float(meta["x"]), float(meta["y"]))), RADIUS
-    else:
-        raise InputError(f"{item.key}: neither true masks nor x, y say what is poked; force adherence needs {NEEDS}")
-    if len(path) < 2:
-        raise InputError(f"{item.key}: the poked object is lost; its displacement is unknown")
-    move = (path[-1] - path[0]).tolist()
-    about = scene(item)
-    command = (math.cos(angle), -math.sin(angle))
-    mass = str(meta.get("mass", ""))
-    return Trial((move[0], move[1]), command, magnitude, height, _outside(flow, path, 2 * radius), about, mass)
-
-
-def _outside(flow: Tensor, path: Tensor, radius: float) -> float:
-    """Return the mean displacement over the clip of what lies farther than ``radius`` from the object's path [px]."""
-    height, width = flow.shape[-2:]
-    ys, xs = torch.arange(height, dtype=torch.float64)[:, None], torch.arange(width, dtype=torch.float64)
-    away = torch.ones(height, width, dtype=torch.bool)
-    for x, y in path.tolist():
-        away &= (xs - x).square() + (ys - y).square() > radius**2
-    if not bool(away.any()):
-        return math.nan
-    return float(torch.linalg.vector_norm(flow.double().sum(0), dim=0)[away].mean())

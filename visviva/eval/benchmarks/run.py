@@ -18,7 +18,7 @@ BENCHMARKS = {
     "vbench-motion": "vbench_motion",
     "frechet": "frechet",
     "fidelity": "fidelity",
-    "force": "force",
+    "force": "force_clips",
     "videophy2": "videophy2",
     "phygenbench": "phygenbench",
     "vbench2": "vbench2",
