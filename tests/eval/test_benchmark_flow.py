@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -84,3 +86,24 @@ def test_dis_on_a_real_pair_reads_what_others_measured(real):
     true, known = read_flow(next(folder.glob("chairs_00001_*.flo")))
     flow = DIS(least_side=1)(frames, torch.ones(1)).flow[0, 0]
     assert float(flow_errors(flow, true, known)["epe"]) == pytest.approx(2.70, abs=0.05)
+
+
+def test_a_flow_that_is_not_finite_is_not_the_best_and_shapes_must_fit():
+    true = torch.zeros(2, 4, 5)
+    broken = torch.full((2, 4, 5), 9.0)
+    broken[0, 1, 2] = math.nan
+    errors = flow_errors(broken, true)
+    assert all(math.isnan(float(errors[name])) for name in ("epe", "aae", "fl"))
+    elsewhere = torch.ones(4, 5, dtype=torch.bool)
+    elsewhere[1, 2] = False
+    assert float(flow_errors(broken, true, elsewhere)["fl"]) == 100
+    for flow, valid in ((broken[..., :1], None), (broken, elsewhere[:, :1])):
+        with pytest.raises(InputError, match="do not fit each other"):
+            flow_errors(flow, true, valid)
+
+
+def test_a_header_whose_size_overflows_is_refused(tmp_path):
+    path = tmp_path / "huge.flo"
+    path.write_bytes(np.float32(202021.25).tobytes() + np.array([65536, 65536], "<i4").tobytes())
+    with pytest.raises(InputError, match="cut off"):
+        read_flow(path)

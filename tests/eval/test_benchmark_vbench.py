@@ -77,6 +77,18 @@ def test_dynamic_degree_counts_pairs(count, fps, speed, share, moves):
     assert dynamic_degree(torch.zeros(count, 3, 256, 256), fps, Flow(speed, share)) is moves
 
 
+def test_dynamic_degree_reads_the_flow_in_parts():
+    sizes = []
+
+    class Counted(Flow):
+        def __call__(self, frames, fps, masks=None):
+            sizes.append(frames.shape[1])
+            return super().__call__(frames, fps, masks)
+
+    assert dynamic_degree(torch.zeros(20, 3, 256, 256), 8.0, Counted(7.0)) is True
+    assert sizes == [9, 9, 4]
+
+
 def test_consistency_of_unit_vectors_at_known_angles():
     angles = torch.tensor([0.0, 0.3, 0.9, math.pi])
     features = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([1.0, 5.0, 0.1, 2.0])[:, None]

@@ -22,16 +22,23 @@ MAGIC = 202021.25
 
 
 def flow_errors(
-    flow: Float[Tensor, "*B 2 H W"], true: Float[Tensor, "*B 2 H W"], valid: Bool[Tensor, "*B H W"] | None = None
+    flow: Float[Tensor, "*B 2 H W"], true: Float[Tensor, "*S 2 h w"], valid: Bool[Tensor, "*V y x"] | None = None
 ) -> dict[str, Tensor]:
     """Return ``epe`` [px], ``aae`` [degrees], ``fl`` [%] and ``share`` of valid pixels per image, (*B,), float64.
 
-    Lower is better. Images without a valid pixel have NaN. Runs on the device of its inputs.
+    Lower is better. Images without a valid pixel have NaN, and so have those whose flow is not finite at a valid pixel.
+    Runs on the device of its inputs.
+
+    Raises:
+        InputError: shapes that differ.
 
     Example::
 
         flow_errors(probe(frames, fps).flow, clip.flow[None], clip.flow_valid[None])["epe"].mean()
     """
+    if flow.shape != true.shape or (valid is not None and valid.shape != true[..., 0, :, :].shape):
+        shapes = f"{tuple(flow.shape)}, {tuple(true.shape)}" + ("" if valid is None else f" and {tuple(valid.shape)}")
+        raise InputError(f"flow, true flow and valid pixels of shapes {shapes} do not fit each other; resize or cut them first")
     f, g = flow.double(), true.double()
     keep = (torch.ones_like(g[..., 0, :, :], dtype=torch.bool) if valid is None else valid) & g.isfinite().all(-3)
     apart = torch.linalg.vector_norm(f - g, dim=-3)
@@ -39,7 +46,7 @@ def flow_errors(
     dot = 1 + (f * g).sum(-3)
     norms = ((1 + f.square().sum(-3)) * (1 + g.square().sum(-3))).sqrt()
     angle = (dot / norms).clamp(-1, 1).acos().rad2deg()
-    outlier = ((apart > 3) & (apart / (length + 1e-6) > 0.05)).double()
+    outlier = torch.where(apart.isnan(), apart, ((apart > 3) & (apart / (length + 1e-6) > 0.05)).double())
     count = keep.flatten(-2).sum(-1).double()
     means = {"epe": apart, "aae": angle, "fl": 100 * outlier}
     found = {name: torch.where(keep, x, 0.0).flatten(-2).sum(-1) / count for name, x in means.items()}
@@ -65,7 +72,7 @@ def read_flow(path: str | Path) -> tuple[Float[Tensor, "2 H W"], Bool[Tensor, "H
 def _read_flo(path: Path) -> tuple[Tensor, Tensor]:
     content = path.read_bytes()
     head = np.frombuffer(content[:4], "<f4")
-    width, height = np.frombuffer(content[4:12], "<i4") if len(content) >= 12 else (0, 0)
+    width, height = map(int, np.frombuffer(content[4:12], "<i4")) if len(content) >= 12 else (0, 0)
     if len(head) != 1 or head[0] != MAGIC or len(content) != 12 + 8 * width * height or width < 1 or height < 1:
         raise InputError(f"{path}: not a Middlebury .flo file, or cut off; copy it again")
     flow = torch.from_numpy(np.frombuffer(content[12:], "<f4").reshape(height, width, 2).copy()).permute(2, 0, 1)
