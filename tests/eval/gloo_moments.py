@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from visviva.errors import InputError
 from visviva.eval.benchmarks.frechet import Moments, frechet, jedi
 
 
@@ -22,5 +23,13 @@ def work(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     first, _, third = golden()
     one, two = (Moments.of(e[rank::2]).across() for e in (first, third))
-    (folder / f"{rank}.json").write_text(json.dumps([frechet(one, two), jedi(one, two), one.count]))
+    some = Moments.of(first[: 64 * rank]).across()  # the first process has no clip
+    try:
+        Moments.of(torch.zeros(3, 4 + rank)).across()
+        refused = ""
+    except InputError as error:
+        refused = str(error)
+    (folder / f"{rank}.json").write_text(
+        json.dumps([frechet(one, two), jedi(one, two), one.count, frechet(some, two), refused])
+    )
     distributed.destroy_process_group()

@@ -92,7 +92,23 @@ def test_two_processes_agree_with_one(tmp_path):
     torch.multiprocessing.spawn(gloo_moments.work, (tmp_path,), nprocs=2)
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert found[0] == found[1]
-    assert found[0] == pytest.approx([frechet(M1, M3), jedi(M1, M3), 64], rel=1e-12)
+    *numbers, refused = found[0]
+    assert numbers == pytest.approx([frechet(M1, M3), jedi(M1, M3), 64, frechet(M1, M3)], rel=1e-12)
+    assert "features of [4, 5] dimensions" in refused
+
+
+def test_sets_of_no_clip_and_of_other_dimensions():
+    nothing = Moments.of(torch.zeros(0, 16))
+    assert nothing.merged(nothing).count == 0
+    assert torch.equal(nothing.merged(M1).scatter, M1.scatter)
+    assert torch.equal(M1.merged(nothing).mean, M1.mean)
+    for distance in (frechet, jedi):
+        with pytest.raises(InputError, match="give at least"):
+            distance(M1, nothing)
+        with pytest.raises(InputError, match="16 and 1 dimensions"):
+            distance(M1, Moments.of(torch.ones(5, 1)))
+    with pytest.raises(InputError, match="16 and 1 dimensions"):
+        M1.merged(Moments.of(torch.ones(5, 1)))
 
 
 def test_without_processes_moments_are_their_own():
@@ -127,6 +143,9 @@ def test_sets_of_clips(tmp_path):
     assert near.standing == "uncalibrated"
     assert any("fewer clips than features" in note for note in near.notes)
     assert "no reference given" in run("frechet", Inputs([same])).skipped["all"]
+    swapped = run("frechet", Inputs([same], reference=other, encoder=lambda frames: frames.mean((1, 3, 4))))
+    assert any("1 of 5 real clips cannot be read and are left out, bad: " in note for note in swapped.notes)
+    assert "features by <lambda>" in swapped["frechet"].note
 
 
 def test_a_local_video_model_is_the_encoder(tmp_path):
@@ -139,3 +158,4 @@ def test_a_local_video_model_is_the_encoder(tmp_path):
     result = run("frechet", Inputs([other], reference=real, encoder=str(tmp_path / "mae")))
     assert result["jedi"].value > 0
     assert "by mae" in result["frechet"].note
+    assert result.standing == "uncalibrated"  # its features are held against nothing published

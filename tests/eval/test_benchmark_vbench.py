@@ -11,6 +11,7 @@ from test_benchmark_physics_iq import A, G
 from visviva.data.video import write_video
 from visviva.errors import InputError
 from visviva.eval.benchmarks import Inputs, run
+from visviva.eval.benchmarks.encoders import ViTFrames
 from visviva.eval.benchmarks.vbench import (
     RANGES,
     along_flow,
@@ -22,6 +23,7 @@ from visviva.eval.benchmarks.vbench import (
     totals,
 )
 from visviva.models.probes.dis import DIS
+from visviva.models.probes.features import MEAN, STD
 from visviva.physics.measurement import Measurement
 
 
@@ -142,3 +144,17 @@ def test_a_local_vision_transformer_gives_the_features(tmp_path):
     assert "by vit " in result["subject_consistency"].note
     with pytest.raises(InputError, match="no model in"):
         run("vbench-motion", Inputs([str(tmp_path / "clips")], encoder=str(tmp_path)))
+
+
+def test_wide_frames_are_cut_not_squeezed(tmp_path):
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(tmp_path)
+    encoder, seen = ViTFrames(tmp_path), []
+    encoder.model.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    frames = torch.rand(2, 3, 48, 83)  # 32 x 55: the last 7 columns are no whole patch
+    encoder(frames)
+    whole = torch.nn.functional.interpolate(frames, size=(32, 55), mode="bilinear", align_corners=False)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
+    assert torch.allclose(seen[0], ((whole - mean) / std)[..., :48], atol=1e-5)

@@ -22,7 +22,7 @@ class GridClips:
     """Stand-in for clip features: colour and change averaged on a 4 x 2 x 2 grid of time and space, (B, 64)."""
 
     name = "a colour grid (stand-in)"
-    calibrated = False
+    stand_in = True
 
     def __call__(self, frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B 64"]:
         """Return the features."""
@@ -34,7 +34,7 @@ class GridFrames:
     """Stand-in for frame features: colour on a 4 x 4 grid around middle grey, (T, 48)."""
 
     name = "a colour grid (stand-in)"
-    calibrated = False
+    stand_in = True
 
     def __call__(self, frames: Float[Tensor, "T 3 H W"]) -> Float[Tensor, "T 48"]:
         """Return the features."""
@@ -42,13 +42,12 @@ class GridFrames:
 
 
 class ViTFrames:
-    """Class token of a ViT per frame (DINO ViT-B/16 in VBench): short side 224, bilinear, ImageNet mean and deviation, no crop.
+    """Class token of a ViT per frame (DINO ViT-B/16 in VBench): short side as the model's images (224), the long one in
+    proportion, bilinear without antialiasing, ImageNet mean and deviation; what is less than a patch at the far ends is cut.
 
     Args:
         path: local folder of a transformers ``ViTModel`` or ``Dinov2Model`` with safetensors.
     """
-
-    calibrated = True
 
     def __init__(self, path: str | Path) -> None:
         self.model = _local(path, ("vit", "dinov2"), "a ViT")
@@ -56,12 +55,12 @@ class ViTFrames:
 
     @torch.no_grad()
     def __call__(self, frames: Float[Tensor, "T 3 H W"]) -> Float[Tensor, "T D"]:
-        """Return the class tokens; sides are cut to a multiple of the patch."""
+        """Return the class tokens."""
         patch, side = int(self.model.config.patch_size), int(self.model.config.image_size)
-        scale = side / min(frames.shape[-2:])
-        size = [max(patch, round(n * scale) // patch * patch) for n in frames.shape[-2:]]
+        size = [int(side * n / min(frames.shape[-2:])) for n in frames.shape[-2:]]
         frames = frames.to(self.model.device)
         images = functional.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=False)
+        images = images[..., : size[0] // patch * patch, : size[1] // patch * patch]
         images = (images - images.new_tensor(MEAN).view(3, 1, 1)) / images.new_tensor(STD).view(3, 1, 1)
         extra = {"interpolate_pos_encoding": True} if self.model.config.model_type == "vit" else {}
         return torch.cat([self.model(x, **extra).last_hidden_state[:, 0] for x in images.split(8)])
@@ -74,8 +73,6 @@ class VideoMAEClips:
     Args:
         path: local folder of a transformers ``VideoMAEModel`` with safetensors.
     """
-
-    calibrated = True
 
     def __init__(self, path: str | Path) -> None:
         self.model = _local(path, ("videomae",), "a VideoMAE")
@@ -94,8 +91,6 @@ class VideoMAEClips:
 
 class VJEPA2Clips:
     """Mean token of V-JEPA 2 (JEDi, arXiv 2410.05203, uses V-JEPA with a trained pooler: "JEDi-style")."""
-
-    calibrated = True
 
     def __init__(self, path: str | Path) -> None:
         self.features = VJEPA2Features(path, device=best_device())
@@ -122,6 +117,11 @@ def frame_encoder(encoder: Any) -> Any:
     if not encoder:
         return GridFrames()
     return ViTFrames(encoder) if isinstance(encoder, str | Path) else encoder
+
+
+def called(encoder: Any) -> str:
+    """Return what an encoder or a probe is called in results."""
+    return str(getattr(encoder, "name", getattr(encoder, "__name__", type(encoder).__name__)))
 
 
 def _kind(path: str | Path) -> str:

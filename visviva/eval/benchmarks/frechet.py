@@ -7,6 +7,9 @@ FVD uses the unbiased covariance, cd-FVD divides by N (``unbiased=False``). JEDi
 for which mean k(x, y) = <E xx', E yy'> / D^2: it needs second moments only. So both distances follow from `Moments`, which
 merge exactly over processes. Agrees with published code on golden numbers. Small samples are biased upwards, both; with fewer
 clips than features the covariance is singular and a Fréchet distance means little (a note says so).
+
+The formulas are exact; the features are those of whatever encoder is given, which nothing here holds against the published
+extractors (I3D, VideoMAE v2 g, V-JEPA with a trained pooler). So the benchmark is *uncalibrated* with any of them.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visviva.errors import InputError
-from visviva.eval.benchmarks.encoders import clip_encoder
+from visviva.eval.benchmarks.encoders import called, clip_encoder
 from visviva.eval.benchmarks.inputs import Inputs, failed, scene
-from visviva.eval.benchmarks.result import EXACT, UNCALIBRATED, ClipRow, Result, frame_change, motion_score
+from visviva.eval.benchmarks.result import UNCALIBRATED, ClipRow, Result, frame_change, motion_score
 from visviva.eval.collection import Item, collect
 from visviva.eval.score import Score
 
@@ -43,34 +46,51 @@ class Moments:
 
     @classmethod
     def of(cls, features: Float[Tensor, "N D"]) -> Moments:
-        """Return the moments of a batch of features."""
-        if features.ndim != 2 or len(features) < 1 or not bool(features.isfinite().all()):
-            raise InputError(
-                f"features must be finite, (clips, dimensions) with at least one clip, not {tuple(features.shape)}"
-            )
+        """Return the moments of a batch of features; those of no clip, (0, D), are a process's that has none.
+
+        Raises:
+            InputError: features that are not finite, or of another shape.
+        """
+        if features.ndim != 2 or features.shape[1] < 1 or not bool(features.isfinite().all()):
+            raise InputError(f"features must be finite, (clips, dimensions), not {tuple(features.shape)}")
         x = features.detach().double()
-        mean = x.mean(0)
+        mean = x.sum(0) / max(1, len(x))
         return cls(len(x), mean, (x - mean).T @ (x - mean))
 
     def merged(self, other: Moments) -> Moments:
         """Return the moments of both sets together (Chan et al. 1979), without loss."""
+        _alike(self, other)
         count = self.count + other.count
+        if count == 0:
+            return self
         apart = other.mean - self.mean
         mean = self.mean + apart * (other.count / count)
         shift = torch.outer(apart, apart) * (self.count * other.count / count)
         return Moments(count, mean, self.scatter + other.scatter + shift)
 
     def across(self, group: Any = None) -> Moments:
-        """Return the moments of all processes' sets together; the same on every process. Without a process group, itself."""
+        """Return the moments of all processes' sets together; the same on every process. Without a process group, itself.
+
+        Raises:
+            InputError: on every process, where they hold features of different dimensions.
+        """
         from torch import distributed
 
         if not (distributed.is_available() and distributed.is_initialized()):
             return self
-        packed = torch.cat([self.mean.new_tensor([float(self.count)]), self.mean, self.scatter.flatten()])
-        parts = [torch.empty_like(packed) for _ in range(distributed.get_world_size(group))]
-        distributed.all_gather(parts, packed, group=group)
+        device = torch.device("cuda") if distributed.get_backend(group) == "nccl" else torch.device("cpu")
+
+        def gathered(x: Tensor) -> list[Tensor]:
+            parts = [torch.empty_like(x, device=device) for _ in range(distributed.get_world_size(group))]
+            distributed.all_gather(parts, x.to(device), group=group)
+            return [part.to(self.mean.device) for part in parts]
+
         size = len(self.mean)
-        found = [Moments(int(p[0]), p[1 : 1 + size], p[1 + size :].view(size, size)) for p in parts]
+        sizes = [int(n) for n in gathered(torch.tensor([size]))]
+        if len(set(sizes)) > 1:
+            raise InputError(f"the processes hold features of {sizes} dimensions; use one encoder on all of them")
+        packed = torch.cat([self.mean.new_tensor([float(self.count)]), self.mean, self.scatter.flatten()])
+        found = [Moments(int(p[0]), p[1 : 1 + size], p[1 + size :].view(size, size)) for p in gathered(packed)]
         return together(found)
 
     def covariance(self, unbiased: bool = True) -> Tensor:
@@ -83,7 +103,16 @@ class Moments:
     @property
     def second(self) -> Tensor:
         """Mean of x x' (D, D), not centred."""
+        if not self.count:
+            raise InputError("no clip has no second moment; give at least one")
         return self.scatter / self.count + torch.outer(self.mean, self.mean)
+
+
+def _alike(one: Moments, two: Moments) -> None:
+    if one.mean.shape != two.mean.shape:
+        raise InputError(
+            f"features of {len(one.mean)} and {len(two.mean)} dimensions cannot be compared; use one encoder for both"
+        )
 
 
 def together(parts: Sequence[Moments]) -> Moments:
@@ -101,6 +130,7 @@ def frechet(one: Moments, two: Moments, *, unbiased: bool = True) -> float:
 
         frechet(Moments.of(real), Moments.of(generated))
     """
+    _alike(one, two)
     a, b = one.covariance(unbiased), two.covariance(unbiased)
     cross = torch.linalg.svdvals(_factor(a).T @ _factor(b)).sum()  # tr (A B)^1/2, without the root of a rounding error
     return float((one.mean - two.mean).square().sum() + a.trace() + b.trace() - 2 * cross)
@@ -114,6 +144,7 @@ def _factor(covariance: Tensor) -> Tensor:
 
 def jedi(one: Moments, two: Moments) -> float:
     """Return 100 MMD^2 with the kernel ``(x.y / D)^2``, from second moments; lower is better."""
+    _alike(one, two)
     return float(100 * (one.second - two.second).square().sum() / len(one.mean) ** 2)
 
 
@@ -169,21 +200,23 @@ def run(inputs: Inputs) -> Result:
     """Compare the clips with the real clips of ``inputs.reference`` as two sets."""
     reference = inputs.needed("reference", NEEDS)
     encoder = clip_encoder(inputs.encoder)
-    real, _ = _encoded(collect([reference]), encoder, "real")
+    real, sources = _encoded(collect([reference]), encoder, "real")
     generated, rows = _encoded(inputs.items(), encoder, "generated")
     if len(real) < 2 or len(generated) < 2:
         raise InputError(f"{len(generated)} clips against {len(real)} real ones that can be read; give at least two of each")
     used, asked, level = len(generated), len(rows), float(inputs.statistics.get("level", 0.95))
     notes, scores = _notes(encoder, len(real), used, real.shape[1]), []
+    lost = [f"{r.key}: {r.failure}" for r in sources if r.failure]
+    if lost:
+        notes.append(f"{len(lost)} of {len(sources)} real clips cannot be read and are left out, {lost[0]}")
     for name, statistic, note in (
-        ("frechet", frechet, f"unbiased covariance, features by {encoder.name}"),
-        ("jedi", jedi, f"100 MMD^2, kernel (x.y/D)^2, features by {encoder.name}"),
+        ("frechet", frechet, f"unbiased covariance, features by {called(encoder)}"),
+        ("jedi", jedi, f"100 MMD^2, kernel (x.y/D)^2, features by {called(encoder)}"),
     ):
         value = statistic(Moments.of(real), Moments.of(generated))
         bounds = jackknife(statistic, real, generated, level=level) or (None, None)
         scores.append(Score(name, value, "1", True, used, asked, low=bounds[0], high=bounds[1], note=note))
-    standing = EXACT if getattr(encoder, "calibrated", False) else UNCALIBRATED
-    return Result("frechet", VERSION, standing, [*scores, motion_score(rows, inputs.statistics)], rows, {}, notes)
+    return Result("frechet", VERSION, STANDING, [*scores, motion_score(rows, inputs.statistics)], rows, {}, notes)
 
 
 def _encoded(items: list[Item], encoder: Any, what: str) -> tuple[Tensor, list[ClipRow]]:
@@ -200,10 +233,10 @@ def _encoded(items: list[Item], encoder: Any, what: str) -> tuple[Tensor, list[C
 
 def _notes(encoder: Any, real: int, generated: int, size: int) -> list[str]:
     notes = [
-        f"{generated} clips against {real} real ones, {size} features by {encoder.name}; intervals leave out groups of clips"
+        f"{generated} clips against {real} real ones, {size} features by {called(encoder)}; intervals leave out groups of clips"
     ]
     if min(real, generated) <= size:
         notes.append(f"fewer clips than features ({size}): covariances are singular and the Fréchet distance means little")
-    if not getattr(encoder, "calibrated", False):
+    if getattr(encoder, "stand_in", False):
         notes.append("the encoder is a stand-in without weights: compare runs only")
     return notes

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.eval.benchmarks.encoders import best_device
+from visviva.eval.benchmarks.encoders import best_device, called
 
 
 class Judge(Protocol):
@@ -110,7 +110,7 @@ def load(name: str) -> Any:
 
 def name(judge: Callable[..., Any]) -> str:
     """Return what a judge is called in results."""
-    return str(getattr(judge, "name", getattr(judge, "__name__", type(judge).__name__)))
+    return called(judge)
 
 
 def asked(judge: Callable[..., Any], frames: Tensor, question: str) -> str:

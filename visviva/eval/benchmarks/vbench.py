@@ -22,7 +22,7 @@ from visviva.errors import InputError
 from visviva.eval.benchmarks.result import as_bytes
 from visviva.physics.kinematics import displaced
 
-VERSION = "1"
+VERSION = "2"
 Interpolator = Callable[[Tensor, Tensor], Tensor]
 """Frames (n, 3, H, W) and later frames, in [0, 1] -> the frames midway."""
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from visviva.errors import InputError
 from visviva.eval.benchmarks import vbench
-from visviva.eval.benchmarks.encoders import frame_encoder
+from visviva.eval.benchmarks.encoders import called, frame_encoder
 from visviva.eval.benchmarks.inputs import Inputs, failed, scene
 from visviva.eval.benchmarks.result import UNCALIBRATED, ClipRow, Result, frame_change, mean_score, motion_score
 from visviva.eval.collection import Item
@@ -29,7 +29,7 @@ def run(inputs: Inputs, probe: Any = None) -> Result:
     """Measure the four dimensions; ``probe`` is the flow (default `DIS`), ``inputs.encoder`` a ViT's folder or a function."""
     flow, encoder = DIS() if probe is None else probe, frame_encoder(inputs.encoder)
     rows = [_measured(item, flow, encoder) for item in tqdm(inputs.items(), desc="vbench-motion")]
-    told = {"flow": flow.name, "encoder": encoder.name}
+    told = {"flow": called(flow), "encoder": called(encoder)}
     scores = [
         mean_score(m, rows, "1", lower_is_better=False, note=note.format(**told), statistics=inputs.statistics)
         for m, note in NOTES.items()
