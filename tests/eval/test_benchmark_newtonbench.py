@@ -99,6 +99,32 @@ def test_fidelity_of_clips(data):
     assert distance.used == 3
 
 
+@pytest.mark.parametrize("name", ["newtonbench", "pisa", "fidelity"])
+def test_a_clip_that_ends_early_says_how_much_of_its_truth_it_covers(data, tmp_path, name):
+    """Three frozen frames look better than nine in every number; what stands beside them must tell."""
+    frozen = throw(2).frames[:1].repeat(COUNT, 1, 1, 1)
+    rows = []
+    for count in (3, COUNT):
+        write_video(tmp_path / f"{count}.mp4", frozen[:count], FPS)
+        rows.append({"id": f"{count}", "file_name": f"{count}.mp4", "caption": "", "scene": "s2"})
+    write_rows(tmp_path / "metadata.jsonl", rows)
+    result = run(name, Inputs([str(tmp_path)], reference=str(data / "true"), statistics=STATISTICS))
+    clips = {r.key: r.numbers for r in result.clips}
+    better = "psnr" if name == "fidelity" else "iou"
+    assert clips["3"][better] > clips["9"][better]
+    assert (clips["3"]["covered"], clips["9"]["covered"]) == pytest.approx((3 / COUNT, 1))
+    assert result["covered"].value == pytest.approx((3 / COUNT + 1) / 2)
+
+
+def test_pisa_says_that_several_objects_are_averaged(data, tmp_path):
+    true = throw(0)
+    true.masks = torch.cat([true.masks, true.masks.flip(-1)], dim=1)
+    write_rows(tmp_path / "metadata.jsonl", [true.write(tmp_path, "0", arrays="small")])
+    result = run("pisa", Inputs([str(tmp_path)], reference=str(tmp_path), statistics=STATISTICS))
+    assert any("of several objects" in note for note in result.notes)
+    assert not any("of several objects" in note for note in run("pisa", inputs(data)).notes)
+
+
 def test_without_truth_they_are_skipped(tmp_path):
     write_video(tmp_path / "a.mp4", throw(0).frames, FPS)
     for name in ("newtonbench", "pisa", "fidelity"):

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from visviva.errors import InputError
-from visviva.eval.benchmarks.inputs import Inputs, failed, scene
+from visviva.eval.benchmarks.inputs import Inputs, covered, covered_score, failed, scene
 from visviva.eval.benchmarks.result import EXACT, ClipRow, Missing, Result, frame_change, mean_score, motion_score
 from visviva.eval.collection import Item
 from visviva.eval.fidelity import psnr, ssim
@@ -34,7 +34,8 @@ def run(inputs: Inputs, lpips: Any = None) -> Result:
         mean_score(m, rows, unit, lower_is_better=lower, statistics=inputs.statistics) for m, (unit, lower) in kinds.items()
     ]
     skipped = {} if lpips is not None else {"lpips": "no weights: pass LPIPS.read(FILE) in Python; none are shipped"}
-    return Result("fidelity", VERSION, STANDING, [*scores, motion_score(rows, inputs.statistics)], rows, skipped)
+    scores += [covered_score(rows, inputs.statistics), motion_score(rows, inputs.statistics)]
+    return Result("fidelity", VERSION, STANDING, scores, rows, skipped)
 
 
 def _row(item: Item, lpips: Any) -> ClipRow:
@@ -45,6 +46,7 @@ def _row(item: Item, lpips: Any) -> ClipRow:
         index = aligned(len(clip.frames), clip.fps, len(true.frames), true.fps)
         frames, truth = clip.frames[: len(index)], true.frames[index]
         numbers = {"psnr": float(psnr(frames, truth).mean()), "ssim": float(_ssim(frames, truth))}
+        numbers["covered"] = covered(len(clip.frames), clip.fps, len(true.frames), true.fps)
         if lpips is not None:
             numbers["lpips"] = float(lpips(frames, truth).mean())
     except InputError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from visviva.data.clip import Clip
 from visviva.errors import InputError
-from visviva.eval.benchmarks.result import ClipRow, Missing
+from visviva.eval.benchmarks.result import ClipRow, Missing, mean_score
 from visviva.eval.collection import Item, collect
+from visviva.eval.score import Score
 from visviva.models.probes.masks import track_masks
 
 
@@ -103,6 +104,21 @@ def failed(item: Item, error: Exception, numbers: dict[str, float] | None = None
 def scene(item: Item) -> str:
     """Return the unit that the bootstrap resamples."""
     return str(item.labels.get("scene") or item.key)
+
+
+def covered(frames: int, fps: float, true_frames: int, true_fps: float) -> float:
+    """Return the share of the true clip's duration that a clip covers, at most 1: what lies beyond it is not compared.
+
+    >>> covered(10, 8.0, 40, 16.0), covered(99, 8.0, 40, 16.0)
+    (0.5, 1.0)
+    """
+    return min(1.0, frames / fps / (true_frames / true_fps))
+
+
+def covered_score(rows: Sequence[ClipRow], statistics: Mapping[str, Any]) -> Score:
+    """Return ``covered``, which stands beside numbers that a clip could win by ending early."""
+    note = "share of the true clip's duration that the clip covers; the rest is not compared. Read it beside the others"
+    return mean_score("covered", rows, "1", lower_is_better=False, note=note, statistics=statistics)
 
 
 def folder(path: str, what: str) -> Path:

@@ -5,7 +5,8 @@ coordinate error, so the Euclidean one stands beside it). Frames without the obj
 which flatters clips whose object vanishes: ``lost`` is the share dropped, and benchmark ``newtonbench`` penalises it.
 
 The published masks come from SAM 2 with clicked points; here the true first-frame masks are followed through the clip, so the
-numbers compare runs, not with the paper's table. With masks of your own, `numbers` is the published metric.
+numbers compare runs, not with the paper's table. With masks of your own, `numbers` is the published metric. A clip is compared
+as far as it goes, as published: ``covered`` says how much of its truth that is.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ def numbers(masks: Bool[Tensor, "T H W"], true: Bool[Tensor, "S H W"], fps: floa
 def run(inputs: Inputs) -> Result:
     """Score clips against their true clips, paired by scene."""
     scores = scored(inputs)
-    rows = [row(s, {m: s.as_coded[m].value for m in TRIO}) for s in scores]
+    rows = [row(s, {m: s.score.as_coded[m].value for m in TRIO}) for s in scores]
     means = [
         mean_score(m, rows, UNITS[m], lower_is_better=LOWER_IS_BETTER[m], note=NOTES[m], statistics=inputs.statistics)
         for m in TRIO
     ]
     notes = ["masks are followed from the true first frame, not SAM 2's: compare runs, not with the published table"]
     notes.append("frames without the object are dropped, as published: read 'lost' beside the distances")
-    return Result("pisa", VERSION, STANDING, means + beside(scores, inputs), rows, {}, notes)
+    if any(len(frame) > 1 for s in scores for frame in s.score.true_track[:1]):
+        notes.append("of several objects the mean is taken; the published code scores the dropped one only")
+    return Result("pisa", VERSION, STANDING, means + beside(rows, inputs), rows, {}, notes)
