@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -221,3 +222,29 @@ def test_a_clip_that_is_not_five_seconds_counts_as_still(files, tmp_path):
     result = run("physics-iq", inputs)
     assert "are not 5 s" in result.clips[0].failure
     assert result["score"].used == 0
+
+
+def test_two_clips_of_one_id_are_refused_and_what_is_left_out_is_said(files, tmp_path):
+    for name in ("0001_a.mp4", "0077_a.mp4"):
+        write(tmp_path / "made", name, G)
+    single = "0031_testing-videos_8FPS_perspective-right_take-1_ball.mp4"
+    write(tmp_path / "more", single, A)
+    for path in sorted((files / "real").rglob("*.mp4")):
+        (tmp_path / "more" / path.name).symlink_to(path)
+    inputs = Inputs([str(tmp_path / "made")], reference=str(tmp_path / "more"), statistics={"resamples": 50})
+    result = run("physics-iq", inputs)
+    assert any("no real clips of the ids 0077: 1 generated clips" in note for note in result.notes)
+    assert any("only one take of ball perspective-right: 1 views" in note for note in result.notes)
+    write(tmp_path / "made", "0001_z.mp4", A)
+    with pytest.raises(InputError, match="two clips have the test id 0001"):
+        run("physics-iq", inputs)
+
+
+def test_motion_against_still_takes_is_not_defined(files, tmp_path):
+    still = A[:1].repeat(40, 1, 1, 1)
+    for which in (1, 2):
+        write(tmp_path / "real", f"000{which}_testing-videos_8FPS_perspective-left_take-{which}_wall.mp4", still)
+    inputs = Inputs([str(files / "generated")], reference=str(tmp_path / "real"), statistics={"resamples": 50})
+    result = run("physics-iq", inputs)
+    assert math.isnan(result["motion"].value)
+    assert result["spatial"].value == 0

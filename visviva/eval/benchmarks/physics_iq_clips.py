@@ -8,6 +8,7 @@ hard scene never helps; the score is the published one where ``used`` equals ``a
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -55,6 +56,12 @@ def scenes(reference: Path) -> list[Scene]:
     Raises:
         InputError: none is.
     """
+    kept, _ = _scenes(reference)
+    return kept
+
+
+def _scenes(reference: Path) -> tuple[list[Scene], list[str]]:
+    """Return the views with both takes and the names of those with one."""
     found: dict[tuple[str, str], dict[int, dict[int, Path]]] = defaultdict(lambda: {1: {}, 2: {}})
     ids: dict[tuple[str, str], str] = {}
     for path in sorted(reference.rglob("*.mp4")):
@@ -71,14 +78,15 @@ def scenes(reference: Path) -> list[Scene]:
             f"{reference}: holds no view of which both takes are there; give the folder of Physics-IQ with files like "
             "0001_testing-videos_30FPS_perspective-left_take-1_NAME.mp4"
         )
-    return sorted(kept, key=lambda s: s.id)
+    single = [f"{scenario} {view}" for (scenario, view), takes in found.items() if not (takes[1] and takes[2])]
+    return sorted(kept, key=lambda s: s.id), single
 
 
 def run(inputs: Inputs) -> Result:
     """Score generated clips (`Inputs.clips`) against the benchmark's real takes (`Inputs.reference`)."""
     reference = folder(inputs.needed("reference", NEEDS), NEEDS)
-    generated = {item.path.name[:4]: item.path for item in inputs.items() if re.match(r"\d{4}_", item.path.name)}
-    known = scenes(reference)
+    generated = _by_id([item.path for item in inputs.items()])
+    known, single = _scenes(reference)
     if not generated:
         raise InputError("no clip is named by a test id of Physics-IQ (0001_ANYTHING.mp4); rename the generated clips")
     rate = _rate(generated)
@@ -87,7 +95,23 @@ def run(inputs: Inputs) -> Result:
         view, row = _scored(scene, generated.get(scene.id), rate, inputs.codec)
         views.append(view)
         rows.append(row)
-    return summary(views, rows, inputs)
+    unknown = sorted(set(generated) - {scene.id for scene in known})
+    notes = (
+        [f"no real clips of the ids {', '.join(unknown[:9])}: {len(unknown)} generated clips are left out"] if unknown else []
+    )
+    notes += [f"only one take of {', '.join(single[:9])}: {len(single)} views are left out"] if single else []
+    return summary(views, rows, inputs, notes)
+
+
+def _by_id(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return the clips that are named by a test id."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if re.match(r"\d{4}_", path.name):
+            other = found.setdefault(path.name[:4], path)
+            if other != path:
+                raise InputError(f"two clips have the test id {path.name[:4]}: {str(other)!r} and {str(path)!r}; name one")
+    return found
 
 
 def _rate(generated: dict[str, Path]) -> int:
@@ -145,7 +169,7 @@ def _whole(frames: Tensor, rate: int, path: Path) -> Tensor:
     return frames
 
 
-def summary(views: Sequence[View], rows: Sequence[ClipRow], inputs: Inputs) -> Result:
+def summary(views: Sequence[View], rows: Sequence[ClipRow], inputs: Inputs, told: Sequence[str] = ()) -> Result:
     """Return the benchmark's result from the views' comparisons."""
     used = sum(not r.failure for r in rows)
     scenarios = len({v.scenario for v in views})
@@ -171,11 +195,12 @@ def summary(views: Sequence[View], rows: Sequence[ClipRow], inputs: Inputs) -> R
         )
         for m in physics_iq.METRICS
     ]
-    motion = sum(r.motion for r in rows) / max(1e-12, sum(r.labels["real_motion"] for r in rows))
+    real = sum(r.labels["real_motion"] for r in rows)
+    motion = sum(r.motion for r in rows) / real if real > 0 else math.nan
     note = "share of moving pixels over that of the real clips; 0: still, 1: as much as in reality"
     scores.append(Score("motion", motion, "1", False, used, len(rows), note=note))
     compared = "through lossy video, as the published pipeline" if inputs.codec else "without a codec (--codec: as published)"
-    notes = [f"masks are compared {compared}"]
+    notes = [f"masks are compared {compared}", *told]
     if used < len(rows):
         notes.append(f"{len(rows) - used} clips are missing or unusable and count as black and still: not a leaderboard score")
     return Result("physics-iq", physics_iq.VERSION, EXACT, scores, list(rows), {}, notes)
