@@ -18,6 +18,9 @@ from visviva.physics.kinematics import centroids
 CENTROID_NOISE = 0.3
 """Standard error [px] of where a mask's edge is, pixel by pixel, that `tracks_of_masks` assumes where none is given."""
 
+LEAST_PEAK = 0.2
+"""An object is not seen in a soft mask that nowhere reaches this: many pixels that might be it do not make one."""
+
 
 @dataclass(frozen=True)
 class Tracks:
@@ -129,7 +132,7 @@ def tracks_of_masks(
     moments = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
     radius = (safe.detach() / torch.pi).sqrt()
     sigma = edge_noise * (torch.pi * radius).sqrt() * radius / safe.detach()
-    visible = area.detach() >= least_area
+    visible = (area.detach() >= least_area) & (masks.detach().amax((-2, -1)) >= LEAST_PEAK)
     tracks = Tracks(_spoilt(positions, clean), visible, sigma, _spoilt(area, clean), _spoilt(moments, clean))
     if flow is None:
         return tracks

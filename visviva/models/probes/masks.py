@@ -18,14 +18,15 @@ Gradients reach the frames through I; background, histogram and displacement are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.models.probes.displacements import Displacements
 from visviva.physics.kinematics import displaced
 
 BINS = 16
@@ -68,12 +69,14 @@ def track_masks(
     still = frames.detach().clamp(0, 1)
     ground = 1 - torch.nn.functional.max_pool2d(known.amax(1, keepdim=True), 3, stride=1, padding=1)
     histograms = torch.stack([histogram(still[:, 0], mask) for mask in (*known.unbind(1), ground[:, 0])], dim=1)
-    away, looks = distance(known), _unlike(still, known)
-    masks = _first_guess(still, known)
+    away, search = distance(known), Displacements(still, known)
+    masks, likely = _first_guess(still, known), densities(still, histograms)
     for last in [False] * (passes - 1) + [True]:
-        ratio = evidence(frames if last else still, _background(still, masks), histograms)
-        moved = _follow(ratio.detach(), looks, known, reach)
-        masks = torch.cat([known[:, None], posterior(ratio, carried(away, moved))[:, 1:]], dim=1)
+        if last and frames.requires_grad:
+            likely = densities(frames, histograms)
+        ratio = evidence(frames if last else still, _background(still, masks), likely)
+        moved = search.follow(ratio.detach(), reach)
+        masks = torch.cat([known[:, None], posterior(ratio, outgrown(ratio, carried(away, moved), known))[:, 1:]], dim=1)
     return masks
 
 
@@ -102,16 +105,41 @@ def _background(still: Tensor, masks: Tensor) -> Background:
     near = torch.nn.functional.max_pool2d(taken, 5, stride=1, padding=2)
     near[:, 0] = torch.nn.functional.max_pool2d(taken[:, 0], 3, stride=1, padding=1)
     free = (near < 0.3)[:, :, None]
-    middle = torch.where(free, still, float("nan")).nanmedian(dim=1, keepdim=True).values
-    known = ~torch.isnan(middle[:, 0, :1])
-    middle = torch.nan_to_num(middle)
+    middle, known = median_over_time(still, free), free.any(1)
     apart = (still - middle).abs()
     keep = free & (apart.amax(2, keepdim=True) < 0.15)
     colour = (still * keep).sum(1) / keep.sum(1).clamp(min=1)
     colour = torch.where(keep.any(1), colour, middle[:, 0])
     static = torch.where(keep, apart, float("nan"))
-    spread = 1.5 * static.flatten(1).nanmedian(dim=1).values
+    spread = 1.5 * static[..., ::2, ::2].flatten(1).nanmedian(dim=1).values  # every fourth pixel is plenty for a median
     return Background(colour, known.to(still.dtype), torch.nan_to_num(spread).clamp(0.04, 0.1))
+
+
+def median_over_time(still: Float[Tensor, "B T 3 H W"], free: Bool[Tensor, "B T 1 H W"]) -> Float[Tensor, "B 1 3 H W"]:
+    """Return the (lower) median of the frames in which a pixel is free, 0 where it never is.
+
+    Whole frames are sorted by Batcher's network, which on a CPU beats sorting pixel by pixel.
+    """
+    ranks = list(torch.where(free, still, float("inf")).unbind(1))
+    for low, high in _comparisons(len(ranks)):
+        ranks[low], ranks[high] = torch.minimum(ranks[low], ranks[high]), torch.maximum(ranks[low], ranks[high])
+    count = free.sum(1, keepdim=True)
+    middle = (torch.div(count - 1, 2, rounding_mode="floor")).clamp(min=0).expand(-1, -1, still.shape[2], -1, -1)
+    return torch.where(count > 0, torch.stack(ranks, dim=1).gather(1, middle), 0.0)
+
+
+def _comparisons(count: int) -> Iterator[tuple[int, int]]:
+    """Pairs to compare in turn, by which odd-even merging sorts ``count`` numbers (Batcher 1968)."""
+    block = 1
+    while block < count:
+        step = block
+        while step >= 1:
+            for first in range(step % block, count - step, 2 * step):
+                for low in range(first, first + min(step, count - first - step)):
+                    if low // (2 * block) == (low + step) // (2 * block):
+                        yield low, low + step
+            step //= 2
+        block *= 2
 
 
 def histogram(image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B H W"]) -> Tensor:
@@ -130,13 +158,8 @@ def histogram(image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B H W"]) -> 
     return density * BINS**3 / density.flatten(1).sum(1).clamp(min=1e-6).view(-1, 1, 1, 1)
 
 
-def evidence(
-    frames: Float[Tensor, "B T 3 H W"], background: Background, histograms: Tensor, eta: float = 0.1, eps: float = 0.1
-) -> Float[Tensor, "B T N H W"]:
-    """Return the log likelihood ratio of object against background for each pixel, within [-5, 5].
-
-    ``histograms``: of the N objects and, last, of the ground (B, N + 1, BINS, BINS, BINS).
-    """
+def densities(frames: Float[Tensor, "B T 3 H W"], histograms: Float[Tensor, "B M b b b"]) -> Float[Tensor, "B T M H W"]:
+    """Return the density of each pixel's colour in each of the histograms."""
     clips, steps, _, height, width = frames.shape
     count = histograms.shape[1]
     place = (frames.permute(0, 1, 3, 4, 2).reshape(clips, 1, steps, height * width, 3) * BINS - 0.5) * (2 / (BINS - 1)) - 1
@@ -144,7 +167,20 @@ def evidence(
     density = torch.nn.functional.grid_sample(
         histograms.flatten(0, 1)[:, None], place, mode="bilinear", padding_mode="border", align_corners=True
     )
-    density = density.view(clips, count, steps, height, width).transpose(1, 2)
+    return density.view(clips, count, steps, height, width).transpose(1, 2)
+
+
+def evidence(
+    frames: Float[Tensor, "B T 3 H W"],
+    background: Background,
+    density: Float[Tensor, "B T M H W"],
+    eta: float = 0.1,
+    eps: float = 0.1,
+) -> Float[Tensor, "B T N H W"]:
+    """Return the log likelihood ratio of object against background for each pixel, within [-5, 5].
+
+    ``density``: of the pixel's colour in the N objects and, last, in the ground: M = N + 1 (`densities`).
+    """
     spread = background.spread.view(-1, 1, 1, 1)
     apart = (frames - background.colour[:, None]).square().sum(2) / spread.square()
     usual = torch.exp(-apart / 2) / (spread * 2.5066).pow(3)
@@ -168,59 +204,6 @@ def distance(known: Float[Tensor, "B N H W"], most: int = 8) -> Float[Tensor, "B
     return away
 
 
-def _correlate(images: Tensor, template: Tensor) -> Tensor:
-    """Sum over x of ``images(x + d) template(x)`` for every displacement d within the image, zero displacement centred."""
-    size = (2 * images.shape[-2], 2 * images.shape[-1])
-    spectrum = torch.fft.rfft2(images, s=size) * torch.fft.rfft2(template, s=size).conj()
-    return torch.fft.fftshift(torch.fft.irfft2(spectrum, s=size), dim=(-2, -1))
-
-
-def _unlike(still: Tensor, known: Tensor, spread: float = 0.15) -> Tensor:
-    """Mean squared colour difference of each object, moved by d, from what is there: (B, T, N, 2H, 2W), in units of spread."""
-    weight = known / known.sum((-2, -1), keepdim=True).clamp(min=1)
-    energy = _correlate(still.square().sum(2, keepdim=True), weight[:, None])
-    match = _correlate(still[:, :, None], (weight[:, :, None] * still[:, :1])[:, None]).sum(3)
-    own = _correlate(torch.ones_like(known), weight * still[:, 0].square().sum(1, keepdim=True))
-    return (energy - 2 * match + own[:, None]) / (2 * spread**2)
-
-
-def _follow(evidence: Tensor, unlike: Tensor, known: Tensor, reach: float) -> Tensor:
-    """Displacement of each object from its first place in every frame, (dx, dy) [px], shape (B, T, N, 2)."""
-    clips, steps, count, height, width = evidence.shape
-    ring = torch.nn.functional.max_pool2d(known, 5, stride=1, padding=2) - known
-    inside, around = known.sum((-2, -1), keepdim=True).clamp(min=1), ring.sum((-2, -1), keepdim=True).clamp(min=1)
-    score = _correlate(evidence, (known / inside - 0.5 * ring / around)[:, None]) - unlike
-    size = score.shape[-2:]
-    like: dict[str, Any] = {"dtype": evidence.dtype, "device": evidence.device}
-    dy = (torch.arange(size[0], **like) - height)[:, None]
-    dx = torch.arange(size[1], **like) - width
-    place, velocity = torch.zeros(clips, count, 2, **like), torch.zeros(clips, count, 2, **like)
-    places = [place]
-    for t in range(1, steps):
-        ahead = place + velocity
-        stray = (dx - ahead[..., 0, None, None]).square() + (dy - ahead[..., 1, None, None]).square()
-        merit = score[:, t] - 0.5 * stray / reach**2
-        best = merit.flatten(2).max(-1)
-        found = torch.stack([best.indices % size[1] - width, best.indices // size[1] - height], dim=-1).to(evidence.dtype)
-        found = found + _summit(merit, best.indices)
-        step = found - place
-        velocity = step if t == 1 else 0.5 * velocity + 0.5 * step
-        place = found
-        places.append(place)
-    return torch.stack(places, dim=1)
-
-
-def _summit(merit: Tensor, index: Tensor) -> Tensor:
-    """Where the parabola through the best sample and its neighbours peaks along x and y, within half a pixel."""
-    width, flat = merit.shape[-1], merit.flatten(2)
-    offsets = []
-    for stride in (1, width):
-        low, high = (flat.gather(-1, (index + s).clamp(0, flat.shape[-1] - 1)[..., None])[..., 0] for s in (-stride, stride))
-        bend = low + high - 2 * flat.gather(-1, index[..., None])[..., 0]
-        offsets.append((0.5 * (low - high) / bend.clamp(max=-1e-6)).clamp(-0.5, 0.5))
-    return torch.stack(offsets, dim=-1)
-
-
 def carried(away: Float[Tensor, "B N H W"], moved: Float[Tensor, "B T N 2"]) -> Float[Tensor, "B T N H W"]:
     """Return a picture of each object, such as the distance to its first mask, moved along with it (bilinear)."""
     steps = moved.shape[1]
@@ -231,11 +214,40 @@ def carried(away: Float[Tensor, "B N H W"], moved: Float[Tensor, "B T N 2"]) -> 
 
 def posterior(ratio: Float[Tensor, "B T N H W"], away: Float[Tensor, "B T N H W"]) -> Float[Tensor, "B T N H W"]:
     """Return soft masks from the evidence and the distance to where each object is expected, objects and ground competing."""
-    taps = ratio.new_tensor([0.25, 0.5, 0.25])
-    kernel = (taps[:, None] * taps)[None, None]
-    smooth = torch.nn.functional.conv2d(
-        torch.nn.functional.pad(ratio.flatten(0, 2)[:, None], (1, 1, 1, 1), mode="replicate"), kernel
-    ).view_as(ratio)
-    logit = smooth + 1.0 - 2.0 * away
+    logit = smoothed(ratio) + 1.0 - 2.0 * away
     ground = torch.zeros_like(logit[:, :, :1])
     return torch.softmax(torch.cat([ground, logit], dim=2), dim=2)[:, :, 1:]
+
+
+def smoothed(ratio: Float[Tensor, "B T N H W"]) -> Float[Tensor, "B T N H W"]:
+    """Return the evidence with a blur of (1, 2, 1) / 4 along both axes."""
+    wide = torch.nn.functional.pad(ratio.flatten(0, 1), (1, 1, 1, 1), mode="replicate")
+    rows = 0.25 * (wide[..., :-2] + wide[..., 2:]) + 0.5 * wide[..., 1:-1]
+    return (0.25 * (rows[..., :-2, :] + rows[..., 2:, :]) + 0.5 * rows[..., 1:-1, :]).view_as(ratio)
+
+
+@torch.no_grad()
+def outgrown(
+    ratio: Float[Tensor, "B T N H W"], away: Float[Tensor, "B T N H W"], known: Float[Tensor, "B N H W"]
+) -> Float[Tensor, "B T N H W"]:
+    """Return ``away`` for objects that grow or turn: 0 in the pixels that look like the object and touch its moved outline.
+
+    They touch it through pixels that look like it, too, no more than a radius (of a disc of the object's area) away; the next
+    pixel is at most 1 away. Without this a mask could never leave the outline of the first frame by more than 2 pixels.
+    """
+    alike = smoothed(ratio) > 0
+    steps = (known.sum((-2, -1)) / torch.pi).sqrt().ceil()[:, None, :, None, None]
+    inside = alike & (away < 0.5)
+    for step in range(int(steps.max()) if steps.numel() else 0):
+        inside = inside | (_widened(inside) & alike & (step < steps))
+    return torch.where(inside, 0.0, torch.where(_widened(inside), away.clamp(max=1.0), away))
+
+
+def _widened(inside: Bool[Tensor, "*S H W"]) -> Bool[Tensor, "*S H W"]:
+    """The pixels and those beside, above and below them."""
+    wider = inside.clone()
+    wider[..., 1:, :] |= inside[..., :-1, :]
+    wider[..., :-1, :] |= inside[..., 1:, :]
+    wider[..., 1:] |= inside[..., :-1]
+    wider[..., :-1] |= inside[..., 1:]
+    return wider

@@ -1,12 +1,15 @@
 """Permanence: bodies do not vanish, appear, fade or exchange their looks, unless the border or another body hides them.
 
-Three things are asked of every object, all dimensionless:
+Four things are asked of every object, all dimensionless:
 
 - **mass**: its visible area stays what it is, ``relu(|1 - A / A_0| - slack)`` with A_0 the median of the frames in which it
-  is seen whole. A frame in which it is hidden counts as A = 0, unless it was last seen (or is seen for the first time) at the
-  border, or touching another object that is still seen itself.
+  is seen whole. A frame in which it is hidden, or not a tenth of what was seen of it at most is left, counts as A = 0, unless
+  it was last seen (or is seen for the first time) at the border, or touching another object that is still seen itself.
 - **path**: it does not vanish here and appear there, ``relu(jump / (2 r) - 1)``, at most 1, with jump the second difference
   of its place and 2 r its diameter, away from contacts. Smaller jumps are left to the kinematic laws.
+- **places**: two objects do not exchange theirs from one frame to the next. With d_ij the distance of i's place from where j
+  was or, at constant velocity, would be, ``relu((d_ii + d_jj - d_ij - d_ji) / |p_i - p_j| - 1)``, at most 1; d_ii + d_jj is
+  small in a collision, twice the distance in an exchange. Objects that overlap (one behind the other) are not compared.
 - **identity**, where the looks of two or more objects are known: it resembles its own first look more than another's,
   ``relu(max_m l.l0_m - l.l0_n) / (1 - l0_m.l0_n)``, 1 for a full exchange.
 
@@ -26,7 +29,11 @@ from visviva.physics.contact import contact_frames
 from visviva.physics.laws.law import Residual, finite, require, unknown, weighted_mean
 from visviva.physics.laws.rigid_shape import at_another, at_border
 from visviva.physics.measurement import Measurement
+from visviva.physics.runs import length
 from visviva.physics.tracks import Tracks
+
+REST = 0.1
+"""Share of an object's largest area; what is left of it below that is not the object, but a few pixels that look like it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ class Permanence:
         area, clean = finite(tracks.area)
         place, clean_place = finite(tracks.positions)
         clean = clean & clean_place
-        visible = tracks.visible & clean[:, None, None]
+        visible = tracks.visible & clean[:, None, None] & (area.detach() > REST * area.detach().amax(1, keepdim=True))
+        tracks = tracks.with_(visible=visible)
         border = at_border(tracks, measurement.pixels)
         other = at_another(tracks)
         whole = visible & ~border & ~other
@@ -83,7 +91,7 @@ class Permanence:
         value = weighted_mean(torch.relu((1 - seen / usual).abs() - self.slack), counted)
         value = value + weighted_mean(self._lost_identity(tracks, whole), whole.to(area.dtype))
         valid = counted.flatten(1).any(1) & clean
-        value = value + self._jumps(place, visible & ~contact_frames(measurement), usual)
+        value = value + self._jumps(place, visible & ~contact_frames(measurement), usual) + _exchanges(place, visible, usual)
         return Residual(torch.where(valid, value, 0.0), valid, unknown(value))
 
     def _jumps(self, place: Tensor, free: Tensor, usual: Tensor) -> Tensor:
@@ -108,6 +116,24 @@ class Permanence:
         told = (apart > self.alike) & met[:, :, None] & met[:, None]
         lost = torch.relu(likeness - own) / apart.clamp(min=self.alike)[:, None] * told[:, None]
         return lost.amax(-1).clamp(max=1)
+
+
+def _exchanges(place: Tensor, visible: Tensor, usual: Tensor) -> Tensor:
+    """Exchanges of places, summed over time, mean over objects, at most 1 each; shape (B,)."""
+    if place.shape[1] < 3 or place.shape[2] < 2:
+        return place.flatten(1).sum(1) * 0
+    now, later = place[:, 1:-1], place[:, 2:]
+    ahead = 2 * now - place[:, :-2]
+    off = torch.minimum(*(length(later[:, :, :, None] - origin[:, :, None]) for origin in (now, ahead)))
+    own = off.diagonal(dim1=-2, dim2=-1)
+    apart = length(now[:, :, :, None] - now[:, :, None]).detach()
+    radius = (usual / torch.pi).sqrt()
+    seen = visible[:, 2:] & visible[:, 1:-1] & visible[:, :-2]
+    judged = seen[..., :, None] & seen[..., None, :] & (apart > 0.7 * (radius[..., :, None] + radius[..., None, :]))
+    judged = judged & ~torch.eye(place.shape[2], dtype=torch.bool, device=place.device)
+    gain = own[..., :, None] + own[..., None, :] - off - off.transpose(-1, -2)
+    swap = torch.relu(gain / apart.clamp(min=1.0) - 1).clamp(max=1) * judged
+    return swap.amax(-1).sum(1).clamp(max=1).mean(1)
 
 
 def _excused(visible: Tensor, edge: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.models.probes.masks import Background, carried, distance, evidence, histogram, posterior
+from visviva.models.probes.masks import Background, carried, densities, distance, evidence, histogram, posterior
 from visviva.models.probes.objects.components import regions
 from visviva.models.probes.objects.ground import STRANGE, Ground, ground
 from visviva.models.probes.objects.identity import Identity
@@ -110,7 +110,7 @@ def _pixels(frames: Tensor, bare: Ground, sightings: Tensor) -> Tensor:
     looks = [histogram(long, clean[:, :, n].flatten(1, 2)) for n in range(clean.shape[2])]
     looks.append(histogram(bare.colour, bare.known[:, 0]))
     spread = (2 * bare.grain).clamp(0.04, 0.1)
-    ratio = evidence(frames, Background(bare.colour, bare.known, spread), torch.stack(looks, dim=1))
+    ratio = evidence(frames, Background(bare.colour, bare.known, spread), densities(frames, torch.stack(looks, dim=1)))
     return posterior(ratio, away) * whole.any(1)[:, None, :, None, None]
 
 
