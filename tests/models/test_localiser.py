@@ -1,5 +1,7 @@
 """The violation localiser: attention MIL, masks of windows, mining, windows of clips."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -162,8 +164,25 @@ def test_windows_are_finite_and_say_where():
     marked = torch.zeros(2, 16)
     marked[:, 12] = 1.0
     frames = windows.per_frame(marked)
-    assert frames.argmax(1).tolist() == [8, 8] or bool((frames[:, 8:14] > 0).all())
-    assert float(frames[:, :8].max()) == 0
+    assert bool((frames[:, 8:14] > 0).all())
+    assert float(frames[:, :8].abs().max()) == float(frames[:, 14:20].abs().max()) == 0
+    assert frames[:, 20].tolist() == [-math.inf] * 2  # no window of six frames, two apart, reaches it
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["positions", "area", "moments", "spin", "flow"])
+def test_a_measurement_that_is_not_finite_does_not_look_calm(name, value):
+    whole = measured(random_sprites(2, seed=1, frames=21, objects=2))
+    whole = whole.with_(tracks=whole.tracked())
+    part = (whole.flow if name == "flow" else getattr(whole.tracks, name)).clone()
+    part[1, 10] = value
+    broken = whole.with_(flow=part) if name == "flow" else whole.with_(tracks=whole.tracks.with_(**{name: part}))
+    with pytest.raises(InputError, match="clip 1 of the batch holds NaN"):
+        windows_of(broken)
+    if name not in ("flow", "spin"):  # where an object is hidden its numbers mean nothing
+        hidden = broken.tracks.visible.clone()
+        hidden[1, 10] = False
+        assert bool(windows_of(broken.with_(tracks=broken.tracks.with_(visible=hidden))).values.isfinite().all())
 
 
 def test_windows_of_a_short_clip_are_refused():

@@ -8,6 +8,7 @@ import torch
 from visviva.configs.pretrain import LocaliserStage, PretrainRecipe
 from visviva.errors import InputError
 from visviva.models.localiser.localiser import Localiser
+from visviva.models.localiser.windows import NAMES
 from visviva.models.probes import Combined, LucasKanade, TrackedMasks
 from visviva.physics.lapses import LAPSES
 from visviva.physics.sprites import random_sprites
@@ -62,3 +63,13 @@ def test_what_is_no_localiser_is_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, str(tmp_path / "other.safetensors"))
     with pytest.raises(InputError, match="holds no localiser"):
         Localiser.load(tmp_path / "other.safetensors")
+    good = {"features": list(NAMES), "width": 64, "hidden": 32, "level": 1, "length": 6, "stride": 2}
+    for said, words in (
+        ("{", "cannot be read"),
+        ("[]", "other window features"),
+        (json.dumps({"features": list(NAMES)}), "do not fit"),
+        (json.dumps(good), "do not fit"),
+    ):
+        save_file({"x": torch.zeros(1)}, str(tmp_path / "other.safetensors"), metadata={"localiser": said})
+        with pytest.raises(InputError, match=words):
+            Localiser.load(tmp_path / "other.safetensors")

@@ -25,7 +25,8 @@ class Located:
 
     Attributes:
         logit: that the clip breaks physics somewhere, shape (B,).
-        evidence: of each frame, shape (B, T): mean logit of the windows around it, of the object that stands out most.
+        evidence: of each frame, shape (B, T): mean logit of the windows around it, of the object that stands out most; minus
+            infinity in frames that no window covers (at most ``stride`` - 1 at the end), of which nothing is known.
         broken: frames whose evidence is above the level that 95 % of true clips never reach, shape (B, T), bool.
     """
 
@@ -51,7 +52,11 @@ class Localiser:
 
     @torch.no_grad()
     def __call__(self, measured: Measurement) -> Located:
-        """Locate the breaks of a batch of measured clips; on the device of the measurement."""
+        """Locate the breaks of a batch of measured clips; on the device of the measurement.
+
+        Raises:
+            InputError: a clip shorter than a window, without any object, or with a measurement that is not finite.
+        """
         windows = windows_of(measured, self.length, self.stride)
         if not bool(windows.there.any(1).all()):
             raise InputError("a clip shows no object in any frame; give clips with objects' masks")
@@ -88,9 +93,12 @@ class Localiser:
         state, about = _opened(path)
         if about.get("features") != list(NAMES):
             raise InputError(f"{path}: was trained on other window features; train it again with this version")
-        network = AttentionMIL(len(NAMES), int(about["width"]), int(about["hidden"]))
-        network.load_state_dict(state)
-        return cls(network, float(about["level"]), int(about["length"]), int(about["stride"]))
+        try:
+            network = AttentionMIL(len(NAMES), int(about["width"]), int(about["hidden"]))
+            network.load_state_dict(state)
+            return cls(network, float(about["level"]), int(about["length"]), int(about["stride"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path}: its settings or weights do not fit a localiser ({error}); train it again") from error
 
 
 def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -102,4 +110,8 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: is not a safetensors file ({error})") from error
     if about is None:
         raise InputError(f"{path}: holds no localiser; give a file that visviva pretrain wrote")
-    return state, json.loads(about)
+    try:
+        found = json.loads(about)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: its settings cannot be read ({error}); train it again") from error
+    return state, found if isinstance(found, dict) else {}

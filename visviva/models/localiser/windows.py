@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.physics.kinematics import object_velocity, window_fit
 from visviva.physics.measurement import Measurement
+from visviva.physics.tracks import Tracks
 
 NAMES = (
     "speed",
@@ -53,7 +54,10 @@ class Windows:
     frames: int
 
     def per_frame(self, score: Float[Tensor, "B W"]) -> Float[Tensor, "B T"]:
-        """Return for each frame the mean over the windows around it, of the object with the highest: where to look."""
+        """Return for each frame the mean over the windows around it, of the object with the highest: where to look.
+
+        Minus infinity in frames that no window covers: where the windows do not come out even, the last of the clip.
+        """
         count = int(self.objects.max()) + 1
         by_object = score.unflatten(1, (count, -1))
         start = self.first[: by_object.shape[2]]
@@ -68,11 +72,14 @@ def windows_of(measured: Measurement, length: int = 6, stride: int = 2) -> Windo
     """Return the windows of measured clips; needs masks (or tracks) of objects, and reads flow where it was measured.
 
     Raises:
-        InputError: fewer frames than a window.
+        InputError: fewer frames than a window, or a measurement that is not finite: it must not look calm.
     """
     tracks = measured.tracked().detach()
     if tracks.frames < length:
         raise InputError(f"the clip has {tracks.frames} frames; a window takes {length}, so give longer clips")
+    bad = [k for k, sound in enumerate(_sound(measured, tracks).tolist()) if not sound]
+    if bad:
+        raise InputError(f"the measurement of clip {bad[0]} of the batch holds NaN or infinity; leave such clips out")
     seen = tracks.visible
     whole = seen.unfold(1, length, stride).all(-1)
     path = _path(tracks.positions, seen, length, stride)
@@ -87,6 +94,19 @@ def windows_of(measured: Measurement, length: int = 6, stride: int = 2) -> Windo
     first = (torch.arange(steps, device=values.device) * stride).repeat(count)
     objects = torch.arange(count, device=values.device).repeat_interleave(steps)
     return Windows(values, seen.any(1).repeat_interleave(steps, dim=1), first, length, objects, tracks.frames)
+
+
+def _sound(measured: Measurement, tracks: Tracks) -> Bool[Tensor, " B"]:
+    """Return which clips hold finite numbers wherever their objects are seen, and everywhere in the flow."""
+    seen = tracks.visible
+    both = seen[:, 1:] & seen[:, :-1]
+    read = [(tracks.positions, seen), (tracks.area, seen), (tracks.moments, seen), (tracks.spin, both)]
+    sound = torch.ones(len(seen), dtype=torch.bool, device=seen.device)
+    for values, there in read:
+        if values is not None:
+            fine = values.isfinite().flatten(3).all(-1) if values.ndim > 3 else values.isfinite()
+            sound &= (fine | ~there).flatten(1).all(1)
+    return sound if measured.flow is None else sound & measured.flow.detach().isfinite().flatten(1).all(1)
 
 
 def _log(x: Tensor, least: float = LEAST) -> Tensor:
