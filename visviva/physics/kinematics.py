@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.physics.boxes import around
 
 
 def difference(x: Float[Tensor, "B T *D"], order: int = 1) -> Float[Tensor, "B t *D"]:
@@ -160,26 +161,68 @@ def object_velocity(
     changes nothing. An object that no pixel is confident about falls back to its plain mask.
     """
     area = masks.sum((-2, -1))
-    weight = masks if confidence is None else masks * confidence
-    total = weight.sum((-2, -1))
+    return _weighted_mean(flow, masks, area, confidence), area
+
+
+def _weighted_mean(flow: Tensor, masks: Tensor, area: Tensor, confidence: Tensor | None) -> Tensor:
+    """Mean of the flow, (B, t, 2, H, W) or (B, t, N, 2, H, W), under the weights."""
+    weight, total = masks, area
     if confidence is not None:
+        weight = masks * confidence
+        total = weight.sum((-2, -1))
         doubtful = total < 1e-3 * area
-        weight = torch.where(doubtful[..., None, None], masks, weight)
-        total = torch.where(doubtful, area, total)
-    summed = torch.einsum("btnhw,btchw->btnc", weight, flow)
-    return summed / total.clamp(min=1e-6)[..., None], area
+        weight, total = torch.where(doubtful[..., None, None], masks, weight), torch.where(doubtful, area, total)
+    weight = weight.flatten(-2) if flow.ndim == 5 else weight.flatten(-2)[..., None, :]
+    summed = (weight @ flow.flatten(-2).mT).view(*area.shape, 2)
+    return summed / total.clamp(min=1e-6)[..., None]
+
+
+def inner_velocity(
+    flow: Float[Tensor, "B t 2 H W"],
+    masks: Float[Tensor, "B T N H W"],
+    confidence: Float[Tensor, "B t 1 H W"] | None = None,
+    pixels: int = 1,
+) -> tuple[Float[Tensor, "B t N 2"], Float[Tensor, "B t N"], Bool[Tensor, " B"]]:
+    """Return `object_velocity` inside the masks less their outermost ``pixels``, the area there, and which clips are finite.
+
+    Flow is that of the body only away from its edge. Objects that erosion would halve keep their whole mask. The masks are
+    detached; clips that hold NaN or infinity have velocity 0. On a CPU only boxes around the objects are worked on where these
+    are small (`visviva.physics.boxes`); the result is the same.
+
+    Example::
+
+        velocity, area, clean = inner_velocity(measured.flow, measured.masks)  # T = t + 1, or t
+    """
+    masks, steps = masks.detach(), flow.shape[1]
+    rows = masks[:, :steps].sum(-1)
+    clean = torch.isfinite(flow.detach().flatten(1).sum(1)) & torch.isfinite(rows.flatten(1).sum(1))
+    boxes = around(masks[:, :steps], rows, pixels)
+    if boxes is None:
+        masks = masks[:, :steps]
+    else:
+        flow, masks = boxes.cut(flow[:, :, None]), boxes.cut(masks[:, :, :, None])[:, :, :, 0]
+        confidence = None if confidence is None else boxes.cut(confidence[:, :, None])[:, :, :, 0]
+    told = boxes is not None  # on a CPU, where asking costs nothing
+    if not (told and bool(clean.all())):
+        masks = torch.where(clean[:, None, None, None, None], masks, 0.0)
+    inner = erode(masks, pixels)
+    area, whole = inner.sum((-2, -1)), masks.sum((-2, -1))
+    enough = area >= 0.5 * whole
+    if not (told and bool(enough.all())):
+        inner, area = torch.where(enough[..., None, None], inner, masks), torch.where(enough, area, whole)
+    velocity = _weighted_mean(flow, inner, area, confidence)
+    return torch.where(clean[:, None, None, None], velocity, 0.0), area, clean
 
 
 def erode(masks: Float[Tensor, "B T N H W"], pixels: int) -> Float[Tensor, "B T N H W"]:
     """Shrink masks by the given number of pixels (grey-scale erosion with a diamond; the image border does not erode)."""
     for _ in range(pixels):
-        padded = torch.nn.functional.pad(masks.flatten(0, 2)[:, None], (1, 1, 1, 1), mode="replicate")[:, 0].view(
-            *masks.shape[:3], masks.shape[3] + 2, masks.shape[4] + 2
-        )
-        centre = padded[..., 1:-1, 1:-1]
-        rows = torch.minimum(padded[..., :-2, 1:-1], padded[..., 2:, 1:-1])
-        columns = torch.minimum(padded[..., 1:-1, :-2], padded[..., 1:-1, 2:])
-        masks = torch.minimum(centre, torch.minimum(rows, columns))
+        inner = masks.clone()
+        inner[..., 1:, :].clamp_(max=masks[..., :-1, :])
+        inner[..., :-1, :].clamp_(max=masks[..., 1:, :])
+        inner[..., 1:].clamp_(max=masks[..., :-1])
+        inner[..., :-1].clamp_(max=masks[..., 1:])
+        masks = inner
     return masks
 
 

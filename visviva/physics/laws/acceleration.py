@@ -17,6 +17,7 @@ Default ``auto``: ``object`` where masks were measured, ``material`` otherwise. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -25,8 +26,8 @@ import torch
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.physics.kinematics import centroids, difference, displaced, erode, object_velocity, window_fit
-from visviva.physics.laws.law import Residual, finite, require, unknown, weighted_mean
+from visviva.physics.kinematics import centroids, difference, displaced, erode, inner_velocity, window_fit
+from visviva.physics.laws.law import Residual, finite, finite_clips, require, unknown, weighted_mean
 from visviva.physics.measurement import Measurement
 
 FORMS = ("auto", "object", "material", "eulerian", "centroid")
@@ -116,15 +117,17 @@ class ConstantAcceleration:
             )
         if form in ("object", "centroid"):
             return self._of_objects(measurement, form)
+        if form == "eulerian" and self.region == "frame":
+            return self._of_frames(measurement)
         return self._of_pixels(measurement, form)
 
     def _of_objects(self, measurement: Measurement, form: str) -> Residual:
-        masks, clean = finite(_given(measurement.masks))
+        masks = _given(measurement.masks)
         if form == "object":
-            flow, clean_flow = finite(_given(measurement.flow))
-            velocity, area = object_velocity(flow, self._inner(masks[:, :-1]), measurement.confidence)
-            clean = clean & clean_flow
+            flow = _given(measurement.flow)
+            velocity, area, clean = inner_velocity(flow, masks, measurement.confidence, self.erode)
         else:
+            masks, clean = finite(masks)
             centre, area = centroids(masks)
             velocity, area = difference(centre), torch.minimum(area[:, 1:], area[:, :-1])
         free = _free(measurement, velocity) & clean[:, None]
@@ -134,9 +137,14 @@ class ConstantAcceleration:
         value = per_sample.sum((1, 2)) / freedoms.clamp(min=1)
         overlap = 1 if self.window is None else self.window - 1
         sigma = _sigma(value, measurement.noise, freedoms / overlap)
-        speed = weighted_mean(velocity.detach().norm(dim=-1), seen.to(velocity.dtype))
         share = per_sample.detach() / freedom.clamp(min=1)
-        field = torch.einsum("btn,btnhw->bthw", share, masks[:, :-1].detach())
+
+        def speed() -> Tensor:
+            return weighted_mean(velocity.detach().norm(dim=-1), seen.to(velocity.dtype))
+
+        def field() -> Tensor:
+            return torch.einsum("btn,btnhw->bthw", share, finite(masks.detach())[0][:, :-1])
+
         return self._finish(value, freedoms > 0, sigma, speed, measurement.noise, field)
 
     def _of_pixels(self, measurement: Measurement, form: str) -> Residual:
@@ -144,31 +152,52 @@ class ConstantAcceleration:
         free = _free(measurement, flow) & clean[:, None]
         free = (free[:, 2:] & free[:, 1:-1] & free[:, :-2])[:, :, None, None]
         if form == "eulerian":
-            squared = difference(flow, 2).square().sum(2)
-            weight = self._union(measurement)[:, 1:-1] if self.region == "mask" else torch.ones_like(squared)
+            squared, weight = difference(flow, 2).square().sum(2), self._union(measurement)[:, 1:-1]
         else:
             squared, weight = _material(flow, self._interior(measurement, flow), measurement.confidence, self.smooth)
         weight = (weight * free).detach()
-        masked = measurement.masks is not None and not (form == "eulerian" and self.region == "frame")
-        valid = weight.flatten(1).sum(1) > 0 if masked else free.flatten(1).any(1)
+        valid = (free if measurement.masks is None else weight > 0).flatten(1).any(1)
         value = weighted_mean(squared, weight)
-        speed = weighted_mean(flow[:, 1:-1].detach().norm(dim=2), weight)
-        return self._finish(value, valid, unknown(value), speed, measurement.noise, (squared * (weight > 0)).detach())
+
+        def speed() -> Tensor:
+            return weighted_mean(flow[:, 1:-1].detach().norm(dim=2), weight)
+
+        return self._finish(value, valid, unknown(value), speed, measurement.noise, lambda: squared.detach() * (weight > 0))
+
+    def _of_frames(self, measurement: Measurement) -> Residual:
+        """The paper's form over the whole frame, in two passes over the flow."""
+        flow = _given(measurement.flow)
+        cleaned, clean = finite(flow) if flow.requires_grad else (flow, finite_clips(flow))
+        free = _free(measurement, flow) & clean[:, None]
+        free = free[:, 2:] & free[:, 1:-1] & free[:, :-2]
+        second = (cleaned[:, 2:] + cleaned[:, :-2]).sub_(cleaned[:, 1:-1], alpha=2)
+        squares = torch.linalg.vector_norm(second.flatten(2), dim=2).square() / (flow.shape[-2] * flow.shape[-1])
+        value = weighted_mean(squares, free.to(flow.dtype))
+
+        def speed() -> Tensor:
+            return weighted_mean(flow[:, 1:-1].detach().norm(dim=2).mean((-2, -1)), free.to(flow.dtype))
+
+        def field() -> Tensor:
+            return difference(finite(flow.detach())[0], 2).square().sum(2) * free[:, :, None, None]
+
+        return self._finish(value, free.any(1), unknown(value), speed, measurement.noise, field)
 
     def _finish(
-        self, value: Tensor, valid: Tensor, sigma: Tensor, speed: Tensor, noise: Tensor | None, field: Tensor
+        self,
+        value: Tensor,
+        valid: Tensor,
+        sigma: Tensor,
+        speed: Callable[[], Tensor],
+        noise: Tensor | None,
+        field: Callable[[], Tensor],
     ) -> Residual:
         if self.subtract_noise and noise is not None:
             value = torch.relu(value - 12 * noise.square())
-        if self.normalise:
-            scale = (speed + self.speed_floor).square()
-            value, sigma, field = value / scale, sigma / scale, field / scale[:, None, None, None]
-        return Residual(torch.where(valid, value, 0.0), valid, torch.where(valid, sigma, 0.0), field)
-
-    def _inner(self, masks: Tensor) -> Tensor:
-        inner = erode(masks.detach(), self.erode)
-        enough = inner.sum((-2, -1), keepdim=True) >= 0.5 * masks.detach().sum((-2, -1), keepdim=True)
-        return torch.where(enough, inner, masks.detach())
+        value, sigma = torch.where(valid, value, 0.0), torch.where(valid, sigma, 0.0)
+        if not self.normalise:
+            return Residual(value, valid, sigma, field)
+        scale = (torch.where(valid, speed(), 0.0) + self.speed_floor).square()
+        return Residual(value / scale, valid, sigma / scale, lambda: field() / scale[:, None, None, None])
 
     def _union(self, measurement: Measurement) -> Tensor:
         masks, _ = finite(_given(measurement.masks))
