@@ -13,6 +13,7 @@ from visviva.errors import InputError
 from visviva.physics.laws.friction import Friction, line
 from visviva.physics.measurement import Measurement
 from visviva.physics.runs import fit_runs, runs_between
+from visviva.physics.tracks import Tracks
 
 LAW, OVERHEAD = Friction(), Friction(overhead=True)
 
@@ -144,3 +145,9 @@ def test_gradients_are_exact_and_lead_to_less_violation():
     (gradient,) = torch.autograd.grad(value.sum(), position)
     lower = (position - 0.05 * gradient / gradient.norm()).detach()
     assert float(LAW(measured(seen.with_(positions=lower))).value) < float(value.detach())
+
+
+def test_clips_without_objects_are_not_judged():
+    nothing = Tracks(torch.zeros(2, 24, 0, 2), torch.zeros(2, 24, 0, dtype=torch.bool), torch.zeros(2, 24, 0))
+    residual = LAW(measured(nothing))
+    assert (residual.value.tolist(), residual.valid.tolist()) == ([0, 0], [False, False])

@@ -12,6 +12,7 @@ from simulated_paths import bouncing, sliding, stacked, swinging, tracks
 from visviva.errors import InputError
 from visviva.physics.laws.pendulum import Pendulum, swing
 from visviva.physics.measurement import Measurement
+from visviva.physics.tracks import Tracks
 
 LAW = Pendulum()
 
@@ -125,6 +126,21 @@ def test_stiffness_and_damping_do_not_depend_on_when_the_clip_begins(early, damp
     assert torch.allclose(swing(later).damping, swing(seen).damping, rtol=5e-2)
 
 
+@pytest.mark.parametrize(("before", "after"), [(7, 0), (0, 7), (3, 4)])
+def test_frames_in_which_the_body_is_not_seen_before_and_after_change_nothing(before, after):
+    seen = tracks(swinging(50, damping=-0.02), 0.1)
+    pad = (0, 0, 0, 0, before, after)
+    longer = Tracks(
+        torch.nn.functional.pad(seen.positions, pad),
+        torch.nn.functional.pad(seen.visible, pad[2:]),
+        torch.nn.functional.pad(seen.sigma, pad[2:], value=1.0),
+    )
+    padded, own = LAW(measured(longer)), LAW(measured(seen))
+    assert float(own.value) > 0.2
+    assert torch.allclose(padded.value, own.value, atol=1e-9)
+    assert torch.allclose(padded.sigma, own.sigma, atol=1e-9)
+
+
 def test_gradients_are_exact_and_lead_to_a_better_pendulum():
     """The scale of the residual is detached on purpose, so what it is made of is compared with finite differences."""
     seen = tracks(swinging(24, period=16, damping=-0.03), 0.05)
@@ -139,3 +155,9 @@ def test_gradients_are_exact_and_lead_to_a_better_pendulum():
     (gradient,) = torch.autograd.grad(value.sum(), position)
     better = (position - 0.05 * gradient / gradient.norm()).detach()
     assert float(LAW(measured(seen.with_(positions=better))).value) < float(value.detach())
+
+
+def test_clips_without_objects_are_not_judged():
+    nothing = Tracks(torch.zeros(2, 24, 0, 2), torch.zeros(2, 24, 0, dtype=torch.bool), torch.zeros(2, 24, 0))
+    residual = LAW(measured(nothing))
+    assert (residual.value.tolist(), residual.valid.tolist()) == ([0, 0], [False, False])

@@ -10,6 +10,7 @@ from simulated_paths import bouncing, stacked, tracks
 from visviva.errors import InputError
 from visviva.physics.laws.trajectory_offset import TrajectoryOffset
 from visviva.physics.measurement import Measurement
+from visviva.physics.tracks import Tracks
 
 LAW = TrajectoryOffset()
 PATH, HITS = bouncing(50, least=6)
@@ -104,3 +105,10 @@ def test_the_gradient_is_exact():
         return LAW(measured(true.with_(positions=p), true, contact=NEVER[:, :8])).value
 
     assert torch.autograd.gradcheck(value, position)
+
+
+def test_clips_without_objects_are_not_judged():
+    nothing = Tracks(torch.zeros(2, 24, 0, 2), torch.zeros(2, 24, 0, dtype=torch.bool), torch.zeros(2, 24, 0))
+    empty = Measurement(fps=torch.full((2,), 30.0), tracks=nothing)
+    residual = LAW(empty.with_(reference=empty))
+    assert (residual.value.tolist(), residual.valid.tolist()) == ([0, 0], [False, False])

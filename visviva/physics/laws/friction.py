@@ -88,6 +88,9 @@ class Friction:
         """Return the violations of each clip; differentiable with respect to the positions."""
         require(measurement, self.name, self.needs)
         tracks, clean = sound(measurement)
+        if tracks.positions.shape[2] == 0:
+            nothing = tracks.positions.new_zeros(len(tracks.positions))
+            return Residual(nothing, nothing.bool(), nothing)
         heading, way, straight = line(tracks)
         if not self.overhead:
             straight = straight & ~_falls(tracks, heading)

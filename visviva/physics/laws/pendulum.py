@@ -72,7 +72,7 @@ class Pendulum:
     """How far a swing is from a damped pendulum, dimensionless: ``(1 - R^2) + T / 2 relu(-b - 2 sigma_b)``, mean over swings.
 
     R^2 is the share of the weak equation that the best k and b explain. The second term is the growth of the logarithm of the
-    amplitude over the clip's T frames: a pendulum that swings ever wider has b < 0.
+    amplitude over the T frames from where the body is first seen to where it is last: one that swings ever wider has b < 0.
 
     *Applies* to objects without contact (given, or found by `visviva.physics.contact`), seen in 12 frames or more, whose path
     is an arc that passes below the pivot: bulging downwards by more than 8 standard errors, the radius known to 20 %, the
@@ -111,15 +111,24 @@ class Pendulum:
         """Return the residual of each clip; differentiable with respect to the positions."""
         require(measurement, self.name, self.needs)
         tracks, clean = sound(measurement)
+        if tracks.positions.shape[2] == 0:
+            nothing = tracks.positions.new_zeros(len(tracks.positions))
+            return Residual(nothing, nothing.bool(), nothing)
         found = swing(tracks, self.window)
-        growth = beyond(torch.relu(-found.damping), found.sigma_damping, self.significance) * tracks.frames / 2
+        half = _span(tracks.visible).to(found.damping) / 2
+        growth = beyond(torch.relu(-found.damping), found.sigma_damping, self.significance) * half
         struck = contact_frames(measurement.with_(tracks=tracks)).any(1)
         swings = (found.valid & clean[:, None] & ~struck).to(growth.dtype)
         count = swings.sum(1).clamp(min=1)
         value = ((found.residual + growth) * swings).sum(1) / count
-        sigma = (found.sigma_damping * tracks.frames / 2 * swings).sum(1) / count
+        sigma = (found.sigma_damping * half * swings).sum(1) / count
         valid = swings.sum(1) > 0
         return Residual(torch.where(valid, value, 0.0), valid, torch.where(valid, sigma, 0.0).detach())
+
+
+def _span(seen: Bool[Tensor, "B T N"]) -> Tensor:
+    """Frames from the first in which an object is seen to the last, shape (B, N)."""
+    return (seen.cumsum(1) > 0).sum(1) + (seen.flip(1).cumsum(1) > 0).sum(1) - seen.shape[1]
 
 
 def swing(tracks: Tracks, window: int = 9) -> Swing:

@@ -81,6 +81,9 @@ class TrajectoryOffset:
                 f"tracks of shape {tuple(tracks.positions.shape)} do not fit the reference's {tuple(true.positions.shape)}; "
                 "measure clips of one length with the same objects in the same order"
             )
+        if tracks.positions.shape[2] == 0:
+            nothing = tracks.positions.new_zeros(len(tracks.positions))
+            return Residual(nothing, nothing.bool(), nothing)
         weight = self._weights(reference.with_(tracks=true)) * true.visible
         begins = _first(true.positions, true.visible)
         noise = tracks.sigma.square() + true.sigma.square()
