@@ -12,8 +12,9 @@ of several lengths on either side. A kink is a contact where, in at least one pa
   acceleration alone changes (a body that slides to rest) is in contact.
 
 A change of velocity says nothing of its cause: a ball kicked in mid-air by a generator looks like a bounce. What the change may
-be is up to the laws (energy, momentum). Not seen: contacts within 3 frames of the ends of a track or 4 of each other, soft
-contacts that last several frames, and sliding contact without an impact.
+be is up to the laws (energy, momentum). Not seen: contacts within 3 frames of the ends of a track (the frames beside them are
+cut out where the third difference of the path leaps) or 4 of each other, soft contacts that last several frames, and sliding
+contact without an impact.
 
 Detection has no gradient. Symbols as in `visviva.physics.measurement`; the method is ours.
 """
@@ -60,7 +61,8 @@ class Contacts:
 
     Attributes:
         instant: True in the frame nearest to a contact, shape (B, T, N), bool.
-        near: True in the frame before and the frame after each contact, shape (B, T, N), bool: what to cut out.
+        near: True in the frame before and the frame after each contact, shape (B, T, N), bool: what to cut out. Also beside a
+            sudden change within 3 frames of an end, of which too little is seen to say what it is.
         time: when, relative to the frame where ``instant`` is True, shape (B, T, N) [frames]; 0 elsewhere.
         kind: `GROUND`, `WALL` or `OBJECT`, 0 where there is no contact, shape (B, T, N).
         partner: the other object of an object's contact, -1 otherwise, shape (B, T, N).
@@ -120,7 +122,8 @@ def contacts(tracks: Tracks, significance: float = 5.0) -> Contacts:
     instant = instant | struck
     up = -change[..., 1] > change[..., 0].abs()
     kind = torch.where(partner >= 0, OBJECT, torch.where(up, GROUND, WALL)) * instant
-    return Contacts(instant, _frames(gap, gap) | struck, time, kind, torch.where(instant, partner, -1), change)
+    near = _frames(gap, gap) | struck | _loose_ends(position, sigma, tracks.visible)
+    return Contacts(instant, near, time, kind, torch.where(instant, partner, -1), change)
 
 
 def contact_frames(measurement: Measurement) -> Bool[Tensor, "B T N"]:
@@ -227,6 +230,24 @@ def _kinks(
     joined = (meet.abs() < 0.5 + 3 * errors[0] / size) & (apart < 4 * errors[0])
     holds = visible.unfold(1, left + right, 1).all(-1) & fits & sudden & joined
     return torch.where(holds, size / errors[1], 0.0), kick, meet.clamp(-0.5, 0.5), float(covariance[1, 1].sqrt())
+
+
+def _loose_ends(position: Tensor, sigma: Tensor, visible: Tensor) -> Tensor:
+    """The two frames beside a kink in the first or last 3 frames, shape (B, T, N), bool: a third difference out of line.
+
+    It must be above 5 of its standard errors and 4 times the one before it, so that a path that bends smoothly has none.
+    """
+    if position.shape[1] < 7:
+        return torch.zeros_like(visible)
+    ends = []
+    for path, seen in ((position, visible), (position.flip(1), visible.flip(1))):
+        third = path[:, -7:].diff(n=3, dim=1).norm(dim=-1)
+        whole = seen[:, -7:].unfold(1, 4, 1).all(-1)
+        quiet = torch.maximum(5 * 20**0.5 * sigma[:, None], 4 * third[:, :-1])
+        kink = whole[:, 1:] & whole[:, :-1] & (third[:, 1:] > quiet)
+        beside = torch.nn.functional.pad(kink, (0, 0, position.shape[1] - 3, 0))
+        ends.append(beside | torch.nn.functional.pad(beside[:, 1:], (0, 0, 0, 1)))
+    return ends[0] | ends[1].flip(1)
 
 
 def _peaks(score: Tensor, reach: Tensor) -> Tensor:

@@ -169,13 +169,15 @@ def length(x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S"]:
     return (x.square().sum(-1) + torch.finfo(x.dtype).tiny ** 0.5).sqrt()
 
 
-def runs_of_clips(measurement: Measurement, tracks: Tracks) -> Runs:
+def runs_of_clips(measurement: Measurement, tracks: Tracks, least: int = 1) -> Runs:
     """Return runs that are cut for all objects of a clip where any of them is in contact, so that they count alike.
 
-    A hidden object is outside; it does not shift the numbers.
+    A hidden object is outside; it does not shift the numbers. Runs of fewer than ``least`` frames belong to the contacts.
     """
     cut = contact_frames(measurement.with_(tracks=tracks)).any(-1, keepdim=True).expand_as(tracks.visible)
-    return runs_between(cut).within(tracks.visible)
+    runs = runs_between(cut)
+    short = runs.spread(runs.total(torch.ones_like(tracks.sigma))) < least
+    return runs_between(cut | short).within(tracks.visible)
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,8 @@ def crossings(tracks: Tracks, runs: Runs, reach: int = 9, longest: int = 5) -> C
     """Return the velocities on both sides of the contacts between runs, from parabolas through the nearest ``reach`` frames.
 
     Both are taken at the instant where the parabolas meet (midway if they do not part), so that what a body gains on the way
-    from one frame to the next is not taken for the contact's doing. Gaps of more than ``longest`` frames are not contacts.
+    from one frame to the next is not taken for the contact's doing. Gaps of more than ``longest`` frames are not contacts, and
+    across more than 5 the parabolas must meet within 4 standard errors.
     """
     time = torch.arange(tracks.frames, dtype=tracks.positions.dtype, device=tracks.positions.device)[None, :, None]
     ends = fit_runs(tracks.positions, tracks.sigma, runs, 0)
@@ -225,10 +228,16 @@ def crossings(tracks: Tracks, runs: Runs, reach: int = 9, longest: int = 5) -> C
     kick = after - before
     sharp = kick.detach().norm(dim=-1) > 4 * (error.square() + other.square()).sqrt()
     half = ((right.first - left.last) / 2).clamp(min=0)
-    offset = -(jump * kick).sum(-1) / kick.square().sum(-1).clamp(min=1e-12) * sharp
-    instant = middle + torch.minimum(torch.maximum(offset, -half), half)
-    (before, error), (after, other) = left.at(instant, 1), right.at(instant, 1)
-    known = left.valid & right.valid & (right.first - left.last <= longest) & (right.first > left.last)
+    instant = middle
+    for _ in range(3):  # Newton's steps to where the parabolas meet
+        offset = instant - middle - (jump * kick).sum(-1) / kick.square().sum(-1).clamp(min=1e-12)
+        instant = middle + torch.minimum(torch.maximum(offset, -half), half) * sharp
+        (start, unsure), (end, uncertain) = left.at(instant), right.at(instant)
+        (before, error), (after, other) = left.at(instant, 1), right.at(instant, 1)
+        jump, kick = end - start, after - before
+    gap = right.first - left.last
+    meets = jump.detach().norm(dim=-1) < 4 * (unsure.square() + uncertain.square()).sqrt() + LEAST_SIGMA
+    known = left.valid & right.valid & (gap > 0) & (gap <= longest) & ((gap <= 5) | (meets & sharp))
     return Crossing(before, after, error, other, (left.at(instant)[0] + right.at(instant)[0]) / 2, known)
 
 

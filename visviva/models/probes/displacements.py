@@ -7,8 +7,9 @@ For a displacement d of an object with first mask m (x: pixels) the merit in fra
 
 how much the pixels there look like the object and those around it do not, how alike the colours are pixel by pixel, and how
 far d lies from where constant velocity would put it. The last is a Gaussian near by; its tail is heavy (Student's), because
-a ball that hits the ground changes its velocity by many standard deviations, and is no less itself. All displacements are tried at once by circular correlation whose
-period is the image's side plus the largest object's, so that nothing wraps round onto itself.
+a ball that hits the ground changes its velocity by many standard deviations, and is no less itself. All displacements are
+tried at once by circular correlation whose period is the image's side plus the largest object's, so that nothing wraps
+round onto itself.
 """
 
 from __future__ import annotations

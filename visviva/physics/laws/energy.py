@@ -23,6 +23,9 @@ from visviva.physics.tracks import Tracks
 WINDOW = 5
 """Frames of one velocity fit between contacts."""
 
+LONGEST = 12
+"""Frames between two runs whose energies are compared: a body may bounce twice in them, its energy must not grow."""
+
 DENSE = (1.0, 1.5)
 """Powers of the area by which masses of one density may go: discs seen flat, balls."""
 
@@ -33,10 +36,10 @@ class Energy:
 
     *At contacts* velocities on both sides come from parabolas through the nearest 9 frames, taken where these meet; the energy
     of all objects of the clip is summed, with masses as the areas to the power of 1 (discs) or 1.5 (balls of one density),
-    whichever is kinder (equal masses where areas are not measured). *Between contacts* velocities come from parabolas through
-    windows of 5 frames. Within each run ``v^2 / 2 = e + gamma y + p t`` is fitted, with one gamma >= 0 for all runs of a track
-    (and at most g / scale where the scale is known: a rolling body has less than g, none has more); the power p times the
-    length of the run is the gain.
+    whichever is kinder (equal masses where areas are not measured); hops of fewer than 3 frames belong to the contact.
+    *Between contacts* velocities come from parabolas through windows of 5 frames. Within each run
+    ``v^2 / 2 = e + gamma y + p t`` is fitted, with one gamma >= 0 for all runs of a track (and at most g / scale where the
+    scale is known: a rolling body has less than g, none has more); the power p times the length of the run is the gain.
 
     Assumes an upright camera, no motion in depth, rotation that carries little energy (a ball that turns spin into speed at a
     bounce gains), and no hand, motor or wind.
@@ -71,8 +74,8 @@ class Energy:
         """Return the gains of each clip; differentiable with respect to the positions."""
         require(measurement, self.name, self.needs)
         tracks, clean = sound(measurement)
-        runs = runs_of_clips(measurement, tracks)
-        crossing = crossings(tracks, runs)
+        runs = runs_of_clips(measurement, tracks, least=3)
+        crossing = crossings(tracks, runs, longest=LONGEST)
         most = _most_gamma(measurement, tracks)
         gain, error, judged, kinetic = between(tracks, runs, most)
         kinetic = torch.maximum(kinetic, _fastest(crossing))
