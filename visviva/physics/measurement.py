@@ -175,6 +175,7 @@ def check_frames(frames: Tensor, fps: Tensor, least: int = 2) -> None:
         raise InputError(f"the clip has {shape[1]} frame(s); at least {least} are needed to measure it")
     if tuple(fps.shape) != shape[:1]:
         raise InputError(f"fps has shape {tuple(fps.shape)}; give one number per clip, shape ({shape[0]},)")
-    largest = float(frames.detach().abs().amax())
+    low, high = frames.detach().aminmax()
+    largest = float(torch.maximum(-low, high))
     if not largest <= 2.0:
         raise InputError(f"frames reach the value {largest}; give finite numbers in [0, 1] (divide 8-bit frames by 255)")

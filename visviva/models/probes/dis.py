@@ -7,8 +7,9 @@ objects by tens of per cent. The preset was made for large images and skips the 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from visviva.physics.measurement import Measurement, check_frames
 class DIS:
     """Flow probe of another kind than `LucasKanade`: what both see is likely motion, what one sees is likely a trick.
 
-    Runs on the CPU whatever the device of the frames; the flow comes back to that device.
+    Runs on the CPU whatever the device of the frames, clips side by side in as many threads as torch may use; the flow comes
+    back to that device.
 
     Args:
         least_side: images with a shorter side are enlarged (bicubic, by a whole factor) before estimation [px].
@@ -43,14 +45,12 @@ class DIS:
         self, frames: Float[Tensor, "B T 3 H W"], fps: Float[Tensor, " B"], masks: Float[Tensor, "B T N H W"] | None = None
     ) -> Measurement:
         """Measure the flow; ``masks`` are passed on."""
-        import cv2
-
         check_frames(frames, fps)
-        estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
         factor = -(-self.least_side // min(frames.shape[-2:]))
-        weights = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-        grey = ((frames.detach() * weights).sum(2) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        flow = np.stack([_clip(estimator, [_enlarged(image, factor) for image in clip], factor) for clip in grey])
+        grey = _grey(frames.detach()).cpu().numpy()
+        flow = np.empty((grey.shape[0], grey.shape[1] - 1, 2, *grey.shape[2:]), np.float32)
+        with ThreadPoolExecutor(min(len(grey), torch.get_num_threads())) as threads:  # OpenCV lets go of the interpreter
+            list(threads.map(partial(_clip, factor=factor), grey, flow))
         noise = torch.full_like(fps, self.noise, dtype=torch.float32)
         return Measurement(fps=fps, flow=torch.from_numpy(flow).to(frames.device), masks=masks, noise=noise)
 
@@ -61,11 +61,21 @@ def _enlarged(image: np.ndarray, factor: int) -> np.ndarray:
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
 
 
-def _clip(estimator: Any, images: list[np.ndarray], factor: int) -> np.ndarray:
-    """Flow of consecutive images (T-1, 2, h, w) [px], averaged back over blocks of factor x factor pixels."""
-    flows = [estimator.calc(one, two, None) for one, two in pairwise(images)]
-    small = flows if factor == 1 else [_reduced(flow, factor) for flow in flows]
-    return np.ascontiguousarray(np.stack(small).transpose(0, 3, 1, 2), dtype=np.float32)
+def _grey(frames: Tensor) -> Tensor:
+    """Luma (B, T, H, W), uint8."""
+    red, green, blue = (255 * share for share in (0.299, 0.587, 0.114))
+    grey = (frames[:, :, 0] * red).add_(frames[:, :, 1], alpha=green).add_(frames[:, :, 2], alpha=blue)
+    return grey.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _clip(images: np.ndarray, flow: np.ndarray, factor: int) -> None:
+    """Write the flow of consecutive images (T-1, 2, h, w) [px], averaged back over blocks of factor x factor pixels."""
+    import cv2
+
+    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
+    for step, (one, two) in enumerate(pairwise(_enlarged(image, factor) for image in images)):
+        found = estimator.calc(one, two, None)
+        flow[step] = (_reduced(found, factor) if factor > 1 else found).transpose(2, 0, 1)
 
 
 def _reduced(flow: np.ndarray, factor: int) -> np.ndarray:
