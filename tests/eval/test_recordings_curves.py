@@ -9,7 +9,7 @@ import pytest
 from test_gravity import EXACT, PIXELS_PER_METRE, flown
 from test_pendulum import swung
 
-from visviva.eval import plots
+from visviva.eval import plots, recording_plots
 from visviva.eval.breaks import find_breaks
 from visviva.eval.curves import Curves
 from visviva.eval.kind import Scales, measure_motion
@@ -129,9 +129,27 @@ def test_the_figures_are_drawn():
     frames = np.zeros((40, 36, 64, 3), np.uint8)
     law = np.full(40, np.nan)
     for draw, size in (
-        (plots.curves(track, Curves.of(track, [], PULL), []), (6, 3)),
-        (plots.timeline(frames, np.zeros(40), law, [], 4), (6, 2)),
+        (recording_plots.curves(track, Curves.of(track, [], PULL), []), (6, 3)),
+        (recording_plots.timeline(frames, np.zeros(40), law, [], 4), (6, 2)),
     ):
         light, dark = plots.rendered(draw, *size)
         assert light[:4] == dark[:4] == b"\x89PNG"
         assert light != dark
+
+
+@pytest.mark.parametrize("kind", ["flight", "swing"])
+def test_the_path_panel_is_square_and_shows_the_whole_path(kind):
+    """A ball thrown straight up was a hair line before."""
+    from matplotlib.figure import Figure
+
+    track = flown(count=40, velocity=(0.0, -4.5)) if kind == "flight" else swung(count=80)
+    motion = measure_motion(track, Scales(), "fall" if kind == "flight" else "pendulum")
+    measured = motion.flight if kind == "flight" else motion.pendulum
+    figure = Figure(figsize=(10, 2.5), layout="constrained")
+    drawn = recording_plots.flight(track, measured, None) if kind == "flight" else recording_plots.swing(track, measured)
+    drawn(figure, plots.LIGHT)
+    path = figure.axes[0]
+    (x0, x1), (bottom, top) = path.get_xlim(), path.get_ylim()
+    assert x1 - x0 == pytest.approx(bottom - top)
+    assert x0 < track.positions[track.seen, 0].min() < track.positions[track.seen, 0].max() < x1
+    assert top < track.positions[track.seen, 1].min() < track.positions[track.seen, 1].max() < bottom

@@ -13,7 +13,7 @@ import torch
 from test_newtonbench import TRUE, thrown
 
 from visviva.eval import report
-from visviva.eval.newtonbench import failed_clip, score_clip
+from visviva.eval.newtonbench import failed_clip, score_clip, unscored_clip
 from visviva.eval.page import Page, text
 from visviva.eval.pictures import film, flow_colours, heat, map_rows, sheet, still
 from visviva.eval.recording import Recording
@@ -152,3 +152,10 @@ def test_pictures_have_the_promised_shapes_and_colours():
     rows = map_rows(clips, columns=3)
     assert [len(r) for r in rows] == [3] * 6
     assert sheet(rows)[:4] == b"\x89PNG"
+
+
+def test_runs_of_which_no_clip_is_scored_are_compared_in_words(tmp_path):
+    before, after = (Run(name, [unscored_clip("cannot be read", key="a", scene="s")]) for name in ("base", "after"))
+    content = report.compare(tmp_path / "r.html", before, after, resamples=50).read_text()
+    assert "nothing can be compared" in content
+    assert "cannot be read" in content
