@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from visviva.data.clip import Clip
+from visviva.data.dataset import write_rows
 from visviva.data.video import read_video, write_video
 from visviva.errors import InputError
 from visviva.eval.benchmarks import Inputs, run
@@ -151,6 +152,24 @@ def test_a_true_first_mask_is_followed():
     found = score(Clip(frames, 24.0), "free_flight", first)
     assert found.discarded == ""
     assert found.dynamical > 0.99
+
+
+def test_an_object_that_enters_later_is_found_and_of_several_the_first_there_is_followed(tmp_path):
+    positions, _ = parabola(24, 24.0, (15, 100), (130, -165), 180)
+    positions[:4] = np.nan
+    frames = film(positions, (120, 160), 6.0).float() / 255
+    ys, xs = np.mgrid[:120, :160]
+    ball = torch.from_numpy(np.stack([np.hypot(xs - x, ys - y) <= 6 for x, y in positions]))
+    row = Clip(frames, 24.0, masks=ball[:, None]).write(tmp_path / "late", "0", arrays="small")
+    write_rows(tmp_path / "late/metadata.jsonl", [row])
+    row = Clip(frames[4:], 24.0, masks=torch.stack([torch.zeros_like(ball), ball], 1)[4:]).write(
+        tmp_path / "two", "0", arrays="small"
+    )
+    write_rows(tmp_path / "two/metadata.jsonl", [row])
+    for name in ("late", "two"):
+        result = run("morpheus", Inputs([str(tmp_path / name)], experiment="free_flight", statistics={"resamples": 50}))
+        assert result.clips[0].labels["discarded"] == ""
+        assert result["dynamical"].value > 0.99
 
 
 def test_a_second_ball_is_seen_and_another_thing_is_not():

@@ -72,6 +72,14 @@ def test_a_vision_language_model_answers_and_sees_its_frames(llava):
     assert likely != judge.likelihood(1 - frames[:1], "the ball")
 
 
+def test_a_tokenizer_that_begins_yes_and_no_alike_gives_no_likelihood(llava, monkeypatch):
+    judge = load(str(llava))
+    vocabulary = judge.processor.tokenizer
+    monkeypatch.setattr(judge.processor, "tokenizer", lambda word, **options: vocabulary("<unk> " + word, **options))
+    with pytest.raises(InputError, match="begins 'Yes' and 'No' with one token"):
+        judge.likelihood(torch.rand(1, 3, 40, 50), "the ball")
+
+
 def test_a_function_is_a_judge(monkeypatch):
     module = types.ModuleType("my_judge")
     module.ask = lambda frames, question: "Yes"

@@ -70,9 +70,17 @@ class TransformersJudge:
 
     @torch.no_grad()
     def likelihood(self, frames: Tensor, statement: str) -> float:
-        """Return P(yes) / (P(yes) + P(no)) of the first answered token: VQAScore (arXiv 2404.01291) with this model."""
-        logits = self.model(**self._inputs(frames, f'Does this show "{statement}"? Answer yes or no.')).logits[0, -1].float()
+        """Return P(yes) / (P(yes) + P(no)) of the first answered token: VQAScore (arXiv 2404.01291) with this model.
+
+        Raises:
+            InputError: both words begin with the same token, so that one cannot be told from the other.
+        """
         first = [self.processor.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("Yes", "No")]
+        if first[0] == first[1]:
+            raise InputError(
+                f"{self.name}: its tokenizer begins 'Yes' and 'No' with one token; use a model that tells them apart"
+            )
+        logits = self.model(**self._inputs(frames, f'Does this show "{statement}"? Answer yes or no.')).logits[0, -1].float()
         return float(logits[first].softmax(0)[0])
 
     def _inputs(self, frames: Tensor, question: str) -> Any:

@@ -1,8 +1,9 @@
 """Running the conservation scores (after Morpheus, a reconstruction) on clips: track the object, score its law, count discards.
 
-The object is followed from true first-frame masks where a clip has them, and found as the one that moves farthest and
-smoothest where it has none. A discarded clip (frozen, vanishing, doubled) has no score of its own: the means over kept clips
-stand beside the discard rate, and ``*_all`` counts discarded and unreadable clips as 0, so that nothing is won by that.
+The object is followed from its true first-frame mask where a clip has one (of several objects the first that is there), and
+found as the one that moves farthest and smoothest where it has none, or enters later. A discarded clip (frozen, vanishing,
+doubled) has no score of its own: the means over kept clips stand beside the discard rate, and ``*_all`` counts discarded and
+unreadable clips as 0, so that nothing is won by that.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def _row(item: Item, experiment: str) -> ClipRow:
         if kind not in ("free_flight", "pendulum"):
             raise InputError(f"no experiment that is known here ({word!r}): {NEEDS}")
         true = item.true() if item.true is not None else None
-        first = None if true is None or true.masks is None else true.masks[0, 0]
+        masks = () if true is None or true.masks is None else true.masks[0]
+        first = next((mask for mask in masks if bool(mask.any())), None)
         found = score(clip, kind, first)
     except InputError as error:
         return failed(item, error)
