@@ -30,6 +30,9 @@ from visviva.physics.kinematics import centroids, difference, displaced, erode, 
 from visviva.physics.laws.law import Residual, finite, finite_clips, require, unknown, weighted_mean
 from visviva.physics.measurement import Measurement
 
+CACHE = 2**18
+"""Numbers that a CPU is given at once where several passes over them are needed, so that they stay in its cache."""
+
 FORMS = ("auto", "object", "material", "eulerian", "centroid")
 
 
@@ -165,14 +168,14 @@ class ConstantAcceleration:
         return self._finish(value, valid, unknown(value), speed, measurement.noise, lambda: squared.detach() * (weight > 0))
 
     def _of_frames(self, measurement: Measurement) -> Residual:
-        """The paper's form over the whole frame, in two passes over the flow."""
+        """The paper's form over the whole frame."""
         flow = _given(measurement.flow)
-        cleaned, clean = finite(flow) if flow.requires_grad else (flow, finite_clips(flow))
+        pixels = flow.shape[-2] * flow.shape[-1]
+        at_once = max(1, CACHE // flow[:1].numel()) if flow.device.type == "cpu" else max(1, len(flow))
+        squares, clean = (torch.cat(part) for part in zip(*map(_squares, flow.split(at_once)), strict=True))
         free = _free(measurement, flow) & clean[:, None]
         free = free[:, 2:] & free[:, 1:-1] & free[:, :-2]
-        second = (cleaned[:, 2:] + cleaned[:, :-2]).sub_(cleaned[:, 1:-1], alpha=2)
-        squares = torch.linalg.vector_norm(second.flatten(2), dim=2).square() / (flow.shape[-2] * flow.shape[-1])
-        value = weighted_mean(squares, free.to(flow.dtype))
+        value = weighted_mean(squares / pixels, free.to(flow.dtype))
 
         def speed() -> Tensor:
             return weighted_mean(flow[:, 1:-1].detach().norm(dim=2).mean((-2, -1)), free.to(flow.dtype))
@@ -228,6 +231,16 @@ def _free(measurement: Measurement, timed: Tensor) -> Tensor:
         return torch.ones(timed.shape[:2], dtype=torch.bool, device=timed.device)
     contact = measurement.contact.to(timed.device)
     return ~(contact[:, 1:] | contact[:, :-1])
+
+
+def _squares(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the squared second differences over the pixels, (B, T-3), and which clips are finite.
+
+    Flow without gradient is not copied to clean it: the sums of clips that are not finite are not finite either.
+    """
+    flow, clean = finite(flow) if flow.requires_grad else (flow, finite_clips(flow))
+    second = (flow[:, 2:] + flow[:, :-2]).sub_(flow[:, 1:-1], alpha=2)
+    return torch.linalg.vector_norm(second.flatten(2), dim=2).square(), clean
 
 
 def _windows(velocity: Tensor, seen: Tensor, window: int) -> tuple[Tensor, Tensor]:
