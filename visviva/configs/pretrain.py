@@ -66,6 +66,8 @@ class FlowStage(Section):
     """Updates."""
     batch_size: int = Field(16, ge=1)
     """Frame pairs per update."""
+    together: int = Field(1, ge=1)
+    """Updates whose pairs are drawn at once: on a GPU drawing costs as much time for many pairs as for few."""
     side: int = Field(64, ge=16, multiple_of=8)
     """Side of the square crops [px]."""
     large: float = Field(0.15, ge=0, le=1)

@@ -28,12 +28,12 @@ BANK, HELD_OUT, HELD_OUT_BATCHES = 1024, 1 << 20, 16
 
 def run(recipe: PretrainRecipe, out: Path, deadline: float) -> Path:
     """Train, and write weights, recipe, curve and card; return their folder, ``<out>/model``."""
-    clips = ClipPairs(recipe.flow.clips, recipe.limit) if recipe.flow.clips else None
-    network = train(recipe, clips, out, deadline)
+    clips = ClipPairs(recipe.flow.clips, recipe.limit, _device(recipe.device)) if recipe.flow.clips else None
+    network = train(recipe, clips, out, deadline).cpu()
     model = out / "model"
     model.mkdir(exist_ok=True)
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, model / "weights.safetensors")
-    flow_card.write(network, recipe, clips, dis_epe(held_out_scenes(HELD_OUT_BATCHES)), out, model)
+    flow_card.write(network, recipe, clips, dis_epe(held_out_scenes(HELD_OUT_BATCHES)), out, model, trained_on(recipe))
     return model
 
 
@@ -49,22 +49,26 @@ def train(recipe: PretrainRecipe, clips: ClipPairs | None, out: Path, deadline: 
     teacher = TeacherEMA(parameters, Ramp(stage.ema))
     if shadow:
         teacher.load_state_dict({"step": step, "decay": repr(teacher.decay), "shadow": shadow})
-    looks, held_out = bank(BANK, recipe.seed), held_out_scenes(HELD_OUT_BATCHES)
+    looks, held_out = bank(BANK, recipe.seed).to(device), held_out_scenes(HELD_OUT_BATCHES)
     log = Log(out / "flow.jsonl", step)
-    losses: list[float] = []
+    losses: list[Tensor] = []
+    several: list[Pair] = []
     bar = tqdm(range(step, stage.steps), initial=step, total=stage.steps, desc="flow", unit="step")
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = stage.lr * learning_rate(step, stage.steps, stage.warmup, stage.decay)
-        pair = batch(stage, looks, clips, generator(recipe.seed, "flow", step))
+        if step % stage.together == 0 or not several:
+            several = batches(stage, looks, clips, generator(recipe.seed, "flow", step - step % stage.together))
+        pair = several[step % stage.together]
         losses.append(_update(network, optimizer, pair, recipe, device))
         teacher.update(parameters)
         done, late = step + 1, time.monotonic() > deadline
-        if done % recipe.validate_every == 0 or done == stage.steps:
+        if done % recipe.validate_every == 0 or done == stage.steps or late:
             with teacher.applied(parameters):
                 error = epe(network, held_out)
-            log.write(step=done, loss=sum(losses) / len(losses), held_out_epe=error)
-            bar.set_postfix(loss=f"{sum(losses) / len(losses):.4f}", epe=f"{error:.3f}")
+            mean = float(torch.stack(losses).mean())
+            log.write(step=done, loss=mean, held_out_epe=error)
+            bar.set_postfix(loss=f"{mean:.4f}", epe=f"{error:.3f}")
             losses = []
         if done % recipe.save_every == 0 or done == stage.steps or late:
             state.save(done, teacher.shadow, {})
@@ -83,17 +87,20 @@ def optimizer_of(parameters: Mapping[str, Tensor], stage: FlowStage) -> Muon:
     return Muon(groups, lr=stage.lr, scale="rms", weight_decay=stage.weight_decay)
 
 
-def batch(stage: FlowStage, looks: Bank, clips: ClipPairs | None, rng: torch.Generator) -> Pair:
-    """Return the pairs of one update: drawn scenes, some of simulated clips; at times fewer of twice the side."""
+def batches(stage: FlowStage, looks: Bank, clips: ClipPairs | None, rng: torch.Generator) -> list[Pair]:
+    """Return the pairs of ``together`` updates: drawn scenes, some of simulated clips; at times fewer of twice the side."""
     large = bool(torch.rand((), generator=rng) < stage.large)
-    side, count = (2 * stage.side, max(1, stage.batch_size // 4)) if large else (stage.side, stage.batch_size)
+    side, each = (2 * stage.side, max(1, stage.batch_size // 4)) if large else (stage.side, stage.batch_size)
+    count = each * stage.together
     simulated = round(stage.simulated * count) if clips else 0
     shutter = 0.5 if bool(torch.rand((), generator=rng) < 0.2) else 0.0
     pair = draw(count - simulated, side, looks, rng).pair(shutter)
     if clips and simulated:
         other = clips.draw(simulated, side, rng)
         pair = Pair(*(torch.cat([getattr(pair, n), getattr(other, n)]) for n in ("first", "second", "flow")))
-    return photographed(pair, rng)
+    pair = photographed(pair, rng)
+    parts = (slice(first, None, stage.together) for first in range(stage.together))
+    return [Pair(pair.first[part], pair.second[part], pair.flow[part]) for part in parts]
 
 
 def loss(flows: list[Tensor], scale: Tensor, true: Tensor) -> Tensor:
@@ -110,15 +117,15 @@ def loss(flows: list[Tensor], scale: Tensor, true: Tensor) -> Tensor:
     return weighted + 0.05 * (2 * scale + errors[-1].detach() * torch.exp(-scale)).mean()
 
 
-def _update(network: FlowPyramid, optimizer: Muon, pair: Pair, recipe: PretrainRecipe, device: str) -> float:
+def _update(network: FlowPyramid, optimizer: Muon, pair: Pair, recipe: PretrainRecipe, device: str) -> Tensor:
     with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        flows, scale = network.steps(pair.first.to(device), pair.second.to(device))
-    value = loss(flows, scale, pair.flow.to(device))
+        flows, scale = network.steps(pair.first, pair.second)
+    value = loss(flows, scale, pair.flow)
     optimizer.zero_grad()
     value.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
-    return float(value.detach())
+    return value.detach()
 
 
 def held_out_scenes(count: int, side: int = 96) -> list[Pair]:
@@ -142,6 +149,12 @@ def dis_epe(pairs: list[Pair]) -> float:
     flows = [DIS()(torch.stack([p.first, p.second], 1), rate).flow for p in pairs]
     errors = [(f[:, 0] - p.flow).norm(dim=1).mean() for f, p in zip(flows, pairs, strict=True) if f is not None]
     return float(torch.stack(errors).mean())
+
+
+def trained_on(recipe: PretrainRecipe) -> str:
+    """Return the name of the device, for the card."""
+    device = _device(recipe.device)
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _device(name: str) -> str:

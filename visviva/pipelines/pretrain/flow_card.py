@@ -14,7 +14,13 @@ from visviva.pipelines.pretrain.flow_clips import ClipPairs
 
 
 def write(
-    network: FlowPyramid, recipe: PretrainRecipe, clips: ClipPairs | None, baseline: float, out: Path, model: Path
+    network: FlowPyramid,
+    recipe: PretrainRecipe,
+    clips: ClipPairs | None,
+    baseline: float,
+    out: Path,
+    model: Path,
+    device: str = "the processor",
 ) -> None:
     """Write ``recipe.json``, the curve, ``README.md`` and ``SHA256SUMS`` into the model's folder; ``baseline``: DIS's error."""
     rows = [json.loads(line) for line in (out / "flow.jsonl").read_text().splitlines()]
@@ -23,7 +29,7 @@ def write(
         recipe.model_dump_json(indent=1, include={"verb", "model", "flow", "precision", "seed"}) + "\n"
     )
     _draw(rows, baseline, model / "curves.png")
-    (model / "README.md").write_text(_card(network, recipe, clips, rows, baseline))
+    (model / "README.md").write_text(_card(network, recipe, clips, rows, baseline, device))
     files = sorted(f for f in model.rglob("*") if f.is_file() and f.name != "SHA256SUMS")
     sums = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(model).as_posix()}\n" for f in files]
     (model / "SHA256SUMS").write_text("".join(sums))
@@ -46,7 +52,12 @@ def _draw(rows: list[dict[str, float]], baseline: float, path: Path) -> None:
 
 
 def _card(
-    network: FlowPyramid, recipe: PretrainRecipe, clips: ClipPairs | None, rows: list[dict[str, float]], baseline: float
+    network: FlowPyramid,
+    recipe: PretrainRecipe,
+    clips: ClipPairs | None,
+    rows: list[dict[str, float]],
+    baseline: float,
+    device: str,
 ) -> str:
     made, last, stage = provenance(), rows[-1] if rows else {}, recipe.flow
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
@@ -64,9 +75,9 @@ changing light) and on clips that it simulated; no third-party data or weights. 
 | parameters | {count} |
 | drawn scenes | seed {recipe.seed}, {stage.side} px square, {stage.large:.0%} of the updates {2 * stage.side} px |
 | simulated clips | {simulated}; {stage.simulated:.0%} of the pairs |
-| updates | {last.get("step", 0)} of {stage.batch_size} pairs, {recipe.precision} |
+| updates | {last.get("step", 0)} of {stage.batch_size} pairs, {recipe.precision}, on {device} |
 | held-out drawn scenes, 64 pairs of 96 px | EPE {reached:.3f} px; OpenCV DIS medium {baseline:.3f} px |
-| made with | {versions}; {made["machine"]}; commit {made.get("commit") or "unknown"} |
+| card made with | {versions}; {made["machine"]}; commit {made.get("commit") or "unknown"} |
 
 Weights are float32 safetensors, averaged over updates (EMA). `recipe.json` holds every setting, `flow.jsonl` and `curves.png`
 the curve. Train it again with `visviva pretrain --config pretrain-flow`, which says how to simulate the clips. How it compares

@@ -25,6 +25,10 @@ class Bank:
     textures: Tensor
     shapes: Tensor
 
+    def to(self, device: str) -> Bank:
+        """Return the bank on a device."""
+        return Bank(self.textures.to(device), self.shapes.to(device))
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -116,7 +120,7 @@ class Layers:
         shape, radius = self.bank.shapes[self.shapes.flatten()], self.radius.view(-1, 1, 1, 1)
         apart = grid_sample(shape, grid / (radius * REACH), padding_mode="border", align_corners=True) * radius
         cover = (apart + 0.5).clamp(0, 1).unflatten(0, (scenes, count))
-        picture, top = colour[:, 0], torch.zeros(scenes, self.side, self.side, dtype=torch.long)
+        picture, top = colour[:, 0], torch.zeros(scenes, self.side, self.side, dtype=torch.long, device=colour.device)
         for layer in range(1, count):
             picture = torch.lerp(picture, colour[:, layer], cover[:, layer])
             top = torch.where(cover[:, layer, 0] > 0.5, layer, top)
@@ -124,7 +128,7 @@ class Layers:
 
     def _local(self, time: float) -> Tensor:
         """Coordinates of the pixels in each layer's own frame [px], (B L, H, W, 2)."""
-        eye, middle = torch.eye(2), (self.side - 1) / 2
+        eye, middle = torch.eye(2, device=self.pan.device), (self.side - 1) / 2
         camera = torch.linalg.inv(eye + time * self.zoom)
         back = _rotation(self.turn) @ torch.linalg.inv(eye + time * self.growth)
         seen = torch.einsum("blij,blj->bli", camera, middle + time * self.pan)
@@ -138,7 +142,7 @@ class Layers:
             first, second = first + self.frame(away)[0], second + self.frame(1 + away)[0]
         if shutter:
             first, second = first / 3, second / 3
-        eye, middle = torch.eye(2), (self.side - 1) / 2
+        eye, middle = torch.eye(2, device=self.pan.device), (self.side - 1) / 2
         grown, camera = eye + self.growth, eye + self.zoom
         fixed = self.centre + self.shift - torch.einsum("blij,blj->bli", grown, self.centre) - middle
         constant = middle + self.pan + torch.einsum("blij,blj->bli", camera, fixed)
@@ -154,13 +158,16 @@ def _rotation(angle: Tensor) -> Tensor:
 
 def _affine(linear: Tensor, constant: Tensor, side: int) -> Tensor:
     """``linear x + constant`` at every pixel x, (B L, H, W, 2)."""
-    at = torch.arange(side, dtype=torch.float32)
+    at = torch.arange(side, dtype=torch.float32, device=linear.device)
     pixels = torch.stack([at[None].expand(side, side), at[:, None].expand(side, side)], -1).view(1, -1, 2)
     return (pixels @ linear.flatten(0, 1).mT + constant.flatten(0, 1)[:, None]).view(-1, side, side, 2)
 
 
 def draw(scenes: int, side: int, bank: Bank, rng: torch.Generator) -> Layers:
-    """Draw scenes of one to six objects; motions from a fiftieth of a pixel to a fifth of the image, many things at rest."""
+    """Draw scenes of one to six objects; motions from a fiftieth of a pixel to a fifth of the image, many things at rest.
+
+    ``rng`` is a generator of the processor; the layers are where the bank is.
+    """
     count = 1 + int(torch.randint(1, 7, (), generator=rng))
     shape = (scenes, count)
 
@@ -184,22 +191,22 @@ def draw(scenes: int, side: int, bank: Bank, rng: torch.Generator) -> Layers:
     plain = chance(0.25)[..., None]
     contrast = torch.exp(uniform(math.log(0.02), math.log(0.3), 1)) * uniform(0.5, 1.0, 3) * (1 - plain)
     paint = torch.lerp(torch.rand(scenes, 1, 3, generator=rng), uniform(0.05, 0.95, 3), uniform(0.15, 1.0, 1))
-    return Layers(
-        bank=bank,
-        looks=torch.randint(len(bank.textures), shape, generator=rng),
-        shapes=torch.randint(len(bank.shapes), shape, generator=rng),
-        paint=paint,
-        contrast=contrast,
-        grain=torch.exp(uniform(math.log(0.25), math.log(1.1))),
-        turn=uniform(0, 2 * math.pi),
-        radius=radius,
-        centre=uniform(-0.05 * side, 1.05 * side, 2),
-        shift=speed[..., None] * direction(),
-        growth=growth,
-        pan=pan,
-        zoom=zoom,
-        side=side,
-    )
+    drawn = {
+        "looks": torch.randint(len(bank.textures), shape, generator=rng),
+        "shapes": torch.randint(len(bank.shapes), shape, generator=rng),
+        "paint": paint,
+        "contrast": contrast,
+        "grain": torch.exp(uniform(math.log(0.25), math.log(1.1))),
+        "turn": uniform(0, 2 * math.pi),
+        "radius": radius,
+        "centre": uniform(-0.05 * side, 1.05 * side, 2),
+        "shift": speed[..., None] * direction(),
+        "growth": growth,
+        "pan": pan,
+        "zoom": zoom,
+    }
+    device = bank.textures.device
+    return Layers(bank=bank, side=side, **{name: tensor.to(device) for name, tensor in drawn.items()})
 
 
 def _camera(scenes: int, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

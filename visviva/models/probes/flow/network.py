@@ -49,7 +49,7 @@ class FlowNetwork:
     differentiable = True
     measures = frozenset({"flow", "confidence", "noise"})
 
-    def __init__(self, path: str | Path | None = None, noise: float = 0.2) -> None:
+    def __init__(self, path: str | Path | None = None, noise: float = 0.07) -> None:
         path = path or str(resources.files("visviva") / "models" / "weights" / "flow-small" / "weights.safetensors")
         self.network = filled(FlowPyramid(), read(path), f"{path}: weights of the flow network")
         self.noise = noise

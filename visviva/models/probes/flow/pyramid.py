@@ -1,4 +1,4 @@
-"""The project's own small flow network: one recurrent cell for every scale, from coarse to fine, about half a million weights.
+"""The project's own small flow network: one recurrent cell for every scale, from coarse to fine, a third of a million weights.
 
 Ideas and where they are from: a pyramid with warped features and a local correlation at each scale (SPyNet, arXiv 1611.00850;
 PWC-Net, arXiv 1709.02371), one set of weights for all scales (IRR, arXiv 1904.05290), a recurrent hidden state that updates the
@@ -7,9 +7,10 @@ arrangement is this project's.
 
 At each scale the images are halved once more; the encoder gives features at 1/4 of that scale. The cell correlates the first
 frame's features with the second's, warped by the current flow, updates its hidden state and adds to the flow; hidden state and
-flow, doubled, go to the next finer scale. A light stage at half resolution refines the last flow, and a convex combination
-of neighbours brings it to full resolution. So that little training suffices, every update is also told two estimates that need
-no weights (`Cues`): the mean displacement under a softmax of the correlation, and a Lucas-Kanade step.
+flow, doubled, go to the next finer scale. A light stage at half resolution refines the last flow, a convex combination of
+neighbours brings it to full resolution, and a last stage there polishes it. So that little training suffices, every update is
+also told two estimates that need no weights (`Cues`): the mean displacement under a softmax of the correlation (not the last),
+and a Lucas-Kanade step.
 
 No path from pixels to flow has an additive constant, and the input is the picture less its mean: a blank picture has flow 0.
 """
@@ -128,11 +129,27 @@ class Refiner(nn.Module):
         return inner, flow + self.step(torch.cat([inner, estimates], 1))
 
 
+class Polisher(nn.Module):
+    """Last update of the flow at full resolution, from a Lucas-Kanade step there and the stage before."""
+
+    def __init__(self, fine: int, inner: int) -> None:
+        super().__init__()
+        self.carry = nn.Conv2d(2 * fine, inner, 1, bias=False)
+        self.enter, self.inner, self.step = conv(inner + 6, inner), conv(inner, inner), conv(inner + 3, 2)
+
+    def forward(self, inner: Tensor, flow: Tensor, contrast: Tensor, step: Tensor) -> Tensor:
+        """Return the new flow [px]; ``inner`` is of half resolution."""
+        seen = silu(self.enter(torch.cat([_double(self.carry(inner)), step, contrast, flow / 8], 1)))
+        seen = seen + silu(self.inner(seen))
+        return flow + self.step(torch.cat([seen, step], 1))
+
+
 class FlowPyramid(nn.Module):
     """Optical flow of image pairs.
 
     Args:
         features, hidden, fine: channels of the features, of the hidden state, and at half resolution.
+        polish: channels at full resolution.
         radius: of the local correlation at each scale [cells].
         iterations: updates at the finest scale of the cell; the coarser ones take one each.
         detach: cut the gradient between updates, as in training; without, the gradient of the flow with respect to the
@@ -144,15 +161,26 @@ class FlowPyramid(nn.Module):
     """
 
     def __init__(
-        self, features: int = 32, hidden: int = 48, fine: int = 16, radius: int = 3, iterations: int = 2, detach: bool = False
+        self,
+        features: int = 48,
+        hidden: int = 64,
+        fine: int = 16,
+        polish: int = 12,
+        radius: int = 3,
+        iterations: int = 2,
+        detach: bool = False,
     ) -> None:
         super().__init__()
         self.iterations, self.detach, self.radius = iterations, detach, radius
         self.encoder = Encoder(fine, features)
         self.context, self.carried = nn.Conv2d(features, hidden, 1, bias=False), nn.Conv2d(hidden, hidden, 1, bias=False)
-        self.cell, self.refiner = Cell(features, hidden, radius), Refiner(fine, hidden, 1)
+        self.cell, self.refiner, self.polisher = (
+            Cell(features, hidden, radius),
+            Refiner(fine, hidden, 1),
+            Polisher(fine, polish),
+        )
         with torch.no_grad():  # begin as an iterative Lucas-Kanade of half steps
-            for step in (self.cell.step, self.refiner.step):
+            for step in (self.cell.step, self.refiner.step, self.polisher.step):
                 step.weight.mul_(0.1)
                 step.weight[(0, 1), (-3, -2), 1, 1] = 0.5
 
@@ -185,6 +213,8 @@ class FlowPyramid(nn.Module):
         carried, flow = self.refiner.carry(_double(state)), 2 * _double(flow)
         inner, flow = self.refiner(carried, self._cut(flow), cues.first, *cues(self._cut(flow)))
         flows.append(2 * _convex(flow, self.refiner.weights(inner).float()))
+        flow, (one, two) = self._cut(flows[-1]), pairs[0].chunk(2)
+        flows.append(self.polisher(inner, flow, one[:, 3:], _newton(one, displaced(two, flow))))
         scale = interpolate(self.refiner.scale(inner).float(), scale_factor=2, mode="bilinear").clamp(-5, 4)
         return [f[..., :height, :width] for f in flows], scale[..., :height, :width]
 
