@@ -30,7 +30,7 @@ from torch import Tensor
 import visviva
 from visviva.data.dataset import ClipDataset
 from visviva.eval.benchmarks.flow import flow_errors, read_flow
-from visviva.eval.calibrate import photographed as eight_bits
+from visviva.eval.eyes import photographed as eight_bits
 from visviva.eval.statistics import bootstrap_mean
 from visviva.models.probes import FlowNetwork, LucasKanade
 from visviva.models.probes.flow import RAFTNetwork

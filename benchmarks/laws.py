@@ -2,7 +2,7 @@
 
     python benchmarks/laws.py --images docs/images
 
-prints the markdown table that stands in docs/laws.md and draws docs/images/laws.png.
+prints the markdown tables that stand in docs/laws.md, and which bars are missed, and draws docs/images/laws.png.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from matplotlib import pyplot as plt
 from visviva.errors import InputError
 from visviva.physics import LAWS, calibration
 
+BAR = 0.95
+"""Least AUC by estimated measurement, but for `LOWER`; by true measurement it is 0.99."""
+
+LOWER = {"energy_gain": 0.85, "wrong_spin": 0.85}
 GROUPS = ("resolution", "frame_rate", "compression")
 BLUE, AMBER, GREY = "#2456d6", "#d98a00", "#8a909c"
 
@@ -44,16 +48,36 @@ def declared(side: dict[str, Any]) -> dict[str, float]:
     return {name: row["auc"] for name, row in side["violations"].items() if row["declared"]}
 
 
+def missed(tables: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the bars that are not reached, of default forms."""
+    told = []
+    for name, table in tables.items():
+        for side, bars in (("true", {}), ("estimated", LOWER)):
+            for violation, area in declared(default(table)[side]).items():
+                if area < (bar := bars.get(violation, BAR if side == "estimated" else 0.99)):
+                    told.append(f"{name}, {violation} by {side} measurement: {area:.3f} < {bar}")
+        if "alarm" in default(table)["estimated"] and default(table)["estimated"]["alarm"]["false_alarms"] > 0.05:
+            told.append(f"{name}: false alarms {default(table)['estimated']['alarm']['false_alarms']:.3f} > 0.05")
+    return told
+
+
 def short(area: float) -> str:
-    """Return an AUC with two digits, and 1 where nothing was confused."""
-    return "1" if area == 1 else f"{area:.2f}".removeprefix("0")
+    """Return an AUC with two digits, three close to 1, and 1 where nothing was confused."""
+    return "1" if area == 1 else f"{area:.{3 if area > 0.985 else 2}f}".removeprefix("0")
+
+
+def held(row: dict[str, Any]) -> str:
+    """Return the 95 % interval of an AUC below 1."""
+    if row["auc"] == 1 or "interval" not in row:
+        return ""
+    return f" [{', '.join(short(x) for x in row['interval'])}]"
 
 
 def rows(tables: dict[str, dict[str, Any]]) -> str:
     """Return one line per law: scenes, clips, floor, alarm, AUC by true / estimated measurement."""
     lines = [
-        "| law | scenes (clips) | p95 on perfect physics, true / estimated | alarm: false alarms on the held-out half [95 %] "
-        "| AUC true / estimated (detected by the alarm) |",
+        "| law | scenes (clips) | p95 on perfect physics, true / estimated | alarm: false alarms on other perfect clips [95 %] "
+        "| AUC true / estimated [95 %] (detected by the alarm) |",
         "|---|---|---|---|---|",
     ]
     for name, table in tables.items():
@@ -63,7 +87,8 @@ def rows(tables: dict[str, dict[str, Any]]) -> str:
         alarm = estimated["alarm"]
         areas = declared(estimated)
         told = ", ".join(
-            f"{violation.replace('_', ' ')} {short(declared(true)[violation])} / {short(area)} "
+            f"{violation.replace('_', ' ')} {short(declared(true)[violation])} / {short(area)}"
+            f"{held(estimated['violations'][violation])} "
             f"({100 * alarm['detected'].get(violation, float('nan')):.0f} %)"
             for violation, area in areas.items()
         )
@@ -78,14 +103,14 @@ def rows(tables: dict[str, dict[str, Any]]) -> str:
 
 def sweeps(tables: dict[str, dict[str, Any]]) -> str:
     """Return one line per law and violation: AUC at each setting of the sweeps."""
-    held = {name: table["robustness"] for name, table in tables.items() if "robustness" in table}
-    if not held:
+    swept = {name: table["robustness"] for name, table in tables.items() if "robustness" in table}
+    if not swept:
         return "no sweeps"
-    first = next(iter(held.values()))
+    first = next(iter(swept.values()))
     settings = [(group, setting) for group in GROUPS for setting in first[group]]
     lines = ["| law: violation | " + " | ".join(f"{g.replace('_', ' ')} {s}" for g, s in settings) + " |"]
     lines.append("|---" * (len(settings) + 1) + "|")
-    for name, found in held.items():
+    for name, found in swept.items():
         for violation in first_violations(found):
             cells = [short(found[group][setting]["auc"][violation]) for group, setting in settings]
             lines.append(f"| `{name}`: {violation.replace('_', ' ')} | " + " | ".join(cells) + " |")
@@ -145,8 +170,9 @@ def main() -> None:
     tables = shipped()
     told = [
         rows(tables),
-        "Estimated AUC of the swept violations, against x1 (64 x 64 pixels, 17 frames at 32 fps):",
+        "Estimated AUC of the swept violations, against x1 (128 x 128 pixels, 17 frames at 32 fps):",
         sweeps(tables),
+        *(f"missed: {line}" for line in missed(tables)),
     ]
     print("\n\n".join(told))
     picture(tables, given.images / "laws.png")

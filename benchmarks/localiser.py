@@ -18,7 +18,7 @@ import torch
 from optim_sweep import interval
 from torch import Tensor
 
-from visviva.eval.calibrate import auc
+from visviva.eval.reading import auc
 from visviva.eval.run import provenance, write_json
 from visviva.models.localiser import AttentionMIL, Masking, Mining, fit
 from visviva.pipelines.pretrain.lapsed import bags, drawn

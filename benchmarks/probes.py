@@ -22,7 +22,8 @@ import cv2
 import torch
 
 import visviva
-from visviva.eval.calibrate import photographed, probe_error
+from visviva.eval.eyes import photographed
+from visviva.eval.probe_error import probe_error
 from visviva.models.probes import DIS, Combined, LucasKanade, MotionMasks, PatchFeatures, TrackedMasks, track_masks
 from visviva.physics import ConstantAcceleration, MotionFloor, Term, Verifier
 from visviva.physics.sprites import random_sprites

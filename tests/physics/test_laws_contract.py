@@ -9,7 +9,8 @@ import torch
 
 from visviva import physics
 from visviva.errors import InputError
-from visviva.eval.calibrate import Eyes, scenes_of, variants
+from visviva.eval.calibrate import scenes_of, variants
+from visviva.eval.eyes import Eyes
 from visviva.models.probes import LucasKanade, PatchFeatures
 from visviva.models.probes.surprise import Extrapolation
 from visviva.physics import LAWS, Measurement, Term, Verifier

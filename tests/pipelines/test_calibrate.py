@@ -7,17 +7,10 @@ import torch
 
 from visviva.configs.calibrate import CalibrateRecipe
 from visviva.errors import InputError
-from visviva.eval.calibrate import (
-    VARIANTS,
-    Reading,
-    auc,
-    gate_disagreement,
-    photographed,
-    probe_error,
-    scenes_of,
-    variants,
-    wilson,
-)
+from visviva.eval.calibrate import VARIANTS, scenes_of, variants
+from visviva.eval.eyes import photographed
+from visviva.eval.probe_error import gate_disagreement, probe_error
+from visviva.eval.reading import Reading, auc, interval, wilson
 from visviva.eval.robustness import disturbed, h264, jpeg
 from visviva.models.probes import DIS, LucasKanade, Oracle
 from visviva.physics import LAWS, Gate, Measurement
@@ -39,7 +32,20 @@ def test_a_reading_summarises_truth_and_violations():
     found = Reading(torch.arange(101.0) / 100, {"jitter": torch.full((101,), 2.0)}).summary(("jitter",))
     assert found["perfect"] == {"median": 0.5, "p95": 0.95, "max": 1.0}
     assert found["floor"] == 0.95
-    assert found["violations"]["jitter"] == {"auc": 1.0, "paired": 1.0, "median": 2.0, "declared": True}
+    told = {"auc": 1.0, "interval": [1.0, 1.0], "paired": 1.0, "median": 2.0, "declared": True}
+    assert found["violations"]["jitter"] == told
+
+
+def test_the_interval_of_an_auc_holds_it_and_narrows_with_more_clips():
+    generator = torch.Generator().manual_seed(0)
+    widths = []
+    for count in (20, 320):
+        truth, violated = torch.randn(count, generator=generator), torch.randn(count, generator=generator) + 1
+        low, high = interval(truth, violated)
+        assert low < auc(truth, violated) < high
+        assert low < 0.76 < high  # the normal law's area at one standard deviation
+        widths.append(high - low)
+    assert widths[1] < 0.5 * widths[0]
 
 
 def test_a_violation_is_compared_with_the_clips_that_it_applies_to():
@@ -57,10 +63,14 @@ def test_a_violation_is_compared_with_the_clips_that_it_applies_to():
 def test_the_alarm_is_set_on_one_half_and_tried_on_the_other():
     truth = torch.arange(200.0)
     alarm = Reading(truth, {"jitter": torch.full((200,), 199.0)}).alarm(("jitter",))
-    assert alarm["threshold"] == 194.0  # the first of the even numbers with 97 % of them at or below
-    assert alarm["false_alarms"] == pytest.approx(3 / 100)
-    assert alarm["interval"][0] < 0.03 < alarm["interval"][1]
+    assert alarm["threshold"] == 196.0  # the first of the even numbers with 98 % of them at or below
+    assert alarm["false_alarms"] == pytest.approx(2 / 100)
+    assert alarm["interval"][0] < 0.02 < alarm["interval"][1]
     assert alarm["detected"] == {"jitter": 1.0}
+    apart = Reading(truth, {"jitter": truth + 50}, perfect=torch.arange(100.0)).alarm(("jitter",))
+    assert (apart["threshold"], apart["set_on"], apart["clips"]) == (98.0, 50, 50)
+    assert apart["false_alarms"] == pytest.approx(1 / 50)
+    assert apart["detected"] == {"jitter": pytest.approx(151 / 200, abs=1e-4)}
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson (1927), 95 %
 
@@ -102,7 +112,9 @@ def test_a_table_is_complete_repeatable_and_says_how_it_was_made(tmp_path):
     assert table["source"]["scenes"] == "drawn"
     for variant in table["variants"].values():
         for side in ("true", "estimated"):
-            assert set(variant[side]["violations"]) == {"jitter", "dead_stop", "float", "teleport", "freeze", "empty"}
+            assert set(variant[side]["violations"]) == {"jitter", "dead_stop", "float", "teleport"}  # of any of its forms
+    floor = json.loads((folder / "motion_floor.json").read_text())["variants"]["half the reference"]
+    assert set(floor["estimated"]["violations"]) == {"freeze", "empty"}
     assert table["variants"]["object"]["estimated"]["violations"]["jitter"]["auc"] == 1.0
     assert "constant_acceleration on 4 clips" in calibrate.summary(table)
     again = calibrate.run(recipe.model_copy(update={"output": str(tmp_path / "two")}))
@@ -119,16 +131,20 @@ def test_what_cannot_be_calibrated_is_named(tmp_path):
         calibrate.run(CalibrateRecipe(output=str(tmp_path / "file")))
     with pytest.raises(InputError, match="no dataset"):
         calibrate.run(CalibrateRecipe(output=str(tmp_path / "x"), dataset=str(tmp_path / "missing")))
+    with pytest.raises(InputError, match="leave perfect or dataset out"):
+        calibrate.run(CalibrateRecipe(output=str(tmp_path / "y"), dataset=str(tmp_path / "missing"), perfect=8))
 
 
 def test_sweeps_extend_the_tables_that_are_there(tmp_path):
-    recipe = CalibrateRecipe(output=str(tmp_path), laws=["rigid_shape"], clips=4, batch=4, frames=7, size=24)
+    recipe = CalibrateRecipe(output=str(tmp_path), laws=["rigid_shape"], clips=4, batch=4, perfect=4, frames=7, size=32)
     with pytest.raises(InputError, match="no table to extend"):
         calibrate.run(recipe.model_copy(update={"extend": True, "sweeps": 4}))
     plain = json.loads((calibrate.run(recipe) / "rigid_shape.json").read_text())
     assert plain["clips"] == 16
     assert plain["scenes"] == ["moves", "bounces", "collides", "spins"]
     assert set(plain["variants"]["default"]["estimated"]["kinds"]) == set(plain["scenes"])
+    assert plain["variants"]["default"]["estimated"]["alarm"]["set_on"] == 8
+    assert plain["variants"]["default"]["true"]["alarm"]["set_on"] == 8
     assert "robustness" not in plain
     calibrate.run(recipe.model_copy(update={"extend": True, "sweeps": 4}))
     swept = json.loads((tmp_path / "rigid_shape.json").read_text())
@@ -138,9 +154,9 @@ def test_sweeps_extend_the_tables_that_are_there(tmp_path):
     assert "--sweeps 4" in found["command"]
     assert list(found["noise"]) == ["0.05", "0.1", "0.25", "0.5", "1"]
     assert found["noise"]["1"]["p95"] > found["noise"]["0.05"]["p95"]
-    assert set(found["resolution"]) == {"x1", "x2"}
+    assert set(found["resolution"]) == {"x0.5", "x1", "x2"}
     assert set(found["frame_rate"]) == {"x0.5", "x2"}
-    assert set(found["compression"]) == {"jpeg 75", "jpeg 30", "h264 crf 23", "h264 crf 35"}
+    assert set(found["compression"]) == {"jpeg 30", "h264 crf 23", "h264 crf 35"}
     assert found["resolution"]["x2"]["auc"]["size_drift"] == 1.0
 
 

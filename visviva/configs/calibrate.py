@@ -24,6 +24,9 @@ class CalibrateRecipe(Recipe):
     Without it, scenes of the kinds that each law asks for are drawn."""
     clips: int = Field(200, ge=4)
     """How many clips, of each kind of scene; of a dataset at most as many as it has."""
+    perfect: int = Field(0, ge=0)
+    """How many more perfect clips to draw, of each kind of scene: the alarm is set on half of them and tried on the other half.
+    0: the calibrated clips themselves are halved."""
     sweeps: int = Field(0, ge=0)
     """How many drawn clips to see each law through noise, other resolutions and frame rates, and compression with; 0: none."""
     extend: bool = False

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visviva.eval.calibrate import Eyes, Notes, Readings, Shown, auc, photographed, read, scenes_of, short
+from visviva.eval.calibrate import Readings, read, scenes_of
+from visviva.eval.eyes import Eyes, Shown, photographed
+from visviva.eval.reading import Notes, auc, short
 from visviva.physics.laws import Law
 from visviva.physics.measurement import Measurement
 from visviva.physics.motions import draw
@@ -34,14 +36,13 @@ DECLARED = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to look at the scenes: image side and frame rate relative to the base, compression, share of the clips."""
+    """One way to look at the scenes: image side and frame rate relative to the base, compression."""
 
     group: str
     name: str
     size: float = 1.0
     rate: float = 1.0
     shown: Shown = photographed
-    share: float = 1.0
 
 
 def jpeg(quality: int) -> Shown:
@@ -75,11 +76,11 @@ def h264(crf: int) -> Shown:
 
 
 SETTINGS = (
+    Setting("resolution", "x0.5", size=0.5),
     Setting("resolution", "x1"),
-    Setting("resolution", "x2", size=2.0, share=0.5),
+    Setting("resolution", "x2", size=2.0),
     Setting("frame_rate", "x0.5", rate=0.5),
-    Setting("frame_rate", "x2", rate=2.0, share=0.5),
-    Setting("compression", "jpeg 75", shown=jpeg(75)),
+    Setting("frame_rate", "x2", rate=2.0),
     Setting("compression", "jpeg 30", shown=jpeg(30)),
     Setting("compression", "h264 crf 23", shown=h264(23)),
     Setting("compression", "h264 crf 35", shown=h264(35)),
@@ -171,7 +172,7 @@ def sweep(
     for setting in shown(list(SETTINGS)):
         scenes = [
             draw(
-                kind, max(2, int(clips * setting.share)), base["seed"], frames=int((base["frames"] - 1) * setting.rate) + 1,
+                kind, clips, base["seed"], frames=int((base["frames"] - 1) * setting.rate) + 1,
                 fps=fps * setting.rate, size=int(base["size"] * setting.size), objects=2,
             )
             for kind in kinds

@@ -15,7 +15,9 @@ from visviva.configs.calibrate import CalibrateRecipe
 from visviva.data.clip import Clip
 from visviva.data.dataset import ClipDataset
 from visviva.errors import InputError, closest
-from visviva.eval.calibrate import Eyes, calibrate, gate_disagreement, probe_error, scenes_of, variants, write
+from visviva.eval.calibrate import calibrate, scenes_of, variants, write
+from visviva.eval.eyes import Eyes
+from visviva.eval.probe_error import gate_disagreement, probe_error
 from visviva.eval.robustness import noise_floor, sweep
 from visviva.models.probes import DIS, Extrapolation, LucasKanade, PatchFeatures, VAEFeatures
 from visviva.physics.gate import Gate
@@ -25,6 +27,9 @@ from visviva.physics.motions import draw
 from visviva.physics.sprites import Rendered, Sprites, cut
 
 FPS = 32.0
+
+APART = 600
+"""From which seed on perfect clips for the alarm are drawn, beside those of the calibration (0) and the sweeps (500)."""
 
 
 def run(recipe: CalibrateRecipe) -> Path:
@@ -53,13 +58,18 @@ def run(recipe: CalibrateRecipe) -> Path:
 
 
 def _tables(recipe: CalibrateRecipe) -> dict[str, dict[str, Any]]:
+    if recipe.dataset and recipe.perfect:
+        raise InputError(
+            "perfect clips for the alarm are drawn, and a dataset's are not like them; leave perfect or dataset out"
+        )
     scenes, clips, fps, source = _simulated(recipe) if recipe.dataset else _drawn(recipe)
+    perfect = _scenes(recipe, recipe.perfect, APART)
     probes = {probe.name: probe_error(clips, fps, probe) for probe in (LucasKanade(), DIS()) if clips}
     if clips:
         probes["disagreement"] = gate_disagreement(clips, fps, LucasKanade(), Gate(DIS()))
     shown = tqdm(scenes, unit="batch", desc="calibrate")
     return calibrate(
-        recipe.laws, scenes, fps, _eyes(recipe), shown=shown, source=source, seed=recipe.seed,
+        recipe.laws, scenes, fps, _eyes(recipe), shown=shown, perfect=perfect, source=source, seed=recipe.seed,
         command=_command(recipe), probes=probes,
     )  # fmt: skip
 
@@ -113,17 +123,24 @@ Material = tuple[list[Sprites], list[Rendered], float, dict[str, Any]]
 
 
 def _drawn(recipe: CalibrateRecipe) -> Material:
+    scenes = _scenes(recipe, recipe.clips)
+    moves = [
+        scene.render() for scene in scenes if scene.kind == "moves" and any("flow" in LAWS[x]().needs for x in recipe.laws)
+    ]
+    return scenes, moves, FPS, {"scenes": "drawn"}
+
+
+def _scenes(recipe: CalibrateRecipe, clips: int, seed: int = 0) -> list[Sprites]:
     """Batches of drawn scenes of every kind that a law asks for; moves and falls with one and two objects in turn."""
     kinds = dict.fromkeys(kind for law in recipe.laws for kind in scenes_of(next(iter(variants(law).values()))))
-    scenes = [
+    return [
         draw(
-            kind, min(recipe.batch, recipe.clips - start), 1000 * recipe.seed + i,
+            kind, min(recipe.batch, clips - start), 1000 * recipe.seed + seed + i,
             frames=recipe.frames, fps=FPS, size=recipe.size, objects=1 + i % 2,
         )
         for kind in kinds
-        for i, start in enumerate(range(0, recipe.clips, recipe.batch))
+        for i, start in enumerate(range(0, clips, recipe.batch))
     ]  # fmt: skip
-    return scenes, [scene.render() for scene in scenes if scene.kind == "moves"], FPS, {"scenes": "drawn"}
 
 
 def _simulated(recipe: CalibrateRecipe) -> Material:

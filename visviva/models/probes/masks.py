@@ -102,16 +102,17 @@ class Background:
 def _background(still: Tensor, masks: Tensor) -> Background:
     """Mean colour of each pixel over the frames in which no object is within 2 px, robust against what was missed."""
     taken = masks.detach().amax(2)
-    near = torch.nn.functional.max_pool2d(taken, 5, stride=1, padding=2)
-    near[:, 0] = torch.nn.functional.max_pool2d(taken[:, 0], 3, stride=1, padding=1)
-    free = (near < 0.3)[:, :, None]
+    near = _around(_around(taken >= 0.3))
+    near[:, 0] = _around(taken[:, 0] >= 0.3)
+    free = ~near[:, :, None]
     middle, known = median_over_time(still, free), free.any(1)
     apart = (still - middle).abs()
     keep = free & (apart.amax(2, keepdim=True) < 0.15)
     colour = (still * keep).sum(1) / keep.sum(1).clamp(min=1)
     colour = torch.where(keep.any(1), colour, middle[:, 0])
-    static = torch.where(keep, apart, float("nan"))
-    spread = 1.5 * static[..., ::2, ::2].flatten(1).nanmedian(dim=1).values  # every fourth pixel is plenty for a median
+    few = slice(None, None, 2)  # every fourth pixel is plenty for a median
+    static = torch.where(keep[..., few, few], apart[..., few, few], float("nan"))
+    spread = 1.5 * static.flatten(1).nanmedian(dim=1).values
     return Background(colour, known.to(still.dtype), torch.nan_to_num(spread).clamp(0.04, 0.1))
 
 
@@ -239,7 +240,10 @@ def outgrown(
     steps = (known.sum((-2, -1)) / torch.pi).sqrt().ceil()[:, None, :, None, None]
     inside = alike & (away < 0.5)
     for step in range(int(steps.max()) if steps.numel() else 0):
-        inside = inside | (_widened(inside) & alike & (step < steps))
+        wider = inside | (_widened(inside) & alike & (step < steps))
+        if torch.equal(wider, inside):
+            break
+        inside = wider
     return torch.where(inside, 0.0, torch.where(_widened(inside), away.clamp(max=1.0), away))
 
 
@@ -250,4 +254,15 @@ def _widened(inside: Bool[Tensor, "*S H W"]) -> Bool[Tensor, "*S H W"]:
     wider[..., :-1, :] |= inside[..., 1:, :]
     wider[..., 1:] |= inside[..., :-1]
     wider[..., :-1] |= inside[..., 1:]
+    return wider
+
+
+def _around(inside: Bool[Tensor, "*S H W"]) -> Bool[Tensor, "*S H W"]:
+    """The pixels and all eight beside them."""
+    rows = inside.clone()
+    rows[..., 1:, :] |= inside[..., :-1, :]
+    rows[..., :-1, :] |= inside[..., 1:, :]
+    wider = rows.clone()
+    wider[..., 1:] |= rows[..., :-1]
+    wider[..., :-1] |= rows[..., 1:]
     return wider

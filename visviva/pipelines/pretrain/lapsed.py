@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from visviva.data.dataset import ClipDataset
 from visviva.errors import InputError
-from visviva.eval.calibrate import photographed
+from visviva.eval.eyes import photographed
 from visviva.models.localiser.windows import Windows, windows_of
 from visviva.models.probes import Combined, LucasKanade, TrackedMasks
 from visviva.physics.lapses import LAPSES

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visviva.configs.pretrain import PretrainRecipe
-from visviva.eval.calibrate import auc
+from visviva.eval.reading import auc
 from visviva.eval.run import provenance, write_json
 from visviva.models.localiser import AttentionMIL, Masking, Mining, fit
 from visviva.models.localiser.localiser import Localiser

@@ -1,0 +1,158 @@
+"""Readings: what one law gave on true and on violated clips, and what is told from that: quantiles, AUC, the alarm.
+
+The AUC is the probability that a violated clip has the larger residual. The alarm is a threshold set on perfect clips; how
+often it rings is counted on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from visviva.physics.laws import Residual
+
+QUIET = 0.98
+"""Quantile of a law's values on perfect physics at which its alarm threshold is set: expected to ring in 2 % of true clips."""
+
+DRAWS = 200
+"""Resamplings of the clips from which the 95 % interval of an AUC is taken."""
+
+
+def auc(truth: Float[Tensor, " n"], violated: Float[Tensor, " m"]) -> float:
+    """Return the probability that a violated clip has the larger residual than a true one; ties count half."""
+    above = (violated[:, None] > truth[None]).double() + 0.5 * (violated[:, None] == truth[None]).double()
+    return float(above.mean())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Residuals of one law variant on true clips and on each violation of them, every one of shape (n,).
+
+    A violation that does not apply to a clip is NaN there. ``kinds``: what kind of scene each clip is; ``valid``: to which
+    true clips the law applied; ``perfect``: residuals of other true clips, for the alarm alone, shape (m,).
+    """
+
+    truth: Tensor
+    violated: dict[str, Tensor]
+    kinds: tuple[str, ...] = ()
+    valid: Tensor | None = None
+    perfect: Tensor | None = None
+
+    def summary(self, declared: Sequence[str]) -> dict[str, Any]:
+        """Return quantiles on perfect physics, the noise floor, the AUC table and the alarm, as plain numbers."""
+        quantiles = torch.quantile(self.truth.double(), torch.tensor([0.5, 0.95, 1.0], dtype=torch.float64)).tolist()
+        perfect = dict(zip(("median", "p95", "max"), (short(q) for q in quantiles), strict=True))
+        table = {name: {**self._told(name), "declared": name in declared} for name in self.violated}
+        found: dict[str, Any] = {
+            "perfect": perfect,
+            "floor": perfect["p95"],
+            "violations": table,
+            "alarm": self.alarm(declared),
+        }
+        if self.valid is not None:
+            found["applies"] = round(float(self.valid.double().mean()), 4)
+        names = sorted(set(self.kinds))
+        if len(names) > 1:
+            found["kinds"] = {kind: self._kind(kind, declared) for kind in names}
+        return found
+
+    def _told(self, name: str) -> dict[str, Any]:
+        there = ~self.violated[name].isnan()
+        truth, values = self.truth[there], self.violated[name][there]
+        paired = float((values > truth).double().mean())
+        return {
+            "auc": round(auc(truth, values), 4),
+            "interval": interval(truth, values),
+            "paired": round(paired, 4),
+            "median": short(float(values.median())),
+        }
+
+    def _kind(self, kind: str, declared: Sequence[str]) -> dict[str, Any]:
+        mine = torch.tensor([name == kind for name in self.kinds])
+        part = Reading(self.truth[mine], {n: v[mine] for n, v in self.violated.items() if not bool(v[mine].isnan().all())})
+        areas = {name: part._told(name)["auc"] for name in part.violated if name in declared}
+        return {"clips": int(mine.sum()), "p95": short(float(part.truth.double().quantile(0.95))), "auc": areas}
+
+    def alarm(self, declared: Sequence[str]) -> dict[str, Any]:
+        """Return a threshold set on some perfect clips, how often it rings on others, and on violated ones.
+
+        ``threshold``: the `QUIET` quantile of the values of the perfect clips with even number, ``set_on`` so many.
+        ``false_alarms``: share of the ``clips`` with odd number above it, with its 95 % Wilson interval; ``detected``: share of
+        each violation's clips above it. Without ``perfect`` clips the halves of the calibrated ones must do.
+        """
+        apart = self.perfect is not None and len(self.perfect) > 1
+        clips = self.perfect if apart and self.perfect is not None else self.truth
+        known, held = clips[::2].double(), clips[1::2].double()
+        threshold = float(torch.quantile(known, QUIET, interpolation="higher"))
+        rings = int((held > threshold).sum())
+        found = {}
+        for name in declared:
+            values = self.violated.get(name, torch.empty(0))[0 if apart else 1 :: 1 if apart else 2].double()
+            values = values[~values.isnan()]
+            if len(values):
+                found[name] = round(float((values > threshold).double().mean()), 4)
+        return {
+            "threshold": short(threshold),
+            "set_on": len(known),
+            "clips": len(held),
+            "false_alarms": round(rings / max(len(held), 1), 4),
+            "interval": [round(x, 4) for x in wilson(rings, len(held))],
+            "detected": found,
+        }
+
+
+def interval(truth: Tensor, violated: Tensor) -> list[float]:
+    """Return the 95 % interval of the AUC over resampled clips, each with its violated twin; reproducible."""
+    above = (violated[:, None] > truth[None]).double() + 0.5 * (violated[:, None] == truth[None]).double()
+    count = len(truth)
+    picks = torch.randint(count, (DRAWS, count), generator=torch.Generator().manual_seed(0))
+    times = torch.zeros(DRAWS, count, dtype=torch.float64).scatter_add(1, picks, torch.ones(DRAWS, count, dtype=torch.float64))
+    areas = torch.einsum("dv,vt,dt->d", times, above, times) / count**2
+    return [round(x, 4) for x in torch.quantile(areas, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()]
+
+
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of Wilson (1927) of a share; (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, spread = successes / trials, z**2 / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = (spread * share * (1 - share) + spread**2 / 4) ** 0.5 / (1 + spread)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def short(number: float) -> float:
+    """Return a number with four significant digits."""
+    return float(f"{number:.4g}")
+
+
+class Notes:
+    """Residuals of one law as they come in, batch by batch: what is not written down for a batch is NaN there."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+        self.valid: list[Tensor] = []
+        self.values: dict[str, list[Tensor]] = {}
+
+    def take(self, name: str, kind: str, residual: Residual) -> None:
+        """Write down a batch; the true clips (name "") come first."""
+        if name == "":
+            self.kinds += [kind] * len(residual.value)
+            self.valid.append(residual.valid)
+        written = self.values.setdefault(name, [])
+        missing = len(self.kinds) - sum(map(len, written)) - len(residual.value)
+        self.values[name] = [*written, torch.full((missing,), float("nan")), residual.value]
+
+    def reading(self) -> Reading:
+        """Return all of it."""
+        count = len(self.kinds)
+        joined = {}
+        for name, parts in self.values.items():
+            values = torch.cat(parts)
+            joined[name] = torch.cat([values, torch.full((count - len(values),), float("nan"))])
+        return Reading(joined.pop(""), joined, tuple(self.kinds), torch.cat(self.valid))
