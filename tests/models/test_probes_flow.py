@@ -42,19 +42,19 @@ def test_held_out_scenes_are_seen_better_than_by_dis(probe):
         fps = RATE.expand(len(pair.first))
         for errors, estimator in ((ours, probe), (theirs, DIS())):
             errors.append(flow_errors(estimator(clip_of(pair), fps).flow[:, 0], pair.flow)["epe"].mean())
-    assert float(torch.stack(ours).mean()) < 0.95 * float(torch.stack(theirs).mean())
+    assert float(torch.stack(ours).mean()) < 0.6 * float(torch.stack(theirs).mean())
 
 
 @pytest.mark.parametrize("textured", [True, False])
 def test_small_objects_in_small_clips(probe, textured):
-    """Objects of 10-16 px in 64 x 64, up to 4 px/frame; coarser than Lucas-Kanade (0.03 px/frame), which is for these."""
+    """Objects of 10-16 px in 64 x 64, up to 4 px/frame; Lucas-Kanade reaches 0.03 px/frame."""
     scene = random_sprites(12, seed=2, frames=9, textured=textured)
     drawn = scene.render()
     measured = probe((drawn.frames * 255).round() / 255, RATE.expand(12))
     velocity, _ = object_velocity(measured.flow, erode(drawn.masks[:, :-1], 1), measured.confidence)
     error, true = velocity - scene.trajectory.diff(dim=1), scene.trajectory.diff(dim=1)
-    assert float(error.norm(dim=-1).median()) < 0.25
-    assert float(error.square().mean().sqrt()) < 0.6
+    assert float(error.norm(dim=-1).median()) < 0.12
+    assert float(error.square().mean().sqrt()) < 0.25
     speed = true.norm(dim=-1)
     assert abs(float(((error * true).sum(-1) / speed)[speed > 1].mean() / speed[speed > 1].mean())) < 0.1
 
@@ -77,7 +77,7 @@ def test_the_gradient_is_that_of_the_true_displacement(probe, textured, distance
 
     at = torch.tensor(distance, requires_grad=True)
     slopes = torch.stack([torch.autograd.grad(s, at, retain_graph=True)[0] for s in speed(at).unbind()])
-    assert float(slopes.mean()) == pytest.approx(1, abs=0.25)
+    assert float(slopes.mean()) == pytest.approx(1, abs=0.2)
     with torch.no_grad():
         differences = (speed(torch.tensor(distance + 0.02)) - speed(torch.tensor(distance - 0.02))) / 0.04
     assert torch.allclose(slopes, differences, atol=0.15)
@@ -183,7 +183,7 @@ def test_what_ships_is_small_and_as_its_card_says():
 
 
 @pytest.mark.real
-def test_a_real_pair_is_seen_almost_as_well_as_by_dis(probe):
+def test_a_real_pair_is_seen_better_than_by_dis(probe):
     import cv2
 
     folder = Path(os.environ.get("VISVIVA_REAL", Path(__file__).parents[3] / "shared" / "real")) / "flow"
@@ -194,4 +194,4 @@ def test_a_real_pair_is_seen_almost_as_well_as_by_dis(probe):
     true, known = read_flow(folder / "chairs_00001_flow.flo")
     with torch.no_grad():
         epe = flow_errors(probe(frames, RATE).flow[0, 0], true, known)["epe"]
-    assert float(epe) < 1.3 * 2.70
+    assert float(epe) < 0.85 * 2.70
