@@ -229,7 +229,7 @@ def _kinks(
     )
     joined = (meet.abs() < 0.5 + 3 * errors[0] / size) & (apart < 4 * errors[0])
     holds = visible.unfold(1, left + right, 1).all(-1) & fits & sudden & joined
-    return torch.where(holds, size / errors[1], 0.0), kick, meet.clamp(-0.5, 0.5), float(covariance[1, 1].sqrt())
+    return torch.where(holds, size / errors[1], 0.0), kick, meet.clamp(-0.5, 0.5), float(_kink(*pair)[1][1, 1]) ** 0.5
 
 
 def _loose_ends(position: Tensor, sigma: Tensor, visible: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 One fit per run is the weakest form of a derivative that the run allows: all its frames enter, weighted by their standard
 errors, and nothing is differenced. Everything is batched over clips and objects: runs are numbered and summed by scattering,
-whatever their lengths. Symbols as in `visviva.physics.measurement`; R is the largest number of runs of a track in the batch.
+whatever their lengths. Symbols as in `visviva.physics.measurement`; R is the number of runs there is room for.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def sound(measurement: Measurement) -> tuple[Tracks, Bool[Tensor, " B"]]:
 
 
 def runs_between(apart: Bool[Tensor, "B T N"]) -> Runs:
-    """Number the stretches of frames that are not ``apart``.
+    """Number the stretches of frames that are not ``apart``; R is the most that so many frames can have, known beforehand.
 
     Example::
 
@@ -109,7 +109,7 @@ def runs_between(apart: Bool[Tensor, "B T N"]) -> Runs:
     begins = inside.clone()
     begins[:, 1:] &= ~inside[:, :-1]
     number = (begins.cumsum(1) - 1).clamp(min=0)
-    return Runs(number, inside, int(number.max()) + 1 if number.numel() else 1)
+    return Runs(number, inside, max(1, (apart.shape[1] + 1) // 2))
 
 
 def runs_of(measurement: Measurement, tracks: Tracks) -> Runs:

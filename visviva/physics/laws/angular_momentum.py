@@ -23,6 +23,7 @@ from visviva.errors import InputError
 from visviva.physics.contact import contact_frames
 from visviva.physics.laws.law import Residual, finite, require
 from visviva.physics.measurement import Measurement
+from visviva.physics.runs import runs_between
 
 
 @dataclass(frozen=True)
@@ -97,20 +98,15 @@ def _noise(measurement: Measurement, spin_sigma: Tensor | None, size: Tensor) ->
 
 def _modes(spin: Tensor, seen: Tensor, size: Tensor, noise: Tensor, modes: int, least: int) -> tuple[Tensor, Tensor, Tensor]:
     """Squared rim speed of the modes less that of noise, its weight (a run's length) and error, each (B, runs, N)."""
-    time = torch.arange(spin.shape[1], dtype=spin.dtype, device=spin.device)[None, :, None]
-    run = (~seen).cumsum(1)
-    squared, weight, error = [], [], []
-    for number in range(int(run.max()) + 1):
-        inside = (seen & (run == number)).to(spin.dtype)
-        count = inside.sum(1)
-        long = (count >= least).to(spin.dtype)
-        safe = count.clamp(min=1)
-        first = torch.where(inside > 0, time, float("inf")).amin(1, keepdim=True).clamp(max=spin.shape[1])
-        phase = math.pi * (time - first + 0.5) / safe[:, None]
-        rim, floor = (size * inside).sum(1) / safe, (noise * inside).sum(1) / safe
-        held = sum(((spin * inside * torch.cos(k * phase)).sum(1) * 2 / safe).square() for k in range(1, modes + 1))
-        variance = modes * floor / safe
-        squared.append(rim * held / 2 - variance)
-        weight.append(long * count)
-        error.append((2 * variance.square() / modes + 4 * (rim * held.detach() / 2) * floor / safe).sqrt())  # type: ignore[union-attr]
-    return torch.stack(squared, 1), torch.stack(weight, 1), torch.stack(error, 1)
+    runs = runs_between(~seen)
+    time = torch.arange(spin.shape[1], dtype=spin.dtype, device=spin.device)[None, :, None].expand_as(spin)
+    count = runs.total(torch.ones_like(spin))
+    safe = count.clamp(min=1)
+    first = runs.total(time) / safe - (safe - 1) / 2
+    phase = math.pi * (time - runs.spread(first) + 0.5) / runs.spread(safe)
+    rim, floor = runs.total(size) / safe, runs.total(noise) / safe
+    tones = [runs.total(spin * torch.cos(k * phase)) * 2 / safe for k in range(1, modes + 1)]
+    held = torch.stack(tones).square().sum(0)
+    variance = modes * floor / safe
+    error = (2 * variance.square() / modes + 4 * (rim * held.detach() / 2) * floor / safe).sqrt()
+    return rim * held / 2 - variance, (count >= least).to(spin.dtype) * count, error
