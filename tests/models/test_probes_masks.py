@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from visviva.errors import InputError
+from visviva.eval.eyes import photographed
 from visviva.models.probes import LucasKanade, MotionMasks, TrackedMasks, track_masks
+from visviva.models.probes.displacements import Displacements
+from visviva.models.probes.masks import median_over_time
 from visviva.physics.kinematics import centroids
+from visviva.physics.motions import draw
 from visviva.physics.sprites import random_sprites
 from visviva.physics.verify import iou
 from visviva.physics.violations import VIOLATIONS
@@ -111,3 +115,47 @@ def test_objects_are_followed_through_simulated_clips():
             masks = track_masks(clip.frames[None], clip.masks[None, 0].float())
             overlap = iou(masks[0] > 0.5, clip.masks)[1:]
             assert float(overlap.mean()) > 0.8
+
+
+def reached(scene, name=None):
+    """Mean overlap of followed with true masks in the last frame; the first frame's are known."""
+    broken = (VIOLATIONS[name](scene) if name else scene).render()
+    masks = track_masks(photographed(broken.frames), scene.render().masks[:, 0])
+    return iou(masks > 0.5, broken.masks > 0.5)[:, -1].mean(), masks, broken
+
+
+def test_masks_leave_the_outline_of_the_first_frame_where_an_object_turns_or_grows():
+    turned, masks, _ = reached(draw("spins", 6, seed=3, size=96))
+    assert float(turned) > 0.85
+    grown, masks, true = reached(random_sprites(8, seed=1, height=96, width=96, radius=(8.0, 11.0)), "size_drift")
+    assert float(grown) > 0.9
+    growth = masks[:, -1].sum((-2, -1)) / masks[:, 0].sum((-2, -1))
+    assert torch.allclose(growth, true.masks[:, -1].sum((-2, -1)) / true.masks[:, 0].sum((-2, -1)), rtol=0.15)
+
+
+def test_a_ball_that_bounces_hard_is_not_lost():
+    followed, masks, true = reached(draw("bounces", 12, seed=910, size=96), "energy_gain")
+    assert float(followed) > 0.85
+    assert float((centroids(masks)[0] - centroids(true.masks)[0]).norm(dim=-1).max()) < 2.0
+
+
+def test_the_median_over_time_is_the_lower_one_of_the_frames_that_are_free():
+    generator = torch.Generator().manual_seed(0)
+    for steps in (1, 2, 5, 17):
+        still = torch.rand(2, steps, 3, 6, 7, generator=generator)
+        free = torch.rand(2, steps, 1, 6, 7, generator=generator) > 0.4
+        plain = torch.where(free, still, float("nan")).nanmedian(1, keepdim=True).values.nan_to_num()
+        assert torch.equal(median_over_time(still, free), plain)
+
+
+def test_displacements_are_found_to_a_tenth_of_a_pixel_also_out_of_the_image():
+    scene = random_sprites(4, seed=1, frames=9)
+    path = scene.trajectory[:, :1] + torch.arange(9)[None, :, None, None] * torch.tensor([4.3, -1.7])
+    drawn = scene.with_(trajectory=path).render()
+    first = drawn.masks[:, 0]
+    found = Displacements(drawn.frames, first).follow(4 * drawn.masks - 2, reach=4.0)
+    inside = (drawn.masks.sum((-2, -1)) > 0.6 * first.sum((-2, -1))[:, None])[..., 0]
+    off = (found - (path - path[:, :1]))[..., 0, :].norm(dim=-1)
+    assert int(inside.sum()) > 20
+    assert float(off[inside].median()) < 0.25
+    assert float(off[inside].max()) < 1.0

@@ -188,3 +188,20 @@ def test_contacts_that_the_caller_gives_win():
     measured = Measurement(fps=torch.tensor([30.0]), tracks=seen)
     assert torch.equal(contact_frames(measured.with_(contact=given_))[..., 0], given_)
     assert torch.equal(contact_frames(measured), contacts(seen).near)
+
+
+@pytest.mark.parametrize("before_the_end", [1, 2])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_impact_just_before_the_end_is_cut_out_without_being_called_a_contact(before_the_end, backwards):
+    time, hit = np.arange(17.0), 16.4 - before_the_end
+    path = np.stack([2 * time, np.where(time < hit, 5 * time, 5 * hit - 4 * (time - hit))], 1)
+    found = contacts(tracks(path[::-1].copy() if backwards else path, 0.05, seed=1))
+    near = found.near[0, :, 0].flip(0) if backwards else found.near[0, :, 0]
+    assert near.nonzero()[:, 0].tolist() == [int(hit), int(hit) + 1]
+    assert not bool(found.instant.any())
+
+
+def test_smooth_paths_have_no_loose_ends():
+    for path in (swinging(40, period=24, amplitude=0.8), swinging(17, period=20, amplitude=0.6)):
+        for seed in range(10):
+            assert not bool(contacts(tracks(path, 0.05, seed=seed)).near.any())

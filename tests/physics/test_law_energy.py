@@ -1,6 +1,7 @@
 """Energy: lost is allowed, won is not; at contacts and between them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from simulated_paths import bouncing, colliding, sliding, stacked, swinging, tra
 from visviva.errors import InputError
 from visviva.physics.laws.energy import Energy, between
 from visviva.physics.measurement import Measurement
+from visviva.physics.motions import draw
 from visviva.physics.runs import crossings, runs_of_clips
+from visviva.physics.tracks import Tracks
+from visviva.physics.violations import VIOLATIONS
 
 LAW = Energy()
 
@@ -154,3 +158,19 @@ def test_gradients_are_exact_and_lead_to_less_gain():
     (gradient,) = torch.autograd.grad(value.sum(), position)
     lower = position - 0.05 * gradient / gradient.norm()
     assert float(LAW(measured(seen.with_(positions=lower), contact=cut)).value.detach()) < float(value.detach())
+
+
+def test_hops_that_are_too_short_to_be_fitted_belong_to_the_contact():
+    """A ball comes to rest in ever smaller hops: backwards, it leaves the ground by itself."""
+    scene = draw("bounces", 48, seed=5000, size=128)
+    low = scene.driven(replace(scene.motion, restitution=torch.linspace(0.3, 0.45, 48)))
+    for shown, gains in ((low, False), (VIOLATIONS["reversed_time"](low), True)):
+        residual = LAW(known(shown))
+        assert float(((residual.value > 0.05) == gains).double().mean()) > (0.9 if gains else 0.999)
+
+
+def known(scene):
+    """The exact paths of scenes and their contacts."""
+    sigma = torch.full_like(scene.trajectory[..., 0], 0.01)
+    seen = Tracks(scene.trajectory, torch.ones_like(sigma, dtype=torch.bool), sigma)
+    return Measurement(fps=torch.full((len(sigma),), 32.0), tracks=seen, contact=scene.contact)

@@ -102,3 +102,20 @@ def test_a_body_never_seen_whole_is_not_judged_and_bad_tolerances_are_refused():
     bare = Tracks(torch.zeros(1, 5, 1, 2), torch.ones(1, 5, 1, dtype=torch.bool), torch.ones(1, 5, 1))
     with pytest.raises(InputError, match="needs the area"):
         LAW(Measurement(fps=torch.ones(1), tracks=bare))
+
+
+def test_two_objects_that_exchange_their_places_from_one_frame_to_the_next_are_seen_and_a_collision_is_not():
+    time = torch.arange(STEPS, dtype=torch.float32)
+    left, right = 14 + 3 * time, 50 - 3 * time  # they touch, 12 px apart, in frame 4
+    bounce = torch.where(time <= 4, left, 26 - 3 * (time - 4)), torch.where(time <= 4, right, 38 + 3 * (time - 4))
+    hit = torch.stack([torch.stack([x, torch.full_like(x, 30.0)], -1) for x in bounce], 1)
+    assert float(LAW(discs(hit)).value) == 0.0
+    swapped = torch.where((time > 4)[:, None, None], hit.flip(1), hit)
+    assert float(LAW(discs(swapped)).value) > 0.4
+    through = torch.stack([torch.stack([x, torch.full_like(x, 30.0)], -1) for x in (left, right)], 1)
+    assert float(LAW(discs(through)).value) == 0.0  # a smooth path: interpenetration, or one behind the other
+
+
+def test_a_few_pixels_that_are_left_of_an_object_are_not_the_object():
+    there = torch.where(from_frame(4), 0.02, 1.0)
+    assert float(LAW(discs(standing((30.0, 30.0)), area=there)).value) == pytest.approx(8 / 12 * 0.85)
