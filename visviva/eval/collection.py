@@ -94,8 +94,8 @@ def labels(row: Mapping[str, Any], caption: str) -> dict[str, str]:
     """Return scene, primitive, split and caption of a data set's row, as `visviva.eval.newtonbench.ClipScore` keeps them."""
     return {
         "scene": _scene(row),
-        "primitive": str(row.get("primitive", "")),
-        "split": str(row.get("split", "")),
+        "primitive": _said(row, "primitive", ""),
+        "split": _said(row, "split", ""),
         "caption": caption,
     }
 
@@ -125,7 +125,13 @@ def _folder(source: str) -> str:
 
 
 def _scene(row: Mapping[str, Any]) -> str:
-    return str(row.get("scene", Path(row["file_name"]).stem))
+    return _said(row, "scene", Path(row["file_name"]).stem)
+
+
+def _said(row: Mapping[str, Any], name: str, otherwise: str) -> str:
+    """Return a field of a row as text; one that is null or empty says nothing."""
+    value = row.get(name)
+    return otherwise if value is None or value == "" else str(value)
 
 
 def _items(source: Path, where: Mapping[str, Any], reference: _Reference | None) -> list[Item]:
@@ -149,7 +155,7 @@ def _file(path: Path) -> Item:
 
 
 def _row(row: Mapping[str, Any], path: Path, read: Callable[[], Clip], reference: _Reference | None) -> Item:
-    key = str(row.get("id", Path(row["file_name"]).stem))
+    key = _said(row, "id", Path(row["file_name"]).stem)
     source = _beside(path, row) / str(row["source"]) if row.get("source") else None
     true: Callable[[], Clip] | None = None
     arrays = path.with_suffix(".npz")
@@ -164,9 +170,10 @@ def _row(row: Mapping[str, Any], path: Path, read: Callable[[], Clip], reference
             f"{path}: the clip {key!r} was generated from {str(source)!r}, which is no longer there; name the data set with "
             "its true clip (--reference), or name the video file itself to measure it as a recording"
         )
-    return Item(key, path, read, true, labels(row, str(row.get("caption", ""))), arrays)
+    return Item(key, path, read, true, labels(row, _said(row, "caption", "")), arrays)
 
 
 def _beside(path: Path, row: Mapping[str, Any]) -> Path:
-    """Return the folder that the row's paths are relative to."""
-    return path.parents[len(Path(row["file_name"]).parts) - 1]
+    """Return the folder that the row's paths are relative to: the data set's, or that of a clip named by its whole path."""
+    name = Path(row["file_name"])
+    return path.parent if name.is_absolute() else path.parents[len(name.parts) - 1]
