@@ -173,7 +173,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
             bars = [[error["mean"] - error["low"]], [error["high"] - error["mean"]]]
             axis.errorbar(took, error["mean"], yerr=bars, fmt="o", color="#d1242f" if ours else "#1f6feb", capsize=2)
             axis.annotate(method, (took, error["mean"]), textcoords="offset points", xytext=(5, 4), fontsize=7)
-        axis.set(title=name, xlim=(0, 40), ylim=(0, None), xlabel="ms per 128 x 128 pair")
+        raft = result["times"]["RAFT small, random weights"]["median_ms"]
+        axis.axvline(raft, color="#8a8a8a", linestyle=":")
+        axis.annotate("RAFT small\n(time only)", (raft, 0), textcoords="offset points", xytext=(-3, 4), fontsize=7, ha="right")
+        axis.set(title=name, xlim=(0, 1.1 * raft), ylim=(0, None), xlabel="ms per 128 x 128 pair")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("EPE [px]")
     path.parent.mkdir(parents=True, exist_ok=True)
