@@ -167,7 +167,7 @@ def _kink(left: int, right: int, shared: bool) -> tuple[np.ndarray, np.ndarray, 
     inverse = np.linalg.pinv(design)
     bend = inverse[2] if shared else inverse[2] + inverse[5]
     weights = np.stack([inverse[3], inverse[4], inverse[2], bend])
-    smooth = np.polynomial.legendre.legvander(time / len(time) * 2, design.shape[1] - 1)
+    smooth = (time / len(time) * 2)[:, None] ** np.arange(design.shape[1])
     projectors = np.stack([np.eye(len(time)) - x @ np.linalg.pinv(x) for x in (design, smooth, smooth[:, :3])])
     switches = np.clip(time - time[2:-2, None], 0, None) ** 2 @ projectors[2]
     switches /= np.linalg.norm(switches, axis=1, keepdims=True)
