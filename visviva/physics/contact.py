@@ -117,7 +117,7 @@ def contacts(tracks: Tracks, significance: float = 5.0) -> Contacts:
     time = _frames(torch.where(gap & ~late, offset + 0.5, 0.0), torch.where(late, offset - 0.5, 0.0)).to(tracks.positions.dtype)
     change = _frames(change * (gap & ~late)[..., None], change * late[..., None]).to(tracks.positions.dtype)
     partner = _partners(position, tracks, instant)
-    other = torch.nn.functional.one_hot(partner.clamp(min=0), count).bool() & (instant & (partner >= 0))[..., None]
+    other = (partner[..., None] == torch.arange(count, device=partner.device)) & instant[..., None]
     struck = other.any(2) & ~_soon(instant)
     instant = instant | struck
     up = -change[..., 1] > change[..., 0].abs()
@@ -252,15 +252,15 @@ def _loose_ends(position: Tensor, sigma: Tensor, visible: Tensor) -> Tensor:
 
 def _peaks(score: Tensor, reach: Tensor) -> Tensor:
     """Gaps with a score above those of all gaps inside their own windows and within 3 gaps, shape (B, T-1, N), bool."""
-    gaps = score.shape[1]
     flat = score.transpose(1, 2)
     local = torch.nn.functional.max_pool1d(flat, 7, 1, 3) == flat
     standing = torch.where(local, flat, 0.0)
-    number = torch.arange(gaps, device=score.device)
-    ahead = number - number[:, None]
+    most = max(SIDES) - 1
+    near = torch.nn.functional.pad(standing, (most, most)).unfold(-1, 2 * most + 1, 1)
+    ahead = torch.arange(-most, most + 1, device=score.device)
     before, after = reach.transpose(1, 2).unbind(-1)
     inside = (ahead > -before[..., None]) & (ahead < after[..., None]) & (ahead != 0)
-    rival = torch.where(inside, standing[..., None, :], 0.0).amax(-1)
+    rival = torch.where(inside, near, 0.0).amax(-1)
     return ((standing > 0) & (standing > rival)).transpose(1, 2)
 
 

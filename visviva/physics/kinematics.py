@@ -124,7 +124,8 @@ def acceleration_fit(
     design = torch.stack([weight, s, s.square() / 2], dim=-1)
     normal = design.mT @ design
     distinct = (count >= 3) & (torch.linalg.eigvalsh(normal.detach())[:, 0] > 1e-9 * count.clamp(min=1))
-    inverse = torch.linalg.inv(torch.where(distinct[:, None, None], normal, torch.eye(3, dtype=t.dtype, device=t.device)))
+    eye = torch.eye(3, dtype=t.dtype, device=t.device)
+    inverse = torch.linalg.inv_ex(torch.where(distinct[:, None, None], normal, eye)).inverse
     samples = torch.where((weight > 0)[:, :, None], positions, 0.0) * distinct[:, None, None]
     solution = inverse @ design.mT @ samples
     left = (design @ solution - samples).square().sum(1) / (count - 3).clamp(min=1)[:, None]

@@ -164,8 +164,11 @@ class Probe(Protocol):
         ...
 
 
-def check_frames(frames: Tensor, fps: Tensor, least: int = 2) -> None:
-    """Raise an `InputError` unless frames (B, T, 3, H, W) and fps (B,) can be measured: finite floats in [0, 1], T >= least."""
+def check_frames(frames: Tensor, fps: Tensor, least: int = 2, values: bool = True) -> None:
+    """Raise an `InputError` unless frames (B, T, 3, H, W) and fps (B,) can be measured: finite floats in [0, 1], T >= least.
+
+    Looking at the values waits for the device, once per call; ``values=False`` looks at shapes and types alone.
+    """
     shape = tuple(frames.shape)
     if len(shape) != 5 or shape[2] != 3:
         raise InputError(f"frames have shape {shape}; give (B, T, 3, H, W)")
@@ -175,6 +178,8 @@ def check_frames(frames: Tensor, fps: Tensor, least: int = 2) -> None:
         raise InputError(f"the clip has {shape[1]} frame(s); at least {least} are needed to measure it")
     if tuple(fps.shape) != shape[:1]:
         raise InputError(f"fps has shape {tuple(fps.shape)}; give one number per clip, shape ({shape[0]},)")
+    if not values:
+        return
     low, high = frames.detach().aminmax()
     largest = float(torch.maximum(-low, high))
     if not largest <= 2.0:

@@ -142,7 +142,7 @@ def fit_runs(x: Float[Tensor, "B T N D"], sigma: Float[Tensor, "B T N"], runs: R
     normal = runs.total(weighted[..., :, None] * design[..., None, :])
     valid = count > degree
     eye = torch.eye(degree + 1, dtype=x.dtype, device=x.device)
-    inverse = torch.linalg.inv(torch.where(valid[..., None, None], normal, eye)) * valid[..., None, None]
+    inverse = torch.linalg.inv_ex(torch.where(valid[..., None, None], normal, eye)).inverse * valid[..., None, None]
     mean = runs.total(x) / count.clamp(min=1)[..., None]
     centred = x - runs.spread(mean)
     solution = inverse @ runs.total(weighted[..., :, None] * centred[..., None, :])

@@ -133,7 +133,7 @@ class Verifier:
         ``masks``: the objects' masks in every frame, or in the first frame only for a probe that follows them.
         ``contact``: frames within contact windows. ``reference``: the measured paired clip; it carries no gradient.
         """
-        check_frames(frames, fps)
+        check_frames(frames, fps, values=False)  # the probe looks at them
         measured = self.probe(frames, fps, masks.to(frames.dtype) if masks is not None else None)
         if contact is not None:
             measured = measured.with_(contact=contact)

@@ -164,7 +164,8 @@ def circle(tracks: Tracks) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, "B N"]]
     right = torch.einsum("btni,btn->bni", near, square) / count[..., None] / 2
     determinant = scatter[..., 0, 0] * scatter[..., 1, 1] - scatter[..., 0, 1].square()
     good = (determinant > 0) & (scatter[..., 0, 0] > 0)
-    centre = torch.linalg.solve(torch.where(good[..., None, None], scatter, eye), right[..., None])[..., 0] * good[..., None]
+    centre = torch.linalg.solve_ex(torch.where(good[..., None, None], scatter, eye), right[..., None]).result[..., 0]
+    centre = centre * good[..., None]
     radius = (centre.square().sum(-1) + square.sum(1) / count - 2 * variance).clamp(min=1e-12).sqrt()
     values = torch.linalg.eigvalsh(torch.where(good[..., None, None], scatter, eye).detach())
     bulge = (values[..., 0] * 180 / 16).clamp(min=0).sqrt()
@@ -201,7 +202,7 @@ def _weak_fit(theta: Tensor, noise: Tensor, seen: Tensor, window: int) -> tuple[
     normal = torch.einsum("btni,btnj->bnij", design, design)
     eye = torch.eye(2, dtype=theta.dtype, device=theta.device)
     good = torch.linalg.det(normal.detach()) > 1e-12 * normal.detach().diagonal(dim1=-2, dim2=-1).prod(-1).clamp(min=1e-30)
-    inverse = torch.linalg.inv(torch.where(good[..., None, None], normal, eye)) * good[..., None, None]
+    inverse = torch.linalg.inv_ex(torch.where(good[..., None, None], normal, eye)).inverse * good[..., None, None]
     solution = torch.einsum("bnij,btnj,btn->bni", inverse, design, second)
     left = second - torch.einsum("btni,bni->btn", design, solution)
     one = torch.ones_like(solution[..., :1])
