@@ -38,7 +38,7 @@ THIRD_PARTY_AT_THE_TOP = {  # of rooms that must be light; the others are checke
     "errors": set(),
     "exit": set(),
     "optim": {"torch", "numpy", "jaxtyping"},
-    "physics": {"torch", "numpy", "warp", "jaxtyping"},
+    "physics": {"torch", "numpy", "warp", "jaxtyping", "roma"},
     "configs": {"pydantic", "yaml", "tyro"},
     "cli": set(),
     "__init__": set(),

@@ -1,0 +1,28 @@
+"""Dynamics of articulated bodies, batched, differentiable, in plain PyTorch.
+
+Example::
+
+    from visviva.physics.dynamics import inverse_dynamics, mass_matrix, move
+
+    tau = inverse_dynamics(body, q, v, a)  # (*batch, nv)
+"""
+
+from visviva.physics.dynamics.forward import forward_dynamics
+from visviva.physics.dynamics.inverse import inverse_dynamics
+from visviva.physics.dynamics.mass import bias, energy, gravity_forces, mass_matrix, momentum
+from visviva.physics.dynamics.motion import Motion, Pose, integrate, move, place
+
+__all__ = [
+    "Motion",
+    "Pose",
+    "bias",
+    "energy",
+    "forward_dynamics",
+    "gravity_forces",
+    "integrate",
+    "inverse_dynamics",
+    "mass_matrix",
+    "momentum",
+    "move",
+    "place",
+]

@@ -1,0 +1,148 @@
+"""Forward dynamics: the accelerations that forces cause (articulated bodies, after Featherstone; in the world's axes).
+
+Spatial vectors are (angular, linear) about the world's origin. From the leaves to the root, with the joint's motions S,
+
+    U = A S,  D = S^T U,  u = tau - S^T p,  A' = A - U D^-1 U^T,  p' = p + A' c + U D^-1 u,  both added to the parent's,
+
+then from the root ``a_i = a_p + c_i + S_i q''_i`` with ``q'' = D^-1 (u - U^T (a_p + c))``. Joints of fewer than six degrees of
+freedom are filled up with degrees that move nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from visviva.errors import InputError
+from visviva.physics.bodies.body import JOINTS, Body
+from visviva.physics.dynamics.layout import Layout, layout_of
+from visviva.physics.dynamics.motion import Motion, cross, directions, move, rates, turned
+
+
+def forward_dynamics(
+    body: Body,
+    q: Float[Tensor, "*batch nq"],
+    v: Float[Tensor, "*batch nv"],
+    tau: Float[Tensor, "*batch nv"],
+    wrench: Float[Tensor, "*batch n 6"] | None = None,
+) -> Float[Tensor, "*batch nv"]:
+    """Return the accelerations a of ``M(q) a + h(q, v) = tau + J^T wrench``, in a time that grows with the number of links.
+
+    Args and layout as in `visviva.physics.dynamics.inverse_dynamics`, whose inverse this is. Use float64 for whole humans: the
+    mass matrix of one has a condition of 1e5 to 1e6.
+
+    Raises:
+        InputError: lengths that are not the body's.
+
+    Example::
+
+        a = forward_dynamics(body, q, v, torch.zeros_like(v))  # how it falls
+    """
+    if tau.shape[-1] != body.nv:
+        raise InputError(f"forces of {tau.shape[-1]} numbers; this body has {body.nv}")
+    layout = layout_of(body)
+    motion = move(body, q, v)
+    joint, slots = _motions(body, layout, motion)
+    inertia, push, drift = _state(body, layout, motion, v, wrench)
+    filled = _filled(tau, slots)
+    rotor = _filled(body.armature.expand_as(tau), slots) if body.armature is not None else torch.zeros_like(filled)
+    kept = _inwards(layout, joint, inertia, push, drift, filled, rotor + (slots == body.nv).to(tau))
+    found = _outwards(body, layout, joint, drift, kept)
+    places = slots.flatten().argsort(stable=True)[: body.nv]
+    return found.flatten(-2)[..., places]
+
+
+def _filled(values: Tensor, slots: Tensor) -> Tensor:
+    return torch.cat([values, values.new_zeros(*values.shape[:-1], 1)], -1)[..., slots]
+
+
+def _motions(body: Body, layout: Layout, motion: Motion) -> tuple[Tensor, Tensor]:
+    """Each joint's motions as columns of (*batch, n, 6, 6), and the degree of freedom in each column (n, 6), nv for none."""
+    way = directions(body, layout, motion.pose.rotation)
+    turn = torch.where(layout.angular[:, None], way, 0.0)
+    arm = cross(motion.pose.position[..., layout.link, :], way)
+    columns = torch.cat([turn, torch.where(layout.angular[:, None], arm, way)], -1)
+    columns = torch.cat([columns, columns.new_zeros(*columns.shape[:-2], 1, 6)], -2)
+    slots, at = [], 0
+    for joint in body.joints:
+        size = JOINTS[joint][1]
+        slots.append([*range(at, at + size), *[body.nv] * (6 - size)])
+        at += size
+    where = torch.tensor(slots, device=columns.device)
+    return columns[..., where, :].mT, where
+
+
+def _state(body: Body, layout: Layout, motion: Motion, v: Tensor, wrench: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Spatial inertia (*batch, n, 6, 6), bias force and bias acceleration of the joint (*batch, n, 6)."""
+    rotation, position, spin = motion.pose.rotation, motion.pose.position, motion.spin
+    centre = motion.pose.centres(body)
+    mass = body.mass[:, None, None] * torch.eye(3, dtype=v.dtype, device=v.device)
+    skew = _skew(centre)
+    turning = rotation @ body.inertia @ rotation.mT - body.mass[:, None, None] * skew @ skew
+    shifted = body.mass[:, None, None] * skew
+    inertia = torch.cat([torch.cat([turning, shifted], -1), torch.cat([shifted.mT, mass.expand_as(shifted)], -1)], -2)
+    speed = motion.velocity + cross(position, spin)
+    carried = turned(inertia, torch.cat([spin, speed], -1))
+    moment, impulse = carried[..., :3], carried[..., 3:]
+    weight = body.mass[:, None] * body.down
+    push = torch.cat([cross(spin, moment) + cross(speed, impulse) - cross(centre, weight), cross(spin, impulse) - weight], -1)
+    if wrench is not None:
+        push = push - torch.cat([wrench[..., 3:] + cross(position, wrench[..., :3]), wrench[..., :3]], -1)
+    return inertia, push, _drift(body, layout, motion, v)
+
+
+def _drift(body: Body, layout: Layout, motion: Motion, v: Tensor) -> Tensor:
+    """What the joints' motions change by themselves, ``dS/dt v`` (*batch, n, 6)."""
+    spin, shift = rates(body, layout, v)
+    parents = torch.tensor([p if p >= 0 else len(body) for p in body.parents], device=v.device)
+    zero = motion.spin.new_zeros(*motion.spin.shape[:-2], 1, 3)
+    whirl = torch.cat([motion.spin, zero], -2)[..., parents, :]
+    own = turned(motion.pose.rotation, spin)
+    eye = torch.eye(3, dtype=v.dtype, device=v.device).expand(*own.shape[:-2], 1, 3, 3)
+    slid = turned(torch.cat([motion.pose.rotation, eye], -3)[..., parents, :, :], shift)
+    turning = cross(whirl, own)
+    linear = cross(motion.velocity, own) + cross(motion.pose.position, turning) + cross(whirl, slid)
+    return torch.cat([turning, linear], -1)
+
+
+def _skew(vector: Tensor) -> Tensor:
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+
+
+def _inwards(
+    layout: Layout, joint: Tensor, inertia: Tensor, push: Tensor, drift: Tensor, tau: Tensor, more: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """For each level, roots first: ``U``, the factor of D, and u."""
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    passed: tuple[Tensor, Tensor] | None = None
+    for depth in reversed(range(len(layout.levels))):
+        links = layout.levels[depth]
+        s, whole, load = joint[..., links, :, :], inertia[..., links, :, :], push[..., links, :]
+        if passed is not None:
+            inside = layout.inside[depth + 1]
+            whole, load = whole.index_add(-3, inside, passed[0]), load.index_add(-2, inside, passed[1])
+        u = whole @ s
+        factor = torch.linalg.cholesky(s.mT @ u + torch.diag_embed(more[..., links, :]))
+        left = tau[..., links, :] - turned(s.mT, load)
+        kept.append((u, factor, left))
+        rest = whole - u @ torch.cholesky_solve(u.mT, factor)
+        through = turned(rest, drift[..., links, :]) + turned(u, torch.cholesky_solve(left[..., None], factor)[..., 0])
+        passed = rest, load + through
+    return kept[::-1]
+
+
+def _outwards(body: Body, layout: Layout, joint: Tensor, drift: Tensor, kept: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Joint accelerations, filled up (*batch, n, 6)."""
+    found, above = [], None
+    for depth, links in enumerate(layout.levels):
+        u, factor, left = kept[depth]
+        start = drift[..., links, :]
+        if above is not None:
+            start = start + above[..., layout.inside[depth], :]
+        own = torch.cholesky_solve((left - turned(u.mT, start))[..., None], factor)[..., 0]
+        above = start + turned(joint[..., links, :, :], own)
+        found.append(own)
+    return torch.cat(found, -2)[..., layout.back, :]
