@@ -2,8 +2,9 @@
 
 Per pixel the median over the frames in which nothing changes nearby is taken as background; pixels unlike it form
 connected components in each frame, and components that overlap or follow each other are linked into objects. Components in
-which the flow stays below a tenth of a pixel per frame are dropped (flicker, exposure). A plain or slow object that covers
-the same pixels for more than half of the clip becomes background: give its first mask to `track_masks` instead.
+which the flow stays below a tenth of a pixel per frame are dropped (flicker, exposure), and all but the `MOST` largest of a
+frame (speckle). A plain or slow object that covers the same pixels for more than half of the clip becomes background: give its
+first mask to `track_masks` instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.errors import InputError
+
+MOST = 64
+"""Components of one frame that are followed, the largest."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +62,40 @@ class MotionMasks:
 
     def _objects(self, hard: np.ndarray, still: np.ndarray | None) -> np.ndarray:
         """Regions of the largest linked components of one clip, shape (T, objects, H, W), 0 or 1."""
-        tracks: list[list[tuple[int, np.ndarray]]] = []
+        tracks: list[list[_Component]] = []
         for time, image in enumerate(hard):
-            for component in self._components(image, None if still is None or time >= len(still) else still[time]):
-                _link(tracks, time, component)
-        tracks.sort(key=lambda track: -sum(int(component.sum()) for _, component in track))
-        regions = np.zeros((len(hard), self.objects, *hard.shape[1:]), np.float32)
+            recent = [track for track in tracks if time - track[-1].time <= 2]
+            for component in self._components(time, image, None if still is None or time >= len(still) else still[time]):
+                if not _linked(recent, component):
+                    tracks.append([component])
+        tracks.sort(key=lambda track: -sum(len(component.pixels) for component in track))
+        regions = np.zeros((len(hard), self.objects, hard[0].size), np.float32)
         for number, track in enumerate(tracks[: self.objects]):
-            for time, component in track:
-                regions[time, number][component] = 1
-        return regions
+            for component in track:
+                regions[component.time, number, component.pixels] = 1
+        return regions.reshape(len(hard), self.objects, *hard.shape[1:])
 
-    def _components(self, image: np.ndarray, still: np.ndarray | None) -> list[np.ndarray]:
+    def _components(self, time: int, image: np.ndarray, still: np.ndarray | None) -> list[_Component]:
         import cv2
 
         closed = cv2.morphologyEx(image, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-        found = [labels == i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= self.least_area]
-        return found if still is None else [component for component in found if still[component].mean() < 0.9]
+        count, labels, stats, centres = cv2.connectedComponentsWithStats(closed, connectivity=8)
+        area = stats[:, cv2.CC_STAT_AREA]
+        sorted_pixels = np.split(np.argsort(labels, axis=None, kind="stable"), np.cumsum(area)[:-1])
+        large = [i for i in range(1, count) if area[i] >= self.least_area]
+        if still is not None:
+            large = [i for i in large if still.flat[sorted_pixels[i]].mean() < 0.9]
+        kept = sorted(sorted(large, key=lambda i: -area[i])[:MOST])
+        return [_Component(time, sorted_pixels[i], centres[i]) for i in kept]
+
+
+@dataclass(frozen=True)
+class _Component:
+    """A connected component of one frame: its flat pixel indices in order, and its middle (x, y) [px]."""
+
+    time: int
+    pixels: np.ndarray
+    middle: np.ndarray
 
 
 def _background(still: Tensor) -> Tensor:
@@ -88,20 +108,21 @@ def _background(still: Tensor) -> Tensor:
     return torch.where(torch.isnan(calm), still.median(dim=1, keepdim=True).values, calm)
 
 
-def _link(tracks: list[list[tuple[int, np.ndarray]]], time: int, component: np.ndarray) -> None:
-    """Add a component to the track whose last sighting it overlaps most or is nearest to, or start a new track."""
+def _linked(tracks: list[list[_Component]], component: _Component) -> bool:
+    """Add a component to the track whose last sighting it overlaps most or is nearest to; False if there is none."""
     best, merit = None, -1.5
-    size = np.sqrt(component.sum())
-    middle = np.argwhere(component).mean(0)
+    size = len(component.pixels) ** 0.5
     for track in tracks:
-        last, before = track[-1]
-        if not 0 < time - last <= 2:
+        before = track[-1]
+        if before.time == component.time:
             continue
-        overlap = (component & before).sum() / min(component.sum(), before.sum())
-        distance = np.linalg.norm(middle - np.argwhere(before).mean(0)) / size
+        distance = float(np.linalg.norm(component.middle - before.middle)) / size
+        if 1 - distance <= merit:  # not even a full overlap would do
+            continue
+        shared = len(np.intersect1d(component.pixels, before.pixels, assume_unique=True))
+        overlap = shared / min(len(component.pixels), len(before.pixels))
         if overlap - distance > merit:
             best, merit = track, overlap - distance
-    if best is None:
-        tracks.append([(time, component)])
-    else:
-        best.append((time, component))
+    if best is not None:
+        best.append(component)
+    return best is not None
