@@ -67,6 +67,17 @@ def test_nothing_is_won_by_hiding():
     assert TrajectoryOffset.anchor
 
 
+def test_saying_to_be_uncertain_is_no_excuse_for_standing_still():
+    """The clip's own sigma was taken off without a bound: a frozen clip with a blurred object had offset 0."""
+    still = TRUE.positions[:, :1].expand_as(TRUE.positions)
+    for sigma in (1.0, 10.0, 1000.0):
+        frozen = TRUE.with_(positions=still, sigma=torch.full_like(TRUE.sigma, sigma))
+        assert float(LAW(measured(frozen, TRUE)).value) > 0.95
+        assert float(LAW(measured(frozen, TRUE)).sigma) > sigma / 1000  # the stated error stays stated
+    honest = TRUE.with_(sigma=torch.full_like(TRUE.sigma, 1000.0))
+    assert float(LAW(measured(honest, TRUE)).value) == pytest.approx(0, abs=1e-6)
+
+
 def test_references_that_do_not_move_or_do_not_fit():
     still = TRUE.with_(positions=TRUE.positions[:, :1].expand_as(TRUE.positions))
     assert not bool(LAW(measured(TRUE, still)).valid)

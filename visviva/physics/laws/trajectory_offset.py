@@ -26,9 +26,10 @@ class TrajectoryOffset:
 
     Dimensionless: 0 on the reference's path, about 1 for a clip that stands still. The weights w are ``weights`` for frames
     away from, within ``beside`` frames of, and at the reference's contacts (given, or found by `visviva.physics.contact`).
-    Distances that the noise of both tracks explains are taken off in the square. An object that is lost where the reference
-    has it counts as standing where it was seen first, but never as nearer than its first distance; frames in which the
-    reference is hidden do not count.
+    Distances that the noise of both tracks explains are taken off in the square; of a track that says to be less certain than
+    the reference no more than a tenth of the mean way, so that a blurred object is not excused from moving. An object that is
+    lost where the reference has it counts as standing where it was seen first, but never as nearer than its first distance;
+    frames in which the reference is hidden do not count.
 
     *Applies* to clips whose reference moves: farther from its beginning, on average, than 4 standard errors.
 
@@ -86,16 +87,18 @@ class TrajectoryOffset:
             return Residual(nothing, nothing.bool(), nothing)
         weight = self._weights(reference.with_(tracks=true)) * true.visible
         begins = _first(true.positions, true.visible)
-        noise = tracks.sigma.square() + true.sigma.square()
+        way = (true.positions - begins[:, None]).norm(dim=-1)
+        usual = (way * true.visible).sum(1) / true.visible.sum(1).clamp(min=1)
+        forgiven = torch.minimum(tracks.sigma, torch.maximum(true.sigma, 0.1 * usual[:, None]))
+        noise = forgiven.square() + true.sigma.square()
         square = (tracks.positions - true.positions).square().sum(-1)
         apart = torch.relu(square - 2 * noise)
         apart = (apart + 1e-12).sqrt() - 1e-6
-        way = (true.positions - begins[:, None]).norm(dim=-1)
         lost = torch.maximum(way, length(_first(tracks.positions, tracks.visible) - begins)[:, None].detach())
         apart = torch.where(tracks.visible, apart, lost)
         far = (weight * way).sum((1, 2)).clamp(min=1e-6)
         value = (weight * apart).sum((1, 2)) / far
-        sigma = (weight.square() * noise).sum((1, 2)).sqrt() / far
+        sigma = (weight.square() * (tracks.sigma.square() + true.sigma.square())).sum((1, 2)).sqrt() / far
         still = (weight * true.sigma).sum((1, 2))
         valid = clean & clean_true & (far > 4 * still) & (weight.sum((1, 2)) > 0)
         return Residual(torch.where(valid, value, 0.0), valid, torch.where(valid, sigma, 0.0).detach())
