@@ -116,3 +116,10 @@ def test_a_relative_change_from_zero_has_no_interval_but_the_difference_has():
     assert not found.improvement.significant
     assert found.difference.significant
     assert found.verdict == "worse"
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_values_that_are_all_alike_have_an_interval_without_width(value):
+    interval = bootstrap_mean([value] * 4, ["a", "b", "c", "c"], resamples=50)
+    assert (interval.low, interval.value, interval.high) == (value, value, value)  # was 0 +- 1e-149
+    assert interval.significant == (value > 0)

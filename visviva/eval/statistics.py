@@ -258,6 +258,6 @@ def _interval(value: Any, draws: list[NDArray], resampled: _Resampled, level: fl
     variances = [float(d.var()) * m / (m - 1) for d, m in zip(draws, resampled.groups, strict=True)]
     total = max(sum(variances), 1e-300)
     freedom = total**2 / max(sum(v**2 / (m - 1) for v, m in zip(variances, resampled.groups, strict=True)), 1e-300)
-    half = float(t.ppf((1 + level) / 2, max(freedom, 1.0))) * math.sqrt(total)
+    half = float(t.ppf((1 + level) / 2, max(freedom, 1.0))) * math.sqrt(total) if any(variances) else 0.0
     p = 2 * float(t.sf(abs(value) / math.sqrt(total), max(freedom, 1.0)))
     return Interval(value, value - half, value + half, level, n, scenes, p)
