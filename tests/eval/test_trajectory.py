@@ -96,3 +96,25 @@ def test_frames_are_paired_by_time():
 def test_masks_of_different_shape_are_refused_in_one_sentence():
     with pytest.raises(InputError, match=r"\(8, 64, 64\).*\(8, 32, 32\).*resize"):
         l2_euclid(TRUE, TRUE[:, :32, :32])
+
+
+@given(st.sampled_from([24.0, 30.0, 16.0, 120.0]), st.integers(2, 200))
+def test_rates_from_timestamps_in_milliseconds_pair_equal_frames(fps, count):
+    measured = (count - 1) / round((count - 1) / fps, 3)
+    assert aligned(count, measured, count, fps) == list(range(count))[: len(aligned(count, measured, count, fps))]
+    assert len(aligned(count, measured, count, fps)) >= count - 1
+    assert aligned(count, fps, count, measured)[: count - 1] == list(range(count - 1))
+
+
+@pytest.mark.parametrize(
+    ("fps", "true_fps"), [(16.0, 120.0), (24.0, 25.0), (24.0, 30.0), (8.0, 30.0), (16.0, 24.0), (30.0, 16.0)]
+)
+def test_nominal_rates_pair_as_published(fps, true_fps):
+    published = [int(k * true_fps / fps + 1e-9) for k in range(60)]
+    assert aligned(60, fps, 10_000, true_fps) == published
+
+
+@pytest.mark.parametrize("rates", [(0.0, 24.0), (24.0, -1.0), (float("nan"), 24.0), (24.0, float("inf"))])
+def test_rates_that_are_none_are_refused(rates):
+    with pytest.raises(InputError, match="positive and finite"):
+        aligned(4, rates[0], 4, rates[1])

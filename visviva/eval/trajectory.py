@@ -34,12 +34,16 @@ def centroids(masks: Bool[Tensor, "T H W"]) -> Float[Tensor, "T 2"]:
 def aligned(frames: int, fps: float, true_frames: int, true_fps: float) -> list[int]:
     """Return the reference frame paired with each predicted frame: ``int(k fps_true / fps)``, cut at the shorter clip.
 
-    >>> aligned(4, 8.0, 16, 16.0)
-    [0, 2, 4, 6]
+    Rates come from timestamps, which some containers round to milliseconds: where the next frame is less than a millisecond
+    (and a tenth of a frame) away it is the one, or equal rates of 24 and 24.004 would pair every frame with the one before.
+
+    >>> aligned(4, 8.0, 16, 16.0), aligned(4, 24.004, 9, 24.0)
+    ([0, 2, 4, 6], [0, 1, 2, 3])
     """
-    if fps <= 0 or true_fps <= 0:
-        raise InputError(f"frame rates must be positive, not {fps} and {true_fps}")
-    indices = [int(k * true_fps / fps + 1e-9) for k in range(frames)]
+    if not (0 < fps < math.inf and 0 < true_fps < math.inf):
+        raise InputError(f"frame rates must be positive and finite, not {fps} and {true_fps}")
+    rounding = min(0.1, 1e-3 * true_fps)
+    indices = [int(k * true_fps / fps + rounding) for k in range(frames)]
     return [i for i in indices if i < true_frames]
 
 
