@@ -103,8 +103,15 @@ def test_a_true_throw_has_nothing_against_it_and_the_ends_of_a_path_count():
     gone = verdict(replace(track, ends=("clip", "vanished")))
     assert [f.name for f in gone.findings] == ["vanishes"]
     assert gone.score == pytest.approx(1 / (1 + WEIGHTS["vanishes"]))
-    for end, name in (("stopped", "stops dead"), ("jumps", "jumps"), ("skips 3.0 frames", "skips time"), ("rests", "floats")):
+    for end, name in (("stopped", "stops dead"), ("jumps", "jumps"), ("skips 3.0 frames", "skips time")):
         assert [f.name for f in verdict(replace(track, ends=("clip", end))).findings] == [name]
+
+
+def test_an_object_may_rest_where_it_is_lowest_and_before_it_is_let_go_but_not_in_mid_air():
+    rising = flown(noise=0.05, count=28)  # ends at the top
+    assert [f.name for f in verdict(replace(rising, ends=("clip", "rests"))).findings] == ["floats"]
+    assert verdict(replace(rising, ends=("rests", "clip"))).findings == []
+    assert verdict(replace(flown(noise=0.05), ends=("clip", "rests"))).findings == []
 
 
 def test_a_flight_with_drag_played_backwards_and_a_wrong_rate_are_seen():

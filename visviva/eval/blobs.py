@@ -14,6 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+SMOOTH, TURN, LEAP = 1.5, 3.0, 6.0
+"""Cost of a change of velocity that is still smooth, and of any other; how many object sizes a link after one may reach."""
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -29,11 +32,11 @@ def detections(frames: NDArray[np.uint8], most: int = 10) -> list[list[Blob]]:
     """Return the largest regions of each frame that differ from the temporal median by more than its noise."""
     sample = frames[:: max(1, len(frames) // 40)]
     background = np.median(sample, axis=0).astype(np.float32)
-    spread = np.median(np.abs(sample - background).max(-1), axis=0)
+    spread = np.median(_largest(np.abs(sample - background)), axis=0)
     threshold = np.clip(6 * 1.48 * cv2.GaussianBlur(spread.astype(np.float32), (0, 0), 2), 14, 60)
     found = []
     for k, frame in enumerate(frames):
-        changed = (np.abs(frame - background).max(-1) > threshold).astype(np.uint8)
+        changed = (_largest(np.abs(frame - background)) > threshold).astype(np.uint8)
         changed = cv2.morphologyEx(changed, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
         changed = cv2.morphologyEx(changed, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
         count, _, stats, centres = cv2.connectedComponentsWithStats(changed)
@@ -45,13 +48,19 @@ def detections(frames: NDArray[np.uint8], most: int = 10) -> list[list[Blob]]:
     return found
 
 
+def _largest(values: NDArray) -> NDArray[np.float32]:
+    """Return the largest of three channels, (..., 3) to (...)."""
+    return np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
+
+
 def smoothest_path(found: list[list[Blob]], shape: tuple[int, ...]) -> list[Blob]:
     """Return the path that travels farthest with the smallest second differences, by dynamic programming over links.
 
     A link joins detections at most three frames apart. Two links that share a detection cost the squared change of velocity
-    over a gate of 20 % of the speed plus 40 % of the object's size plus 1.5 px, per frame; each link earns up to 1 by how far
-    it moved compared with a quarter of its size, so flicker in one place earns nothing, times its size over the clip's largest
-    regions, so that a long row of specks does not beat a ball.
+    over a gate of 20 % of the speed plus 40 % of the object's size plus 1.5 px, per frame; where that is more than `SMOOTH`,
+    the object may still have been struck, or a frame be missing, at the price of `TURN` frames of motion. Each link earns up
+    to 1 by how far it moved compared with a quarter of its size, so flicker in one place earns nothing, times its size over
+    the clip's largest regions, so that a long row of specks does not beat a ball.
     """
     largest = math.sqrt(np.quantile([max((b.area for b in blobs), default=1.0) for blobs in found], 0.95))
     reach = 0.2 * math.hypot(*shape)
@@ -87,7 +96,9 @@ def _extend(
         h = before.frame - earlier.frame
         change = math.hypot(vx - (before.x - earlier.x) / h, vy - (before.y - earlier.y) / h)
         cost = (change / (1.5 + 0.2 * speed + 0.4 * size)) ** 2 + math.log(blob.area / before.area) ** 2
-        if cost < 1.5 and score + worth - share * cost > value:
+        if cost >= SMOOTH and 0.5 < blob.area / before.area < 2 and speed < LEAP * size:
+            cost = TURN
+        if cost <= TURN and score + worth - share * cost > value:
             value, via = score + worth - share * cost, n
     return value, via
 
@@ -110,7 +121,7 @@ def followed(frames: NDArray[np.uint8], path: list[Blob], missing: int = 3) -> l
     The colour direction is Fisher's discriminant between the object's core along the path and the rest of those frames. In each
     further frame the region of that colour nearest to where the object is expected, of a similar area, is taken.
     """
-    direction, threshold = _told_by_colour(frames, path)
+    direction, threshold = told_by_colour(frames, path)
     area = float(np.median([b.area for b in path]))
     further = list(path)
     for step in (1, -1):
@@ -125,7 +136,8 @@ def followed(frames: NDArray[np.uint8], path: list[Blob], missing: int = 3) -> l
     return sorted(further, key=lambda b: b.frame)
 
 
-def _told_by_colour(frames: NDArray[np.uint8], path: list[Blob]) -> tuple[NDArray[np.float64], float]:
+def told_by_colour(frames: NDArray[np.uint8], path: list[Blob]) -> tuple[NDArray[np.float64], float]:
+    """Return the colour direction that tells the object from the rest (Fisher's discriminant), and a threshold along it."""
     inside, outside = [], []
     height, width = frames.shape[1:3]
     for blob in path[:: max(1, len(path) // 12)]:
@@ -183,7 +195,7 @@ def how_it_ends(frames: NDArray[np.uint8], path: list[Blob], further: list[Blob]
     span = max(1, abs(before[-1].frame - before[0].frame))
     vx, vy = (before[-1].x - before[0].x) / span, (before[-1].y - before[0].y) / span
     radius, speed = math.sqrt(end.area / math.pi), math.hypot(vx, vy)
-    x, y, margin = end.x + 2 * vx, end.y + 2 * vy, 1.2 * radius + 2
+    x, y, margin = end.x + 1.2 * vx, end.y + 1.2 * vy, 1.2 * radius + 2
     height, width = frames.shape[1:3]
     if min(x, width - x, y, height - y) < margin:
         return "border"

@@ -1,10 +1,11 @@
 """Whether the camera stood still: global motion of the background, compensated where it is small and certain.
 
-Every frame is aligned to the temporal median, and where that moves, to the middle frame, by robust least squares on the grey
-values at all edges (inverse-compositional Gauss-Newton, Baker and Matthews 2004): a similarity (shift, roll, zoom) and a gain
-and offset of brightness, with Geman-McClure weights so that moving objects drop out. Edges are used jointly, so a wall with a
-door frame is enough; corners are not needed. Each frame starts from its neighbour's answer, which is why motion between frames
-must stay within a few pixels of the working image.
+Every frame is aligned to the temporal median, and where that moves, to the middle frame (where that follows the object, to the
+median of the frames aligned so far), by robust least squares on the grey values at all edges (inverse-compositional
+Gauss-Newton, Baker and Matthews 2004): a similarity (shift, roll, zoom) and a gain and offset of brightness, with
+Geman-McClure weights so that moving objects drop out. Edges are used jointly, so a wall with a door frame is enough; corners
+are not needed. Each frame starts from its neighbour's answer, which is why motion between frames must stay within a few pixels
+of the working image.
 
 The result says *fixed*, *compensated* or *refused*, each with the sentence a report prints. A similarity is exact for a camera
 that rolls or zooms, or for a flat background; the parallax of a walking camera is not removed, it shows as poor agreement and
@@ -24,6 +25,9 @@ STILL = 0.15
 
 AGREEMENT = 0.8
 """Least correlation of an aligned frame with the reference at the edges for the alignment to be trusted."""
+
+GAIN = 1.3
+"""By what factor compensating a motion must reduce the variance left at the edges for the motion to be believed."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,20 @@ def camera_motion(frames: NDArray[np.uint8], still: float = STILL, largest: floa
     if agreement.min() >= AGREEMENT and shift.max() <= still:
         sentence = f"the camera stood still (the background shifts by at most {shift.max():.2f} px of a {size})"
         return CameraMotion(fixed, shift, agreement, "fixed", sentence)
+    unmoved = np.array([still_view.align(f, np.eye(2, 3), iterations=3, moving=False)[1] for f in frames])
+    if unmoved.min() >= AGREEMENT and np.median((1 - unmoved**2) / np.maximum(1 - agreement**2, 1e-9)) < GAIN:
+        sentence = "the background has too few edges to tell small motions, but lines up as it is; the camera is taken as fixed"
+        return CameraMotion(fixed, np.zeros(count), unmoved, "fixed", sentence)
+    lined_up, trusted = transforms, agreement.min() >= AGREEMENT
+    diagonal = float(np.hypot(width, height))
     transforms, agreement = _chained(_Reference.of(frames[middle]) or still_view, frames, middle)
     shift = np.array([_shift(t, width, height) for t in transforms])
-    lost, diagonal = agreement < AGREEMENT, float(np.hypot(width, height))
+    if trusted and shift.max() > largest * diagonal:  # one frame holds the object too, and may have followed it
+        picked = slice(0, None, max(1, count // 25))
+        sharp = np.median(stabilised(frames[picked, ..., None], lined_up[picked]), axis=0).astype(np.uint8)
+        transforms, agreement = _chained(_Reference.of(sharp) or still_view, frames, middle)
+        shift = np.array([_shift(t, width, height) for t in transforms])
+    lost = agreement < AGREEMENT
     if lost.mean() > 0.1 or lost.all():
         sentence = f"the background does not line up in {int(lost.sum())} of {count} frames, so camera motion cannot be removed"
         return CameraMotion(transforms, shift, agreement, "refused", sentence)
@@ -132,8 +147,13 @@ class _Reference:
         )
         return cls(values.astype(np.float64), x.astype(np.float32), y.astype(np.float32), design.astype(np.float64))
 
-    def align(self, frame: NDArray[np.uint8], start: NDArray, iterations: int = 12) -> tuple[NDArray[np.float64], float]:
-        """Return the similarity from reference to frame coordinates and the agreement reached."""
+    def align(
+        self, frame: NDArray[np.uint8], start: NDArray, iterations: int = 12, moving: bool = True
+    ) -> tuple[NDArray[np.float64], float]:
+        """Return the similarity from reference to frame coordinates and the agreement reached.
+
+        With ``moving`` False the similarity stays as it starts, and only brightness is fitted.
+        """
         height, width = frame.shape
         blurred = cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.0)
         transform, light = start.copy(), np.zeros(2)
@@ -149,10 +169,12 @@ class _Reference:
             scale = 1.4826 * float(np.median(np.abs(left))) + 0.5
             weight = (1 + (left / (3 * scale)) ** 2) ** -2
             weighted = self.design * weight[:, None]
-            step = np.linalg.solve(weighted.T @ self.design + 1e-2 * np.eye(6), weighted.T @ left)
+            step, free = np.zeros(6), slice(0 if moving else 4, 6)
+            normal = weighted.T @ self.design + 1e-2 * np.eye(6)
+            step[free] = np.linalg.solve(normal[free, free], (weighted.T @ left)[free])
             light += step[4:]
             transform = _compose(transform, step[:4] / np.array([1, 1, width, width]), centre)
-            if np.abs(step[:4]).max() < 2e-3:
+            if moving and np.abs(step[:4]).max() < 2e-3:
                 break
         spread = np.average((self.values - np.average(self.values, weights=weight)) ** 2, weights=weight)
         unexplained = np.average(left**2, weights=weight) / max(spread, 1e-9)

@@ -17,6 +17,7 @@ from torch import Tensor
 from visviva.data.video import read_video
 from visviva.errors import InputError
 from visviva.eval.breaks import Break, find_breaks, jump_strength
+from visviva.eval.continuity import find_cut
 from visviva.eval.curves import Curves
 from visviva.eval.flight import Flight
 from visviva.eval.gravity import Gravity, Scale
@@ -28,7 +29,7 @@ from visviva.eval.ramp import Angle, Ramp
 from visviva.eval.run import Picture
 from visviva.eval.score import finite
 from visviva.eval.track import Track, Unmeasurable, reduced, track_object
-from visviva.eval.verdict import Verdict, judge
+from visviva.eval.verdict import Finding, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -189,10 +190,9 @@ class Recording:
             content["flight"] = _flight_json(self.flight)
         if self.gravity is not None:
             content["gravity"] = self.gravity.to_json()
-        if self.verdict is not None:
-            content["score"] = self.verdict.score
-            content["why"] = self.verdict.sentence
-            content["findings"] = [f.__dict__ for f in self.verdict.findings]
+        content["score"] = None if self.verdict is None else self.verdict.score
+        content["why"] = f"Not scored: {self.reason}." if self.verdict is None else self.verdict.sentence
+        content["findings"] = [] if self.verdict is None else [f.__dict__ for f in self.verdict.findings]
         for name, measured in (("pendulum", self.pendulum), ("ramp", self.ramp)):
             if measured is not None:
                 content[name] = measured.to_json()
@@ -262,6 +262,10 @@ def measure_frames(
     span = float(times[-1] - times[0])
     small = reduced(frames)
     result = Recording(name, (len(times) - 1) / span, len(times), (frames.shape[3], frames.shape[2]), picture=Picture(small))
+    cut = find_cut(small)
+    if cut is not None:
+        words = f"the clip cuts to another scene after frame {cut}; measure its shots one by one"
+        return replace(result, reason=words, verdict=Verdict([Finding("cuts", 1.0, cut, words)]))
     try:
         track = track_object(frames, times, small)
         notes = _notes(track)

@@ -32,6 +32,7 @@ from torch import Tensor
 from visviva.errors import InputError
 from visviva.eval.blobs import Blob, detections, followed, how_it_ends, smoothest_path
 from visviva.eval.camera import CameraMotion, camera_motion, stabilised
+from visviva.eval.continuity import changed_background, double
 
 WORKING = 640
 """Longest side [px] of the image that objects are detected in; positions are refined at full resolution."""
@@ -58,6 +59,9 @@ class Track:
         ends: how the path begins and ends: with the clip, at the ``border``, ``merged`` with something, ``vanished`` (nothing
             is to be seen where it should be), ``stopped`` (at rest from one frame to the next), ``rests``
             (gradually), ``jumps`` or ``skips N frames`` (found again, but not where it should be), "" (it is seen on).
+        colour: of the object's core [grey values], (T, 3); NaN where not found; None: not known.
+        double: first and last frame in which a second object that looks like it is seen, come out of nothing; None: none.
+        changed: share of the background that looks otherwise in the clip's last third than in its first.
         boxes: bounding box (x, y, w, h) [px of the raw frame] per frame, (T, 4); NaN where not found.
     """
 
@@ -72,6 +76,9 @@ class Track:
     boxes: NDArray[np.float64]
     cut: dict[int, str] = field(default_factory=dict)
     ends: tuple[str, str] = ("", "")
+    colour: NDArray[np.float64] | None = None
+    double: tuple[int, int] | None = None
+    changed: float = 0.0
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -123,14 +130,16 @@ def track_object(
         raise Unmeasurable(camera.sentence)
     if camera.verdict == "compensated":
         working = stabilised(working, _scaled(camera.transforms, scale))
-    path = smoothest_path(detections(working), working.shape[1:3])
+    found = detections(working)
+    path = smoothest_path(found, working.shape[1:3])
     if len(path) < 5:
         raise Unmeasurable("nothing moves along a smooth path through this clip, so there is no object to measure")
     further = followed(working, path)
     rests = len(further) > 1.5 * len(path) + 10
-    found = further if rests else path
+    followed_on = further if rests else path
     ends = (how_it_ends(working, path, further, -1), how_it_ends(working, path, further, 1))
-    return replace(_refined(frames, times.double().numpy(), found, scale, camera, rests), ends=ends)
+    refined = _refined(frames, times.double().numpy(), followed_on, scale, camera, rests)
+    return replace(refined, ends=ends, double=double(working, found, further), changed=changed_background(working))
 
 
 def _camera(working: NDArray[np.uint8], scale: float) -> CameraMotion:
@@ -163,6 +172,7 @@ def _refined(
     count = len(frames)
     positions, boxes = np.full((count, 2), np.nan), np.full((count, 4), np.nan)
     area, across, soft = np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan)
+    look = np.full((count, 3), np.nan)
     cut: dict[int, str] = {}
     for blob in path:
         k = blob.frame
@@ -170,7 +180,7 @@ def _refined(
         if measured is None:
             cut[k] = "the object cannot be told from the background"
             continue
-        (x, y), area[k], (across[k], soft[k]), boxes[k] = measured
+        (x, y), area[k], (across[k], soft[k]), boxes[k], look[k] = measured
         turn, shift = camera.transforms[k][:, :2], camera.transforms[k][:, 2]
         positions[k] = np.linalg.solve(turn, np.array([x, y]) - shift)
         x0, y0, w, h = boxes[k]
@@ -189,7 +199,9 @@ def _refined(
         raise Unmeasurable(
             "the moving object is hidden, cut by the border or merged with something else in all but a few frames"
         )
-    return Track(positions, max(_noise(positions), 0.02), times, area, across, soft, camera, (width, height), boxes, cut)
+    return Track(
+        positions, max(_noise(positions), 0.02), times, area, across, soft, camera, (width, height), boxes, cut, colour=look
+    )
 
 
 def _background(frames: Tensor, camera: CameraMotion, path: list[Blob], scale: float) -> NDArray[np.float32]:
@@ -282,8 +294,12 @@ class _Colour:
         return np.clip((crop.image - crop.background) @ self.direction / full, 0, 1)
 
 
-def _opacity_moments(crop: _Crop, colour: _Colour) -> tuple[tuple[float, float], float, tuple[float, float], NDArray] | None:
-    """Return centroid [px of the raw frame], opacity area, width and its softness, and bounding box; None if invisible."""
+_Moments = tuple[tuple[float, float], float, tuple[float, float], NDArray, NDArray]
+
+
+def _opacity_moments(crop: _Crop, colour: _Colour) -> _Moments | None:
+    """Return centroid [px of the raw frame], opacity area, width and its softness, bounding box and core colour; None if
+    invisible."""
     alpha = colour.opacity(crop)
     solid = (cv2.GaussianBlur(alpha, (0, 0), 1.0) > 0.15).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
@@ -300,7 +316,8 @@ def _opacity_moments(crop: _Crop, colour: _Colour) -> tuple[tuple[float, float],
     x, y = float((weight * xs).sum() / total), float((weight * ys).sum() / total)
     left, top, w, h = stats[label, :4]
     box = np.array([left + crop.x, top + crop.y, w, h], dtype=np.float64)
-    return (x + crop.x, y + crop.y), total, _width(weight), box
+    core = crop.image[weight >= 0.9 * weight.max()].mean(0).astype(np.float64)
+    return (x + crop.x, y + crop.y), total, _width(weight), box, core
 
 
 def _width(weight: NDArray) -> tuple[float, float]:

@@ -1,0 +1,142 @@
+"""Whether a tracked object is there and looks like itself throughout: it vanishes, has a double, changes size or colour.
+
+Sizes are compared with a smooth course in time (a straight line of the logarithm: motion in depth), over the area (which blur
+leaves as it is) and the chord across the longest axis together; where the two part, the shape changes (an object that tumbles
+in depth does so too). Colours are those of the core, against their median. Thresholds are ours.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visviva.eval.finding import Finding
+from visviva.eval.track import Track
+
+GROWN = math.log(1.2)
+"""Tolerated departure of the object's linear size from a smooth course (logarithm)."""
+TINTED = 45.0
+"""Tolerated departure of the object's colour [grey values]."""
+OTHER = 0.25
+"""Tolerated share of the background that looks otherwise late in the clip than early."""
+BULGED = 0.16
+"""Tolerated departure of the chord across the object's longest axis from the root of its area (logarithm)."""
+BLURRED = 0.9
+"""Way in a frame [widths] up to which an object is sharp enough for its look to be judged."""
+FEWEST = 12
+"""Frames that a course of size or colour takes to be judged."""
+
+
+def appearance(track: Track) -> list[Finding]:
+    """Return what speaks against the object's presence and look.
+
+    Example::
+
+        [f.sentence for f in appearance(track)]
+    """
+    found = _gaps(track)
+    if track.changed <= OTHER:  # before a background that changes, sizes cannot be told
+        found += [*_size(track), *(_colour(track) or _shape(track))]
+    if track.double is not None:
+        first, last = track.double
+        words = f"a second object like it appears out of nothing at frame {first} (seen up to frame {last})"
+        found.append(Finding("duplicates", 1.0, first, words))
+    if track.changed > OTHER:
+        words = f"{track.changed:.0%} of the background turns into something else during the clip"
+        found.append(Finding("background changes", track.changed / OTHER, None, words))
+    return found
+
+
+def _gaps(track: Track, longest: int = 3) -> list[Finding]:
+    """Find where a whole object is gone from one frame to the next, and back again later: nothing hides so fast."""
+    seen = np.flatnonzero(track.seen)
+    found = []
+    for a, b in zip(seen[:-1].tolist(), seen[1:].tolist(), strict=True):
+        if b - a - 1 < longest or any(k in track.cut for k in range(a + 1, b)):
+            continue
+        near = seen[(seen >= a - 3) & (seen <= a)]
+        speed = float(np.linalg.norm(track.positions[a] - track.positions[near[0]])) / max(1, a - near[0])
+        if speed < 0.6 * float(np.nanmedian(track.width)):
+            words = f"the object is gone after frame {a} and back at frame {b}"
+            found.append(Finding("vanishes", (b - a - 1) / longest, a, words))
+    return found
+
+
+def _inside(track: Track) -> NDArray[np.int64]:
+    """Return the frames in which the whole object is seen away from the border, from a hand, and from what it strikes.
+
+    Left out are two frames at an end of the path that is not the clip's, and those in which the object moves by more than
+    `BLURRED` of its width, whose core and chord are blurred.
+    """
+    width, height = track.size
+    x, y, w, h = track.boxes.T
+    whole = np.isfinite(track.width) & np.isfinite(track.area) & (x > 2) & (y > 2) & (x + w < width - 2) & (y + h < height - 2)
+    centres = np.stack([x + w / 2, y + h / 2], axis=1)
+    step = np.linalg.norm(np.diff(centres, axis=0, prepend=centres[:1]), axis=1)
+    whole &= ~(step > BLURRED * float(np.nanmedian(track.width)))
+    frames = np.flatnonzero(whole)
+    return frames[(0 if track.ends[0] == "clip" else 2) : len(frames) - (0 if track.ends[1] == "clip" else 2)]
+
+
+def _size(track: Track) -> list[Finding]:
+    frames = _inside(track)
+    if len(frames) < FEWEST:
+        return []
+    t = track.times[frames] - track.times[frames].mean()
+    sizes = np.stack([np.log(track.area[frames]) / 2, np.log(track.width[frames])])
+    off = np.stack([_smoothed(s - _line(t, s)) for s in sizes])
+    both = np.where(off[0] * off[1] > 0, np.sign(off[0]) * np.abs(off).min(0), 0.0)
+    worst = int(np.argmax(np.abs(both)))
+    if abs(both[worst]) <= GROWN:
+        return []
+    words = f"the object changes size by {math.exp(both[worst]) - 1:+.0%} around frame {frames[worst]}"
+    return [Finding("changes size", float(abs(both[worst])) / GROWN, int(frames[worst]), words)]
+
+
+def _colour(track: Track) -> list[Finding]:
+    frames = _inside(track)
+    if track.colour is None or len(frames) < FEWEST:
+        return []
+    colours = track.colour[frames]
+    off = np.abs(np.stack([_smoothed(c - np.median(c)) for c in colours.T])).max(0)
+    worst = int(np.argmax(off))
+    if off[worst] <= TINTED:
+        return []
+    words = f"the object changes colour, by {off[worst]:.0f} grey values of 255 at frame {frames[worst]}"
+    return [Finding("changes look", float(off[worst]) / TINTED, int(frames[worst]), words)]
+
+
+def _shape(track: Track) -> list[Finding]:
+    """Find a change of shape: a ball keeps its chord, a rod that turns in the image its thickness."""
+    frames = _inside(track)
+    if len(frames) < FEWEST:
+        return []
+    t = track.times[frames] - track.times[frames].mean()
+    share = np.log(track.width[frames]) - np.log(track.area[frames]) / 2
+    off = np.abs(_smoothed(share - _line(t, share)))
+    worst = int(np.argmax(off))
+    if off[worst] <= BULGED:
+        return []
+    words = f"the object changes shape, its width by {math.exp(off[worst]) - 1:.0%} against its area at frame {frames[worst]}"
+    return [Finding("changes look", float(off[worst]) / BULGED, int(frames[worst]), words)]
+
+
+def _line(t: NDArray, values: NDArray) -> NDArray[np.float64]:
+    """Return the robust straight line through values over time (iteratively reweighted)."""
+    design = np.stack([np.ones_like(t), t], axis=1)
+    weight = np.ones(len(t))
+    fitted = values
+    for _ in range(8):
+        solution = np.linalg.lstsq(design * weight[:, None], values * weight, rcond=None)[0]
+        fitted = design @ solution
+        off = np.abs(values - fitted)
+        weight = 1 / np.sqrt(1 + (off / (2 * np.median(off) + 1e-6)) ** 2)
+    return fitted
+
+
+def _smoothed(values: NDArray) -> NDArray[np.float64]:
+    """Return the running median of three."""
+    padded = np.concatenate([values[:1], values, values[-1:]])
+    return np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
