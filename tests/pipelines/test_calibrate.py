@@ -68,8 +68,8 @@ def test_the_alarm_is_set_on_one_half_and_tried_on_the_other():
     assert alarm["interval"][0] < 0.02 < alarm["interval"][1]
     assert alarm["detected"] == {"jitter": 1.0}
     apart = Reading(truth, {"jitter": truth + 50}, perfect=torch.arange(100.0)).alarm(("jitter",))
-    assert (apart["threshold"], apart["set_on"], apart["clips"]) == (98.0, 50, 50)
-    assert apart["false_alarms"] == pytest.approx(1 / 50)
+    assert (apart["threshold"], apart["set_on"], apart["clips"]) == (98.0, 100, 200)
+    assert apart["false_alarms"] == pytest.approx(101 / 200)
     assert apart["detected"] == {"jitter": pytest.approx(151 / 200, abs=1e-4)}
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson (1927), 95 %
@@ -143,7 +143,7 @@ def test_sweeps_extend_the_tables_that_are_there(tmp_path):
     assert plain["clips"] == 16
     assert plain["scenes"] == ["moves", "bounces", "collides", "spins"]
     assert set(plain["variants"]["default"]["estimated"]["kinds"]) == set(plain["scenes"])
-    assert plain["variants"]["default"]["estimated"]["alarm"]["set_on"] == 8
+    assert plain["variants"]["default"]["estimated"]["alarm"]["set_on"] == 16
     assert plain["variants"]["default"]["true"]["alarm"]["set_on"] == 8
     assert "robustness" not in plain
     calibrate.run(recipe.model_copy(update={"extend": True, "sweeps": 4}))

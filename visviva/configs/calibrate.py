@@ -25,8 +25,8 @@ class CalibrateRecipe(Recipe):
     clips: int = Field(200, ge=4)
     """How many clips, of each kind of scene; of a dataset at most as many as it has."""
     perfect: int = Field(0, ge=0)
-    """How many more perfect clips to draw, of each kind of scene: the alarm is set on half of them and tried on the other half.
-    0: the calibrated clips themselves are halved."""
+    """How many more perfect clips to draw, of each kind of scene: their values set the alarm, which is then tried on the
+    calibrated clips. 0: the calibrated clips themselves are halved."""
     sweeps: int = Field(0, ge=0)
     """How many drawn clips to see each law through noise, other resolutions and frame rates, and compression with; 0: none."""
     extend: bool = False

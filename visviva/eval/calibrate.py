@@ -149,7 +149,7 @@ def calibrate(
     """Return the calibrations of the named laws over scenes, ready to be written.
 
     ``shown`` is an iterable over the same scenes that shows progress; ``perfect`` are other scenes, which are only read as they
-    are and on which the alarm is set and tried; ``provenance`` is recorded as it is.
+    are and on which the alarm is set; ``provenance`` is recorded as it is.
 
     Raises:
         InputError: no scene is of a kind that one of the laws is calibrated on.

@@ -79,15 +79,15 @@ class Reading:
         return {"clips": int(mine.sum()), "p95": short(float(part.truth.double().quantile(0.95))), "auc": areas}
 
     def alarm(self, declared: Sequence[str]) -> dict[str, Any]:
-        """Return a threshold set on some perfect clips, how often it rings on others, and on violated ones.
+        """Return a threshold set on perfect clips of their own, how often it rings on true clips, and on violated ones.
 
-        ``threshold``: the `QUIET` quantile of the values of the perfect clips with even number, ``set_on`` so many.
-        ``false_alarms``: share of the ``clips`` with odd number above it, with its 95 % Wilson interval; ``detected``: share of
-        each violation's clips above it. Without ``perfect`` clips the halves of the calibrated ones must do.
+        ``threshold``: the `QUIET` quantile of the values of the ``perfect`` clips, ``set_on`` so many. ``false_alarms``: share
+        of the true ``clips`` above it, with its 95 % Wilson interval; ``detected``: share of each violation's clips above it.
+        Without ``perfect`` clips it is set on the true clips with even number and tried on those with odd number.
         """
         apart = self.perfect is not None and len(self.perfect) > 1
-        clips = self.perfect if apart and self.perfect is not None else self.truth
-        known, held = clips[::2].double(), clips[1::2].double()
+        known = (self.perfect if apart and self.perfect is not None else self.truth[::2]).double()
+        held = (self.truth if apart else self.truth[1::2]).double()
         threshold = float(torch.quantile(known, QUIET, interpolation="higher"))
         rings = int((held > threshold).sum())
         found = {}

@@ -24,6 +24,7 @@ from torch import Tensor
 from visviva.errors import InputError
 from visviva.physics.contact import contact_frames
 from visviva.physics.laws.law import Residual, require
+from visviva.physics.laws.rigid_shape import at_border
 from visviva.physics.measurement import Measurement
 from visviva.physics.runs import beyond, sound
 from visviva.physics.tracks import Tracks
@@ -74,6 +75,8 @@ class Pendulum:
     R^2 is the share of the weak equation that the best k and b explain. The second term is the growth of the logarithm of the
     amplitude over the T frames from where the body is first seen to where it is last: one that swings ever wider has b < 0.
 
+    Frames in which the object reaches the border are left out: the centroid of what is seen of it there is not its place.
+
     *Applies* to objects without contact (given, or found by `visviva.physics.contact`), seen in 12 frames or more, whose path
     is an arc that passes below the pivot: bulging downwards by more than 8 standard errors, the radius known to 20 %, the
     distance from the fitted circle within 10 % of the chord. A ball in flight bulges upwards, a roll does not bulge. A frozen,
@@ -111,6 +114,7 @@ class Pendulum:
         """Return the residual of each clip; differentiable with respect to the positions."""
         require(measurement, self.name, self.needs)
         tracks, clean = sound(measurement)
+        tracks = tracks.with_(visible=tracks.visible & ~at_border(tracks, measurement.pixels))
         if tracks.positions.shape[2] == 0:
             nothing = tracks.positions.new_zeros(len(tracks.positions))
             return Residual(nothing, nothing.bool(), nothing)
