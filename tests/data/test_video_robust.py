@@ -71,6 +71,26 @@ def refused_or_read(path: Path) -> str:
     return "damaged" if result.damage else ("not measured" if result.reason else "measured")
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixels", "ending"),
+    [
+        ("libx265", "yuv420p10le", "mov"),
+        ("libvpx-vp9", "yuv420p", "webm"),
+        ("libsvtav1", "yuv420p10le", "mp4"),
+        ("prores_ks", "yuv422p10le", "mov"),
+        ("huffyuv", "yuv422p", "avi"),
+        ("rawvideo", "bgr24", "avi"),
+    ],
+)
+def test_codecs_of_phones_cameras_and_the_web_decode(tmp_path: Path, codec: str, pixels: str, ending: str) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg does not write {codec}")
+    video = read_video(write(tmp_path / f"clip.{ending}", thrown(12, 96, 128), codec, pixels))
+    assert video.frames.shape == (12, 3, 96, 128)
+    shown, true = video.frames[5].float(), torch.from_numpy(thrown(12, 96, 128)[5]).permute(2, 0, 1).float()
+    assert (shown - true).abs().median() < 12
+
+
 @pytest.mark.parametrize("ending", sorted(CONTAINERS))
 def test_common_containers_decode(tmp_path: Path, ending: str) -> None:
     codec, pixels = CONTAINERS[ending]
