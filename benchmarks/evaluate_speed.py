@@ -165,7 +165,7 @@ def main() -> None:
     result = {
         "what": "milliseconds per batch of clips of 17 frames, ours and a frame-by-frame OpenCV and NumPy evaluator with the "
         "same flow; one thread: of the processor; more: on the clock",
-        "command": "python benchmarks/evaluate_speed.py",
+        "command": " ".join(["python benchmarks/evaluate_speed.py --threads", *map(str, given.threads)]),
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {"torch": torch.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
         "load": [round(x, 2) for x in os.getloadavg()],
