@@ -1,5 +1,7 @@
-"""Bodies from files."""
+"""Bodies from files: MJCF and URDF, the SMPL family, OpenSim."""
 
 from visviva.data.bodies.mjcf import from_mujoco, read_mjcf, read_urdf
+from visviva.data.bodies.smpl import SMPLModel, read_smpl
+from visviva.data.bodies.synthetic import write_test_model
 
-__all__ = ["from_mujoco", "read_mjcf", "read_urdf"]
+__all__ = ["SMPLModel", "from_mujoco", "read_mjcf", "read_smpl", "read_urdf", "write_test_model"]
