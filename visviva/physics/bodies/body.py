@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -165,11 +166,12 @@ class Body:
         v: Float[Tensor, "*batch nv"],
         a: Float[Tensor, "*batch nv"],
         wrench: Float[Tensor, "*batch n 6"] | None = None,
+        method: Literal["torch", "warp"] = "torch",
     ) -> Float[Tensor, "*batch nv"]:
         """Return the generalised forces that make the body move so: see `visviva.physics.dynamics.inverse_dynamics`."""
         from visviva.physics.dynamics import inverse_dynamics
 
-        return inverse_dynamics(self, q, v, a, wrench)
+        return inverse_dynamics(self, q, v, a, wrench, method)
 
     def forward_dynamics(
         self,

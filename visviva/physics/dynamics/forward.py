@@ -16,6 +16,7 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.physics.bodies.body import JOINTS, Body
+from visviva.physics.dynamics.inverse import check_wrench
 from visviva.physics.dynamics.layout import Layout, layout_of
 from visviva.physics.dynamics.motion import Motion, cross, directions, move, rates, turned
 
@@ -41,6 +42,7 @@ def forward_dynamics(
     """
     if tau.shape[-1] != body.nv:
         raise InputError(f"forces of {tau.shape[-1]} numbers; this body has {body.nv}")
+    check_wrench(body, wrench)
     layout = layout_of(body)
     motion = move(body, q, v)
     joint, slots = _motions(body, layout, motion)

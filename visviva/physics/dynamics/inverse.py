@@ -8,6 +8,8 @@ After the accelerations of `visviva.physics.dynamics.motion`, from the leaves to
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +17,15 @@ from torch import Tensor
 from visviva.errors import InputError
 from visviva.physics.bodies.body import Body
 from visviva.physics.dynamics.layout import Layout, layout_of
-from visviva.physics.dynamics.motion import Motion, cross, directions, move, turned
+from visviva.physics.dynamics.motion import (
+    Motion,
+    check_configuration,
+    check_velocity,
+    cross,
+    directions,
+    move,
+    turned,
+)
 
 
 def inverse_dynamics(
@@ -24,6 +34,7 @@ def inverse_dynamics(
     v: Float[Tensor, "*batch nv"],
     a: Float[Tensor, "*batch nv"],
     wrench: Float[Tensor, "*batch n 6"] | None = None,
+    method: Literal["torch", "warp"] = "torch",
 ) -> Float[Tensor, "*batch nv"]:
     """Return the generalised forces tau of ``M(q) a + h(q, v) = tau + J^T wrench``.
 
@@ -31,6 +42,8 @@ def inverse_dynamics(
         body: the tree.
         q, v, a: configuration, velocity and its time derivative, laid out as `visviva.physics.bodies.body` says.
         wrench: what acts on the links from outside: force [N] and moment about the link's origin [N m], in the world.
+        method: ``torch`` is readable, differentiable any number of times and with respect to the body, too; ``warp`` is one
+            kernel with gradients of the states alone, for thousands of them.
 
     Returns:
         Forces and moments of the joints; the first six of a body with a free root are what moves the root: 0 if nothing but
@@ -43,21 +56,33 @@ def inverse_dynamics(
 
         tau = inverse_dynamics(body, q, v, a)
     """
-    layout = layout_of(body)
-    motion = move(body, q, v, a)
-    force, moment = carried(body, layout, motion, wrench)
-    way = directions(body, layout, motion.pose.rotation)
-    load = torch.where(layout.angular[:, None], moment[..., layout.link, :], force[..., layout.link, :])
-    tau = (way * load).sum(-1)
+    check_wrench(body, wrench)
+    if method == "warp":
+        from visviva.physics.dynamics import warped
+
+        check_configuration(body, q)
+        check_velocity(body, v)
+        tau = warped.inverse_dynamics(body, q, v, a, wrench)
+    else:
+        layout = layout_of(body)
+        motion = move(body, q, v, a)
+        force, moment = carried(body, layout, motion, wrench)
+        way = directions(body, layout, motion.pose.rotation)
+        load = torch.where(layout.angular[:, None], moment[..., layout.link, :], force[..., layout.link, :])
+        tau = (way * load).sum(-1)
     return tau if body.armature is None else tau + body.armature * a
+
+
+def check_wrench(body: Body, wrench: Tensor | None) -> None:
+    """Raise an `InputError` for wrenches of another shape."""
+    if wrench is not None and wrench.shape[-2:] != (len(body), 6):
+        raise InputError(f"wrenches of the shape {tuple(wrench.shape)}; (*batch, {len(body)}, 6) is wanted")
 
 
 def carried(body: Body, layout: Layout, motion: Motion, wrench: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return force and moment about its origin that each link's joint transmits, (*batch, n, 3) each, in the world."""
     force, moment = needed(body, motion)
     if wrench is not None:
-        if wrench.shape[-2:] != (len(body), 6):
-            raise InputError(f"wrenches of the shape {tuple(wrench.shape)}; (*batch, {len(body)}, 6) is wanted")
         force, moment = force - wrench[..., :3], moment - wrench[..., 3:]
     position = motion.pose.position
     forces: list[Tensor] = []

@@ -92,6 +92,20 @@ def place(body: Body, q: Float[Tensor, "*batch nq"]) -> Pose:
     return Pose(*_picked((cat([r for r, _ in done], -3), cat([x for _, x in done], -2)), layout.back))
 
 
+def check_configuration(body: Body, q: Tensor) -> None:
+    """Raise an `InputError` for a configuration of another length."""
+    if q.shape[-1] != body.nq:
+        raise InputError(
+            f"a configuration of {q.shape[-1]} numbers; this body has {body.nq} (free 7, ball 4, hinge and slide 1)"
+        )
+
+
+def check_velocity(body: Body, v: Tensor) -> None:
+    """Raise an `InputError` for a velocity, or a change of one, of another length."""
+    if v.shape[-1] != body.nv:
+        raise InputError(f"a velocity of {v.shape[-1]} numbers; this body has {body.nv} (free 6, ball 3, hinge and slide 1)")
+
+
 def joints(body: Body, layout: Layout, q: Tensor) -> tuple[Tensor, Tensor]:
     """Return each link's rotation in its parent (*batch, n, 3, 3) and its displacement there (*batch, n, 3)."""
     if q.shape[-1] != body.nq:
@@ -119,8 +133,7 @@ def rotation_of(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 
 
 def rates(body: Body, layout: Layout, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return each joint's angular velocity in its link, and its displacement's rate in the parent, both (*batch, n, 3)."""
-    if v.shape[-1] != body.nv:
-        raise InputError(f"a velocity of {v.shape[-1]} numbers; this body has {body.nv} (free 6, ball 3, hinge and slide 1)")
+    check_velocity(body, v)
     padded = cat([v, v.new_zeros(*v.shape[:-1], 1)], -1)
     spin, shift = padded[..., layout.spin], padded[..., layout.shift]
     if "hinge" in body.joints:
