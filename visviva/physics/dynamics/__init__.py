@@ -7,6 +7,7 @@ Example::
     tau = inverse_dynamics(body, q, v, a)  # (*batch, nv)
 """
 
+from visviva.physics.dynamics.derivatives import differentiate
 from visviva.physics.dynamics.forward import forward_dynamics
 from visviva.physics.dynamics.inverse import inverse_dynamics
 from visviva.physics.dynamics.mass import bias, energy, gravity_forces, mass_matrix, momentum
@@ -16,6 +17,7 @@ __all__ = [
     "Motion",
     "Pose",
     "bias",
+    "differentiate",
     "energy",
     "forward_dynamics",
     "gravity_forces",
