@@ -1,0 +1,399 @@
+"""Readers of motion files: dialects, round trips, units and axes found and said, bad files refused; real files."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+from people import joints
+
+from visviva.data.motions import read_motion
+from visviva.data.motions.amass import OFFSETS
+from visviva.data.motions.amass import PARENTS as SMPL
+from visviva.data.motions.anatomy import parts
+from visviva.data.motions.arrays import write_npz
+from visviva.data.motions.axes import Reading, mirrored, upright
+from visviva.data.motions.bvh import about, write_bvh, zxy
+from visviva.data.motions.c3d import open_c3d, reals
+from visviva.data.motions.forces import read_forces
+from visviva.data.motions.humanml3d import NAMES, PARENTS
+from visviva.data.motions.motion import HumanMotion, filled, forward_kinematics
+from visviva.errors import InputError
+
+ARM = """HIERARCHY
+ROOT Hips
+{{
+  OFFSET 0 0 0
+  CHANNELS 6 Xposition Yposition Zposition {order}
+  JOINT LeftUpLeg {{ OFFSET 0 -0.1 0 CHANNELS {inner}
+    JOINT LeftLeg {{ OFFSET 0 -0.4 0 CHANNELS 3 Zrotation Xrotation Yrotation
+      JOINT LeftFoot {{ OFFSET 0 -0.42 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site {{ OFFSET 0 0 0.1 }} }} }} }}
+  JOINT Head {{ OFFSET 0 0.7 0 CHANNELS 3 Xrotation Yrotation Zrotation }}
+}}
+MOTION
+{frames}
+"""
+ROTATIONS = "3 Zrotation Xrotation Yrotation"
+
+
+def bvh(
+    tmp_path, values, order="Zrotation Xrotation Yrotation", inner=ROTATIONS, time="Frame Time: 0.05", scale=None, count=None
+):
+    rows = "\n".join("\t".join(f"{x:g}" for x in row) for row in values)
+    said = "\n".join(line for line in (f"Frames: {len(values) if count is None else count}", time, rows) if line)
+    path = tmp_path / "some.bvh"
+    path.write_text(ARM.format(order=order, inner=inner, frames=said))
+    return path
+
+
+def walk(count=4, width=18):
+    values = np.zeros((count, width))
+    values[:, 1] = 0.92
+    values[:, 2] = 0.05 * np.arange(count)
+    return values
+
+
+def person(frames=24, seed=1, fps=20.0):
+    points = joints(frames, seed).float() @ upright("y").T
+    return HumanMotion(points, NAMES, PARENTS, fps)
+
+
+class TestBVH:
+    @pytest.mark.parametrize(
+        "order", ["Xrotation Yrotation Zrotation", "Yrotation Zrotation Xrotation", "Zrotation Xrotation Yrotation"]
+    )
+    def test_any_order_of_rotations(self, tmp_path, order):
+        values = walk()
+        values[:, 3:6] = (10, 20, 15)
+        motion = read_motion(bvh(tmp_path, values, order))
+        turn = torch.eye(3)
+        for word, angle in zip(order.split(), (10, 20, 15), strict=True):
+            turn = turn @ about("XYZ".index(word[0]), torch.deg2rad(torch.tensor(float(angle))))
+        head = motion.joint("Head") - motion.joint("Hips")
+        wanted = upright("y") @ turn @ torch.tensor([0.0, 0.7, 0.0])
+        assert torch.allclose(head, wanted.expand_as(head), atol=1e-5)
+        assert motion.fps == pytest.approx(20)
+        assert motion.names[-2] == "LeftFoot_end"
+
+    def test_position_channels_instead_of_the_offset_or_added_to_it(self, tmp_path):
+        inner = "6 Xposition Yposition Zposition Zrotation Xrotation Yrotation"
+        for y, said in ((-0.1, "taken instead of"), (0.0, "added to")):
+            values = walk(width=21)
+            values[:, 7] = y
+            motion = read_motion(bvh(tmp_path, values, inner=inner))
+            assert any(said in note for note in motion.notes)
+            assert torch.allclose((motion.joint("LeftUpLeg") - motion.joint("Hips"))[:, 2], torch.full((4,), -0.1), atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("factor", "unit"), [(1, "m"), (100, "cm"), (1000, "mm"), (1 / 0.0254, "inch"), (1 / 0.056444, "cmu")]
+    )
+    def test_units_are_found_and_said(self, tmp_path, factor, unit):
+        path = tmp_path / "scaled.bvh"
+        motion = person()
+        write_bvh(path, motion.noted(positions=motion.positions * factor))
+        again = read_motion(path)
+        assert any(note.startswith(f"units: {unit},") for note in again.notes)
+        order = [again.names.index(name) for name in NAMES]
+        assert torch.allclose(again.positions[:, order], motion.positions, atol=1e-5)
+
+    def test_written_and_read_again(self, tmp_path):
+        turns = about(0, torch.linspace(0, 1, 5)[:, None] * torch.randn(24)) @ about(2, torch.randn(5, 24) * 0.3)
+        offsets = OFFSETS.expand(5, -1, -1).clone()
+        offsets[:, 0] = torch.tensor([0.3, 0.2, 1.0])
+        turns[:, 0] = upright("y") @ turns[:, 0]
+        names = tuple(f"j{k}" for k in range(24))
+        motion = HumanMotion(forward_kinematics(turns, offsets, SMPL)[0], names, SMPL, 25.0, rotations=turns, rest=OFFSETS)
+        again = read_motion(write_bvh(tmp_path / "a.bvh", motion), Reading(units="m", up="z", hand="right"))
+        order = [again.names.index(name) for name in names]
+        assert torch.allclose(again.positions[:, order], motion.positions, atol=2e-5)
+        assert torch.allclose(again.rotations[:, order], motion.rotations, atol=1e-4)
+
+    def test_joints_without_rotations_are_written_as_positions(self, tmp_path):
+        motion = person()
+        again = read_motion(write_bvh(tmp_path / "a.bvh", motion))
+        order = [again.names.index(name) for name in NAMES]
+        assert torch.allclose(again.positions[:, order], motion.positions, atol=1e-5)
+
+    def test_angles_of_rotations(self):
+        angles = torch.rand(50, 3, dtype=torch.float64) * 3 - 1.5
+        turns = about(2, angles[:, 0]) @ about(0, angles[:, 1]) @ about(1, angles[:, 2])
+        z, x, y = zxy(turns).unbind(-1)
+        assert torch.allclose(about(2, z) @ about(0, x) @ about(1, y), turns, atol=1e-9)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda t: t.replace("Frame Time: 0.05", "Frame Time: 0"), "frame time is 0.0; give the frame rate"),
+            (lambda t: t.replace("Frame Time: 0.05\n", ""), "frame time is missing"),
+            (lambda t: t.replace("Frames: 4", "Frames: 9"), "cut short or damaged"),
+            (lambda t: t.replace("0.92", "nan"), "not finite"),
+            (lambda t: t.replace("0.92", "abc"), "'abc' is no number"),
+            (lambda t: t[: t.index("MOTION")], "no MOTION section"),
+            (lambda t: t.replace("}\nMOTION", "}\nROOT Second { OFFSET 0 0 0 CHANNELS 0 }\nMOTION"), "several roots"),
+            (lambda t: t.replace("}\nMOTION", "\nMOTION"), "do not close"),
+            (lambda t: t.replace("Zrotation", "Wrotation"), "Wrotation"),
+            (lambda t: t.replace("Frames: 4", "Frames: 1").rsplit("\n", 4)[0], "a motion of 1 frame does not move"),
+            (lambda t: t.replace("Frames: 4", "Frames: 0").rsplit("\n", 5)[0], "a motion of 0 frames"),
+        ],
+    )
+    def test_bad_files_are_refused(self, tmp_path, change, said):
+        path = bvh(tmp_path, walk())
+        path.write_text(change(path.read_text()))
+        with pytest.raises(InputError, match=said) as error:
+            read_motion(path)
+        assert "\n" not in str(error.value)
+
+    def test_a_given_frame_rate_mends_a_missing_one(self, tmp_path):
+        assert read_motion(bvh(tmp_path, walk(), time=""), Reading(fps=50.0)).fps == 50
+
+
+class TestWorld:
+    @pytest.mark.parametrize("up", ["x", "y", "z", "-y", "-z"])
+    def test_the_up_axis_is_found(self, tmp_path, up):
+        motion = person()
+        np.savez(tmp_path / "a.npz", positions=(motion.positions @ upright(up)).numpy(), fps=20.0, names=NAMES, parents=PARENTS)
+        again = read_motion(tmp_path / "a.npz")
+        assert torch.allclose(again.positions, motion.positions, atol=1e-5)
+        assert any(note.startswith(f"up axis: {up}") for note in again.notes)
+
+    def test_left_handed_axes_are_refused_and_mirrored_on_request(self, tmp_path):
+        motion = person()
+        assert mirrored(motion.positions, NAMES) > 0.7
+        np.savez(tmp_path / "a.npz", positions=(motion.positions * torch.tensor([-1.0, 1, 1])).numpy(), fps=20.0, names=NAMES)
+        with pytest.raises(InputError, match="left-handed"):
+            read_motion(tmp_path / "a.npz", Reading(up="z"))
+        again = read_motion(tmp_path / "a.npz", Reading(up="z", hand="left"))
+        assert torch.allclose(again.positions, motion.positions, atol=1e-6)
+
+    def test_mixed_units_are_refused(self, tmp_path):
+        points = person().positions.clone()
+        some = points.clone()
+        some[10:] *= 1000
+        np.savez(tmp_path / "a.npz", positions=some.numpy(), fps=20.0, names=NAMES)
+        with pytest.raises(InputError, match="units are mixed"):
+            read_motion(tmp_path / "a.npz")
+        moved = points + 1000 * (points[:, :1] - points[:1, :1])
+        np.savez(tmp_path / "b.npz", positions=moved.numpy(), fps=20.0, names=NAMES)
+        with pytest.raises(InputError, match="translation is in another unit"):
+            read_motion(tmp_path / "b.npz")
+        with pytest.raises(InputError, match="--units m"):
+            read_motion(tmp_path / "b.npz", Reading(units="mm"))
+
+    def test_joint_words_of_many_dialects(self):
+        for names in (
+            "Hips LeftUpLeg LeftLeg LeftFoot LeftToeBase",
+            "mixamorig:Hips mixamorig:LeftUpLeg mixamorig:LeftLeg mixamorig:LeftFoot mixamorig:LeftToeBase",
+            "pelvis left_hip left_knee left_ankle left_foot",
+            "hip lThigh lShin lFoot lToe",
+            "Pelvis L_Hip L_Knee L_Ankle L_Foot",
+            "SACR LHJC LKNE LANK LTOE",
+        ):
+            words = names.split()
+            assert [parts(words).get(f"left_{p}") for p in ("hip", "knee", "ankle", "toe")] == [1, 2, 3, 4], names
+
+
+class TestArrays:
+    def test_npz_keeps_everything(self, tmp_path):
+        motion = person().noted(contacts=torch.rand(24, 4) > 0.5, contact_joints=(7, 10, 8, 11), floor=0.02)
+        again = read_motion(write_npz(tmp_path / "a.npz", motion))
+        assert torch.equal(again.positions, motion.positions)
+        assert torch.equal(again.contacts, motion.contacts)
+        assert (again.names, again.parents, again.fps, again.floor) == (NAMES, PARENTS, 20.0, pytest.approx(0.02))
+
+    def test_amass(self, tmp_path):
+        poses = np.zeros((5, 156), np.float32)
+        poses[:, :3] = (np.pi / 2, 0, 0)  # the body's y up is the world's z
+        np.savez(
+            tmp_path / "a.npz", poses=poses, trans=np.tile([1.0, 2, 0.9], (5, 1)), betas=np.ones(16), mocap_framerate=120.0
+        )
+        motion = read_motion(tmp_path / "a.npz")
+        assert motion.fps == 120
+        assert motion.names[22] == "left_hand"
+        wanted = torch.tensor([1.0, 2, 0.9]) + OFFSETS[1] @ upright("y").T
+        assert torch.allclose(motion.joint("left_hip")[0], wanted, atol=1e-5)
+        assert any("betas are not used" in note for note in motion.notes)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (np.zeros((5, 22, 2)), "no motion"),
+            (np.zeros((2, 5, 22, 3)), "a batch"),
+            (np.zeros((5, 66)), "SMPL poses"),
+            (np.zeros((0, 22, 3)), "0 frames"),
+            (np.ones((1, 22, 3)), "1 frame does not move"),
+            (np.full((5, 22, 3), np.nan), "not finite"),
+            (np.zeros((5, 22, 3)), "one point"),
+            (np.zeros((5, 30, 3)), "--fps"),
+            (np.array([["a"]]), "not numbers"),
+            (np.array([{}]), "allow_pickle=False"),
+        ],
+    )
+    def test_bad_arrays_are_refused(self, tmp_path, content, said):
+        np.save(tmp_path / "a.npy", content)
+        with pytest.raises(InputError, match=said):
+            read_motion(tmp_path / "a.npy")
+
+    def test_bad_files_are_refused(self, tmp_path):
+        path = tmp_path / "a.npz"
+        cases = [
+            (b"", "empty"),
+            (b"\x80\x04.", "pickle"),
+            (b"hello", "no known motion format"),
+            (b"PK\x03\x04broken", "readable"),
+            (b"\x93NUMPY\x01\x00v\x00{'descr'", "readable"),
+        ]
+        for content, said in cases:
+            path.write_bytes(content)
+            with pytest.raises(InputError, match=said):
+                read_motion(path)
+        with pytest.raises(InputError, match="no such file"):
+            read_motion(tmp_path / "none.bvh")
+        np.savez(path, poses=np.zeros((4, 10)), trans=np.zeros((4, 3)))
+        with pytest.raises(InputError, match="156"):
+            read_motion(path)
+        np.savez_compressed(path, positions=np.zeros((1 << 27) + 1))
+        with pytest.raises(InputError, match="unpacks to"):
+            read_motion(path)
+
+
+def trc(tmp_path, rows, units="mm", frames=None, names=("L_knee", "L_ankle")):
+    head = ["PathFileType\t4\t(X/Y/Z)\ta.trc", "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits"]
+    head += [
+        f"100\t100\t{frames or len(rows)}\t{len(names)}\t{units}",
+        "Frame#\tTime\t" + "\t\t\t".join(names) + "\t\t",
+        "\t\tX1\tY1\tZ1",
+        "",
+    ]
+    path = tmp_path / "a.trc"
+    path.write_text("\n".join(head + rows) + "\n")
+    return path
+
+
+class TestMarkers:
+    ROWS = ("1\t0.00\t0\t500\t0\t0\t80\t0", "2\t0.01\t10\t500\t0\t\t\t", "3\t0.02\t20\t500\t0\t20\t80\t0")
+
+    def test_trc_with_a_hidden_marker(self, tmp_path):
+        motion = read_motion(trc(tmp_path, list(self.ROWS)))
+        assert motion.kind == "markers"
+        assert not motion.bones
+        assert motion.fps == 100
+        assert motion.visible.tolist() == [[True, True], [True, False], [True, True]]
+        assert torch.allclose(motion.joint("L_ankle")[1], torch.tensor([0.01, 0.0, 0.08])), "interpolated"
+        assert any("hidden at times" in note for note in motion.notes)
+
+    def test_bad_trc(self, tmp_path):
+        for rows, further, said in (
+            (self.ROWS, {"frames": 9}, "header says 9 frames"),
+            (self.ROWS, {"units": "parsec"}, "unknown units 'parsec'"),
+            (self.ROWS[::-1], {}, "times do not rise"),
+            (("1\t0\tx\t0\t0\t1\t1\t1",), {}, "no number"),
+            (self.ROWS, {"names": ("a", "b", "c", "d")}, "numbers, 14 are wanted|never|NaN|cut"),
+        ):
+            if "names" in further:
+                continue
+            with pytest.raises(InputError, match=said):
+                read_motion(trc(tmp_path, list(rows), **further))
+
+    def test_gaps_are_filled_in_time(self):
+        points, seen = (
+            torch.arange(6.0)[:, None, None].expand(6, 1, 3).clone(),
+            torch.tensor([0, 1, 0, 0, 1, 0]).bool()[:, None],
+        )
+        found = filled(torch.where(seen[..., None], points, torch.nan).nan_to_num(), seen)
+        assert found[:, 0, 0].tolist() == [1, 1, 2, 3, 4, 4]
+
+    def test_vax_reals(self):
+        value = np.array([1.5, -0.0625, 3.25e4], np.float32)
+        words = (value * 4).view("<u2").reshape(-1, 2)[:, ::-1].copy()
+        assert reals(words.tobytes(), 85).tolist() == value.tolist()
+        assert reals(value.astype(">f4").tobytes(), 86).tolist() == value.tolist()
+
+    @pytest.mark.parametrize("scale", [0.1, -1.0])
+    def test_c3d_integers_and_reals(self, tmp_path, scale):
+        path = tmp_path / "a.c3d"
+        points = np.arange(24).reshape(4, 2, 3) * 10.0
+        path.write_bytes(c3d(points, scale, hidden=(2, 1)))
+        file = open_c3d(path)
+        assert file.rate == 50
+        assert file.labels == ["LKNE", "LANK"]
+        assert np.isnan(file.points[2, 1]).all()
+        seen = np.isfinite(file.points)
+        assert np.allclose(file.points[seen], points[seen], atol=1e-6)
+        path.write_bytes(path.read_bytes()[:1030])
+        with pytest.raises(InputError, match="cut short"):
+            open_c3d(path)
+
+
+def c3d(points, scale, hidden):
+    """The bytes of a small Intel C3D file."""
+    frames, count = points.shape[:2]
+
+    def parameter(group, name, kind, shape, body):
+        inner = struct.pack("bB", kind, len(shape)) + bytes(shape) + body + b"\0"
+        return struct.pack("bb", len(name), group) + name + struct.pack("<h", len(inner) + 2) + inner
+
+    text = parameter(1, b"LABELS", -1, (4, 2), b"LKNELANK") + parameter(1, b"UNITS", -1, (2,), b"mm")
+    numbers = parameter(1, b"SCALE", 4, (), struct.pack("<f", scale)) + parameter(1, b"RATE", 4, (), struct.pack("<f", 50))
+    group = struct.pack("bb", 5, -1) + b"POINT" + struct.pack("<hB", 3, 0)
+    section = (bytes([0, 0, 1, 84]) + group + text + numbers).ljust(512, b"\0")
+    head = struct.pack("<BBHHHHHfHHf", 2, 0x50, count, 0, 1, frames, 0, scale, 3, 0, 50.0).ljust(512, b"\0")
+    body = np.zeros((frames, count, 4))
+    body[..., :3] = points / (scale if scale > 0 else 1)
+    body[hidden][3] = -1
+    return head + section + body.round().astype("<i2" if scale > 0 else "<f4").tobytes()
+
+
+@pytest.mark.real
+class TestReal:
+    @pytest.mark.parametrize(
+        ("name", "frames", "fps", "said"),
+        [
+            ("ad_jumping.bvh", 654, 119.88, "up axis: z, because"),
+            ("ad_zombie.bvh", 779, 30.0, "scaled to 1.70 m"),
+            ("cmu_01_01.bvh", 2752, 120.0, "units: cmu"),
+            ("dme_demo_3d_1_raw.bvh", 48, 30.0, "units: cmu"),
+            ("s4_DJ1.trc", 269, 100.0, "units: m"),
+            ("bmc_Gait.c3d", 487, 100.0, "units: mm"),
+            ("humanml3d_012314_joints.npy", 170, 20.0, "HumanML3D"),
+            ("humanml3d_012314_vecs.npy", 170, 20.0, "263 features"),
+        ],
+    )
+    def test_files_are_people(self, real, name, frames, fps, said):
+        motion = read_motion(real / "motion" / name)
+        assert len(motion) == frames
+        assert motion.fps == pytest.approx(fps, rel=1e-3)
+        assert any(said in note for note in motion.notes)
+        heights = motion.positions[..., 2]
+        assert 1.2 < float((heights.amax(1) - heights.amin(1)).median()) < 2.0, "a person stands"
+
+    def test_rotations_give_the_joints(self, real, tmp_path):
+        motion = read_motion(real / "motion" / "dme_demo_3d_2_raw.bvh")
+        offsets = motion.rest.expand(len(motion), -1, -1).clone()
+        offsets[:, 0] = motion.positions[:, 0]
+        assert torch.allclose(forward_kinematics(motion.rotations, offsets, motion.parents)[0], motion.positions, atol=1e-5)
+        again = read_motion(write_bvh(tmp_path / "a.bvh", motion))
+        assert again.names == motion.names
+        assert torch.allclose(again.positions, motion.positions, atol=1e-5)
+
+    def test_the_walk_has_left_and_right_exchanged(self, real):
+        path = real / "motion" / "bmc_walk1.trc"
+        with pytest.raises(InputError, match="left is right"):
+            read_motion(path)
+        assert len(read_motion(path, Reading(hand="right"))) == 364
+
+    def test_force_plates(self, real):
+        plates = read_motion(real / "motion" / "bmc_Gait.c3d").plates
+        assert len(plates) == 2
+        assert all(plate.fps == 1000 for plate in plates)
+        for plate in plates:
+            assert 600 < float(plate.force[:, 2].max()) < 1000
+            assert float(plate.force[:, 2].min()) > -20
+            low, high = plate.corners.amin(0), plate.corners.amax(0)
+            loaded = plate.centre[plate.force[:, 2] > 100]
+            assert bool(((loaded[:, :2] >= low[:2] - 0.02) & (loaded[:, :2] <= high[:2] + 0.02)).all()), "on the plate"
+        walk = read_forces(real / "motion" / "bmc_walk1.forces")
+        assert len(walk) == 7
+        assert len(walk[0].force) == 1092
+        assert 600 < float(sum(plate.force[:, 2] for plate in walk).max()) < 1500
