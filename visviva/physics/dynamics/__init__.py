@@ -9,18 +9,22 @@ Example::
 
 from visviva.physics.dynamics.derivatives import differentiate
 from visviva.physics.dynamics.forward import forward_dynamics
+from visviva.physics.dynamics.ground import Points, Reaction, ground_reaction
 from visviva.physics.dynamics.inverse import inverse_dynamics
 from visviva.physics.dynamics.mass import bias, energy, gravity_forces, mass_matrix, momentum
 from visviva.physics.dynamics.motion import Motion, Pose, integrate, move, place
 
 __all__ = [
     "Motion",
+    "Points",
     "Pose",
+    "Reaction",
     "bias",
     "differentiate",
     "energy",
     "forward_dynamics",
     "gravity_forces",
+    "ground_reaction",
     "integrate",
     "inverse_dynamics",
     "mass_matrix",

@@ -3,7 +3,7 @@
 In a window of N frames about frame t, every joint's rotation is ``R_t exp(phi_k)`` with ``phi_k = log(R_t^T R_{t+k})``, the
 integral of the angular velocity in the link's frame. A parabola ``c0 + c1 k dt + c2 (k dt)^2`` is fitted to phi, to positions,
 angles and displacements: the velocity is c1, the acceleration 2 c2 (that of a rotation to first order in c0, the distance of
-frame t from the fit). With N = 3 these are the central differences ``(w+ + w-) / 2`` and ``(w+ - w-) / dt`` (card: motion, 11.3).
+frame t from the fit). With N = 3 these are the central differences ``(w+ + w-) / 2`` and ``(w+ - w-) / dt`` (card: motion).
 
 The standard deviation of an acceleration from positions with independent errors sigma is ``sqrt(720 / (N (N^2-1) (N^2-4)))
 sigma / dt^2``: sqrt(6) sigma / dt^2 for three frames, and eighty times less for fifteen. Its bias grows with (N dt)^2 and the
