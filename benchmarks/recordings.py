@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ REPLAYED = (
 )
 
 
+Rows = dict[str, dict[str, Any]]
+
+
 def row(result: Recording) -> dict[str, Any]:
     """Return what is kept of one measured film."""
     gravity, verdict = result.gravity, result.verdict
@@ -67,37 +71,41 @@ def row(result: Recording) -> dict[str, Any]:
     }
 
 
-def measured(half: str, scenes: int, films: Path) -> dict[str, dict[str, Any]]:
-    """Draw (where they are not there yet) and measure all films of a half."""
-    rows: dict[str, dict[str, Any]] = {}
+def measured(half: str, scenes: int, films: Path, keep: Callable[[Rows], None]) -> Rows:
+    """Draw (where they are not there yet) and measure all films of a half; what there is so far is kept after each break."""
+    rows: Rows = {}
     settings = Settings(laws=False)
     for seed in range(FIRST[half], FIRST[half] + scenes):
-        for kind in KINDS:
-            scene = draw(kind, seed)
-            for name in ("", *BREAKS):
+        drawn = {kind: draw(kind, seed) for kind in KINDS}
+        for name in ("", *BREAKS):
+            for kind, scene in drawn.items():
                 version = broken(scene, name)
                 if version is not None:
                     path = films / f"{kind}-{seed}-{name or 'own'}.mp4".replace(" ", "_")
                     film(path, scene, version)
                     rows[f"{kind} {seed}/{name or 'own'}"] = row(measure_recording(path, settings))
-            error = 0.02 * float(np.random.default_rng(seed).normal())
-            scaled = Settings(metres_per_pixel=(1 + error) / scene.scale, scale_error=0.02, laws=False)
+            keep(rows)
+        for kind in ("fall", "throw", "bounce"):
+            error = 0.02 * float(np.random.default_rng([seed, KINDS.index(kind)]).normal())
+            scaled = Settings(metres_per_pixel=(1 + error) / drawn[kind].scale, scale_error=0.02, laws=False)
             rows[f"{kind} {seed}/scaled"] = row(measure_recording(films / f"{kind}-{seed}-own.mp4", scaled))
         for i, name in enumerate(DECOYS):
             scene, version = decoy(name, seed)
             path = films / f"decoy-{i}-{seed}.mp4"
             film(path, scene, version)
             rows[f"decoy {seed}/{name}"] = row(measure_recording(path, Settings(object_size=0.067, laws=False)))
+        keep(rows)
         print(half, seed, len(rows), flush=True)
     return rows
 
 
-def replayed(folder: Path) -> dict[str, dict[str, Any]]:
+def replayed(folder: Path, names: list[str]) -> Rows:
     """Measure the real recordings, taken apart and played again, whole and broken."""
     from broken_recordings import Recorded
 
-    rows = {}
-    for name, (file, options) in REAL.items():
+    rows: Rows = {}
+    for name in names:
+        file, options = REAL[name]
         clip = Recorded(folder / "video" / file, **options)
         rows[f"{name}/own"] = judged(clip, clip.played())
         rows[f"{name}/as filmed"] = judged(clip, clip.frames)
@@ -147,7 +155,7 @@ def version(clip: Any, kind: str) -> torch.Tensor:
     return clip.played(path + 4 * size * np.sin(beat * k)[:, None] * side)
 
 
-def summary(rows: dict[str, dict[str, Any]], seed: int = 0) -> dict[str, Any]:
+def summary(rows: Rows, seed: int = 0) -> dict[str, Any]:
     """Return how often the unbroken film ranks first and the break is named, in total and by break, with a confusion table."""
     by_break: dict[str, list[tuple[str, float, bool]]] = defaultdict(list)
     confusion: dict[str, Counter[str]] = defaultdict(Counter)
@@ -183,6 +191,8 @@ def _total(by_break: dict[str, list[tuple[str, float, bool]]], which: int, seed:
     for found in by_break.values():
         for one in found:
             scenes[one[0]].append(float(one[which]))
+    if not scenes:
+        return _share(0, 0)
     groups, random = list(scenes.values()), np.random.default_rng(seed)
     sums, counts = np.array([sum(g) for g in groups]), np.array([len(g) for g in groups])
     picked = random.integers(len(groups), size=(4000, len(groups)))
@@ -192,18 +202,20 @@ def _total(by_break: dict[str, list[tuple[str, float, bool]]], which: int, seed:
 
 
 def _share(hits: float, count: int) -> dict[str, float]:
+    if not count:
+        return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "films": 0}
     interval = binomtest(int(hits), count).proportion_ci(method="wilson")
     return {"value": hits / count, "low": float(interval.low), "high": float(interval.high), "films": count}
 
 
-def gravities(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def gravities(rows: Rows) -> dict[str, Any]:
     """Return how often the interval of g holds 9.81 where there is one, and what was made of motions that are no fall."""
     scaled = [r["g"] for n, r in rows.items() if n.endswith("/scaled") and r["g"] is not None]
     fakes = {n: r for n, r in rows.items() if n.startswith("decoy")}
     passed = [n for n, r in fakes.items() if r["g"] is not None and not r["found"]]
     return {
         "coverage": _share(sum(g[0] <= 9.81 <= g[2] for g in scaled), len(scaled)),
-        "half_width": float(np.median([(g[2] - g[0]) / 2 / g[1] for g in scaled])),
+        "half_width": float(np.median([(g[2] - g[0]) / 2 / g[1] for g in scaled])) if scaled else None,
         "only_looks_ballistic": _share(len(fakes) - len(passed), len(fakes)),
         "passed": passed,
     }
@@ -214,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=2, help="scenes of each kind in each half")
     parser.add_argument("--halves", nargs="*", default=list(FIRST), choices=list(FIRST))
+    parser.add_argument("--real", nargs="*", default=list(REAL), choices=list(REAL), help="real recordings to play again")
     parser.add_argument("--films", type=Path, help="where films are kept; they are drawn into a temporary folder otherwise")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/recordings.json"))
     options = parser.parse_args()
@@ -223,11 +236,15 @@ def main() -> None:
         for half in options.halves:
             films = (options.films or Path(temporary)) / half.replace(" ", "-")
             films.mkdir(parents=True, exist_ok=True)
-            rows = measured(half, options.scenes, films)
-            content[half] = summary(rows) | gravities(rows) | {"films": rows}
+
+            def keep(rows: Rows, half: str = half) -> None:
+                content[half] = summary(rows) | gravities(rows) | {"films": rows}
+                write_json(options.output, content)
+
+            measured(half, options.scenes, films, keep)
     real = Path(os.environ.get("VISVIVA_REAL", "../shared/real"))
-    if (real / "video").is_dir():
-        rows = replayed(real)
+    if options.real and (real / "video").is_dir():
+        rows = replayed(real, options.real)
         content["real"] = summary(rows) | {"films": rows}
     content["seconds"] = time.perf_counter() - start
     write_json(options.output, content)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,37 @@ class Flight:
             f"{flight} is one constant acceleration of ({ax:.0f}, {ay:.0f}) px/s^2 {known} ({parts} px/s^2 vertically over the "
             f"first, middle and last half); a parabola fits its path to {self.ratio:.2%} of its extent"
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        local = np.linalg.norm(self.local, axis=1)
+        noise = 1.4826 * float(np.nanmedian(local)) if np.isfinite(local).any() else math.nan
+        return {
+            "first_frame": int(self.frames[0]),
+            "last_frame": int(self.frames[-1]),
+            "acceleration": {"value": self.acceleration, "sigma": self.sigma, "unit": "px/s^2"},
+            "halves": self.halves.tolist(),
+            "spread": self.spread,
+            "readout_share_of_frame_time": self.readout,
+            "residual_px": self.residual,
+            "extent_px": self.extent,
+            "residual_ratio": self.ratio,
+            "constant": not self.drifting,
+            "displaced_frames": self.displaced,
+            "breaks": [
+                {
+                    "frames": [b.frame, b.frame + 1],
+                    "shift_px": b.shift,
+                    "kick_px_per_s": b.kick,
+                    "standard_errors": b.strength,
+                    "sentence": b.sentence,
+                }
+                for b in self.breaks
+            ],
+            "other_flights": [{"first_frame": a, "last_frame": b, "vertical_acceleration": c} for a, b, c in self.others],
+            "frames_with_local_residual": [int(k) for k in np.flatnonzero(np.nan_to_num(local) > 6 * noise)],
+            "local_residual_px": [round(float(x), 3) if math.isfinite(x) else None for x in local],
+        }
 
 
 def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:

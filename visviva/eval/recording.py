@@ -187,7 +187,7 @@ class Recording:
                 "frames_cut": {str(k): why for k, why in self.track.cut.items()},
             }
         if self.flight is not None:
-            content["flight"] = _flight_json(self.flight)
+            content["flight"] = self.flight.to_json()
         if self.gravity is not None:
             content["gravity"] = self.gravity.to_json()
         content["score"] = None if self.verdict is None else self.verdict.score
@@ -197,37 +197,6 @@ class Recording:
             if measured is not None:
                 content[name] = measured.to_json()
         return finite(content)
-
-
-def _flight_json(flight: Flight) -> dict[str, Any]:
-    local = np.linalg.norm(flight.local, axis=1)
-    noise = 1.4826 * float(np.nanmedian(local)) if np.isfinite(local).any() else math.nan
-    return {
-        "first_frame": int(flight.frames[0]),
-        "last_frame": int(flight.frames[-1]),
-        "acceleration": {"value": flight.acceleration, "sigma": flight.sigma, "unit": "px/s^2"},
-        "halves": flight.halves.tolist(),
-        "spread": flight.spread,
-        "readout_share_of_frame_time": flight.readout,
-        "residual_px": flight.residual,
-        "extent_px": flight.extent,
-        "residual_ratio": flight.ratio,
-        "constant": not flight.drifting,
-        "displaced_frames": flight.displaced,
-        "breaks": [
-            {
-                "frames": [b.frame, b.frame + 1],
-                "shift_px": b.shift,
-                "kick_px_per_s": b.kick,
-                "standard_errors": b.strength,
-                "sentence": b.sentence,
-            }
-            for b in flight.breaks
-        ],
-        "other_flights": [{"first_frame": a, "last_frame": b, "vertical_acceleration": c} for a, b, c in flight.others],
-        "frames_with_local_residual": [int(k) for k in np.flatnonzero(np.nan_to_num(local) > 6 * noise)],
-        "local_residual_px": [round(float(x), 3) if math.isfinite(x) else None for x in local],
-    }
 
 
 def measure_recording(path: str | Path, settings: Settings = Settings(), name: str = "") -> Recording:

@@ -33,6 +33,7 @@ from visviva.errors import InputError
 from visviva.eval.blobs import Blob, detections, followed, how_it_ends, smoothest_path
 from visviva.eval.camera import CameraMotion, camera_motion, stabilised
 from visviva.eval.continuity import changed_background, double
+from visviva.eval.opacity import Colour, crop_of, image_of, opacity_moments
 
 WORKING = 640
 """Longest side [px] of the image that objects are detected in; positions are refined at full resolution."""
@@ -92,12 +93,8 @@ def reduced(frames: UInt8[Tensor, "T 3 H W"], longest: int = WORKING) -> UInt8[T
     if scale >= 1:
         return frames
     size = (max(16, round(frames.shape[3] * scale)), max(16, round(frames.shape[2] * scale)))
-    images = [cv2.resize(_image(f), size, interpolation=cv2.INTER_AREA) for f in frames]
+    images = [cv2.resize(image_of(f), size, interpolation=cv2.INTER_AREA) for f in frames]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-
-
-def _image(frame: Tensor) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
 
 
 def track_object(
@@ -167,8 +164,8 @@ def _refined(
     """Measure the path at full resolution and cut what is not a free, whole object."""
     height, width = frames.shape[2:]
     background = _background(frames, camera, path if rests else [], scale)
-    crops = {b.frame: _crop(frames[b.frame], background, camera.transforms[b.frame], b, scale) for b in path}
-    colour = _Colour.of(list(crops.values()))
+    crops = {b.frame: crop_of(frames[b.frame], background, camera.transforms[b.frame], b, scale) for b in path}
+    colour = Colour.of(list(crops.values()))
     count = len(frames)
     positions, boxes = np.full((count, 2), np.nan), np.full((count, 4), np.nan)
     area, across, soft = np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan)
@@ -176,7 +173,7 @@ def _refined(
     cut: dict[int, str] = {}
     for blob in path:
         k = blob.frame
-        measured = _opacity_moments(crops[k], colour)
+        measured = opacity_moments(crops[k], colour)
         if measured is None:
             cut[k] = "the object cannot be told from the background"
             continue
@@ -241,96 +238,6 @@ def _median_elsewhere(part: NDArray, rows: NDArray, blobs: list[Blob | None], sc
     return np.take_along_axis(ordered, np.broadcast_to(middle[None, ..., None], (1, *part.shape[1:])), axis=0)[0].astype(
         np.float64
     )
-
-
-@dataclass(frozen=True)
-class _Crop:
-    image: NDArray[np.float32]
-    background: NDArray[np.float32]
-    x: int
-    y: int
-
-
-def _crop(frame: Tensor, background: NDArray, transform: NDArray, blob: Blob, scale: float) -> _Crop:
-    """Cut the neighbourhood of a detection out of the raw frame and out of the background as that frame saw it."""
-    height, width = frame.shape[1:]
-    centre = transform[:, :2] @ np.array([(blob.x + 0.5) / scale - 0.5, (blob.y + 0.5) / scale - 0.5]) + transform[:, 2]
-    half = int(1.5 * math.sqrt(blob.area) / scale + 6)
-    x0, y0 = max(0, int(centre[0]) - half), max(0, int(centre[1]) - half)
-    x1, y1 = min(width, int(centre[0]) + half + 1), min(height, int(centre[1]) + half + 1)
-    shifted = transform.copy()
-    shifted[:, 2] -= (x0, y0)
-    behind = cv2.warpAffine(background, shifted, (max(1, x1 - x0), max(1, y1 - y0)), borderMode=cv2.BORDER_REPLICATE)
-    return _Crop(_image(frame[:, y0:y1, x0:x1]).astype(np.float32), behind.astype(np.float32), x0, y0)
-
-
-@dataclass(frozen=True)
-class _Colour:
-    """The direction in colour space that best tells the object from the backgrounds along its path, and its value there."""
-
-    direction: NDArray[np.float64]
-    value: float
-    contrast: float
-
-    @classmethod
-    def of(cls, crops: list[_Crop]) -> _Colour:
-        cores, behind, contrasts = [], [], []
-        for crop in crops:
-            change = np.linalg.norm(crop.image - crop.background, axis=-1)
-            core = change >= np.quantile(change, 0.95)
-            cores.append(crop.image[core])
-            behind.append(crop.background.reshape(-1, 3)[:: max(1, change.size // 200)])
-            contrasts.append(float(change[core].mean()))
-        clear = [c for c, contrast in zip(cores, contrasts, strict=True) if contrast >= np.median(contrasts)]
-        inside, outside = np.concatenate(clear).astype(np.float64), np.concatenate(behind).astype(np.float64)
-        scatter = np.cov(inside.T) + np.cov(outside.T) + 4.0**2 * np.eye(3)
-        direction = np.linalg.solve(scatter, np.median(inside, axis=0) - outside.mean(0))
-        value = float(np.quantile([np.quantile(crop.image @ direction, 0.97) for crop in crops], 0.75))
-        return cls(direction, value, value - float(np.median(outside @ direction)))
-
-    def opacity(self, crop: _Crop) -> NDArray[np.float64]:
-        """Return alpha per pixel in [0, 1]."""
-        full = np.maximum(self.value - crop.background @ self.direction, 0.4 * self.contrast)
-        return np.clip((crop.image - crop.background) @ self.direction / full, 0, 1)
-
-
-_Moments = tuple[tuple[float, float], float, tuple[float, float], NDArray, NDArray]
-
-
-def _opacity_moments(crop: _Crop, colour: _Colour) -> _Moments | None:
-    """Return centroid [px of the raw frame], opacity area, width and its softness, bounding box and core colour; None if
-    invisible."""
-    alpha = colour.opacity(crop)
-    solid = (cv2.GaussianBlur(alpha, (0, 0), 1.0) > 0.15).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid)
-    if count < 2:
-        return None
-    mass = np.bincount(labels.ravel(), alpha.ravel(), minlength=count)
-    label = 1 + int(np.argmax(mass[1:]))
-    near = cv2.dilate((labels == label).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
-    weight = np.where(near, alpha, 0.0).astype(np.float64)
-    total = float(weight.sum())
-    if total < 4:
-        return None
-    ys, xs = np.mgrid[: weight.shape[0], : weight.shape[1]]
-    x, y = float((weight * xs).sum() / total), float((weight * ys).sum() / total)
-    left, top, w, h = stats[label, :4]
-    box = np.array([left + crop.x, top + crop.y, w, h], dtype=np.float64)
-    core = crop.image[weight >= 0.9 * weight.max()].mean(0).astype(np.float64)
-    return (x + crop.x, y + crop.y), total, _width(weight), box, core
-
-
-def _width(weight: NDArray) -> tuple[float, float]:
-    """Return the widest chord across the longest axis, between 25 % and 50 % of the peak opacity, and half their difference
-    [px]."""
-    ys, xs = np.nonzero(weight)
-    inside = weight[ys, xs]
-    points = np.stack([xs, ys]) - np.average(np.stack([xs, ys]), axis=1, weights=inside)[:, None]
-    along = np.linalg.eigh(np.cov(points, aweights=inside, ddof=0))[1][:, 1] @ points
-    bins = np.round(along - along.min()).astype(int)
-    peak = np.quantile(inside, 0.9)
-    wide, narrow = (float(np.quantile(np.bincount(bins[inside > f * peak]), 0.9)) for f in (0.25, 0.5))
-    return (wide + narrow) / 2, (wide - narrow) / 2
 
 
 def _noise(positions: NDArray) -> float:
