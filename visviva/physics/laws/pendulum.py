@@ -75,7 +75,7 @@ class Pendulum:
     R^2 is the share of the weak equation that the best k and b explain. The second term is the growth of the logarithm of the
     amplitude over the T frames from where the body is first seen to where it is last: one that swings ever wider has b < 0.
 
-    Frames in which the object reaches the border are left out: the centroid of what is seen of it there is not its place.
+    What looks like a contact beside the border of the image is none: the centroid there is that of what is in view.
 
     *Applies* to objects without contact (given, or found by `visviva.physics.contact`), seen in 12 frames or more, whose path
     is an arc that passes below the pivot: bulging downwards by more than 8 standard errors, the radius known to 20 %, the
@@ -114,20 +114,26 @@ class Pendulum:
         """Return the residual of each clip; differentiable with respect to the positions."""
         require(measurement, self.name, self.needs)
         tracks, clean = sound(measurement)
-        tracks = tracks.with_(visible=tracks.visible & ~at_border(tracks, measurement.pixels))
         if tracks.positions.shape[2] == 0:
             nothing = tracks.positions.new_zeros(len(tracks.positions))
             return Residual(nothing, nothing.bool(), nothing)
         found = swing(tracks, self.window)
         half = _span(tracks.visible).to(found.damping) / 2
         growth = beyond(torch.relu(-found.damping), found.sigma_damping, self.significance) * half
-        struck = contact_frames(measurement.with_(tracks=tracks)).any(1)
+        touched = contact_frames(measurement.with_(tracks=tracks))
+        struck = (touched & ~_beside_border(tracks, measurement.pixels)).any(1)
         swings = (found.valid & clean[:, None] & ~struck).to(growth.dtype)
         count = swings.sum(1).clamp(min=1)
         value = ((found.residual + growth) * swings).sum(1) / count
         sigma = (found.sigma_damping * half * swings).sum(1) / count
         valid = swings.sum(1) > 0
         return Residual(torch.where(valid, value, 0.0), valid, torch.where(valid, sigma, 0.0).detach())
+
+
+def _beside_border(tracks: Tracks, pixels: tuple[int | None, int | None]) -> Bool[Tensor, "B T N"]:
+    """Frames within 2 of one in which the object reaches the border of the image."""
+    border = at_border(tracks, pixels).to(tracks.positions.dtype).transpose(1, 2)
+    return torch.nn.functional.max_pool1d(border, 5, 1, 2).transpose(1, 2) > 0
 
 
 def _span(seen: Bool[Tensor, "B T N"]) -> Tensor:
