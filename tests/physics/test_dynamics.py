@@ -259,6 +259,8 @@ def test_wrong_lengths_are_refused(body):
         inverse_dynamics(body, q[:, :-1], v, a)
     with pytest.raises(InputError, match="a velocity of"):
         inverse_dynamics(body, q, v[:, :-1], a[:, :-1])
+    with pytest.raises(InputError, match=r"the configuration is torch.float32 on cpu, the body torch.float64"):
+        inverse_dynamics(body, q.float(), v, a)
     with pytest.raises(InputError, match="wrenches of the shape"):
         inverse_dynamics(body, q, v, a, torch.zeros(1, 2, 6))
     with pytest.raises(InputError, match="forces of"):

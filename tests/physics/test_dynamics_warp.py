@@ -69,7 +69,7 @@ def test_what_the_kernel_cannot_is_refused():
     body = tree(3, 0)
     q, v, a = state(body, 1)
     with pytest.raises(InputError, match="float32 and float64"):
-        inverse_dynamics(body, *(x.half() for x in (q, v, a)), method="warp")
+        inverse_dynamics(body.to(torch.bfloat16), *(x.bfloat16() for x in (q, v, a)), method="warp")
     wanted = dataclasses.replace(body, mass=body.mass.clone().requires_grad_())
     with pytest.raises(InputError, match="method='torch'"):
         inverse_dynamics(wanted, q, v, a, method="warp")

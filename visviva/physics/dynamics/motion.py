@@ -93,25 +93,30 @@ def place(body: Body, q: Float[Tensor, "*batch nq"]) -> Pose:
 
 
 def check_configuration(body: Body, q: Tensor) -> None:
-    """Raise an `InputError` for a configuration of another length."""
+    """Raise an `InputError` for a configuration of another length, dtype or device than the body's."""
     if q.shape[-1] != body.nq:
-        raise InputError(
-            f"a configuration of {q.shape[-1]} numbers; this body has {body.nq} (free 7, ball 4, hinge and slide 1)"
-        )
+        raise InputError(f"a configuration of {q.shape[-1]} numbers; this body has {body.nq} (free 7, ball 4, hinge, slide 1)")
+    _check_kind(body, q, "configuration")
 
 
 def check_velocity(body: Body, v: Tensor) -> None:
-    """Raise an `InputError` for a velocity, or a change of one, of another length."""
+    """Raise an `InputError` for a velocity, or a change of one, of another length, dtype or device than the body's."""
     if v.shape[-1] != body.nv:
         raise InputError(f"a velocity of {v.shape[-1]} numbers; this body has {body.nv} (free 6, ball 3, hinge and slide 1)")
+    _check_kind(body, v, "velocity")
+
+
+def _check_kind(body: Body, values: Tensor, what: str) -> None:
+    if values.dtype != body.mass.dtype or values.device != body.mass.device:
+        raise InputError(
+            f"the {what} is {values.dtype} on {values.device}, the body {body.mass.dtype} on {body.mass.device}; use "
+            f"body.to({values.dtype}, ...), or convert the {what}"
+        )
 
 
 def joints(body: Body, layout: Layout, q: Tensor) -> tuple[Tensor, Tensor]:
     """Return each link's rotation in its parent (*batch, n, 3, 3) and its displacement there (*batch, n, 3)."""
-    if q.shape[-1] != body.nq:
-        raise InputError(
-            f"a configuration of {q.shape[-1]} numbers; this body has {body.nq} (free 7, ball 4, hinge and slide 1)"
-        )
+    check_configuration(body, q)
     constants = q.new_tensor([0.0, 1.0]).expand(*q.shape[:-1], 2)
     padded = cat([q, constants], -1)
     kinds = set(body.joints)
