@@ -26,6 +26,7 @@ VERBS = {
     "posttrain": "teach a video model Newton's laws by reward backpropagation",
     "generate": "clips from prompts and first frames, in batches, resumable, physics guidance as an option",
     "evaluate": "measure clips, generated or real: metrics, gravity, residuals, a report",
+    "motion": "measure motions of people (BVH, TRC, C3D, AMASS, HumanML3D): feet, smoothness, bones, flight, a report",
     "calibrate": "measure how well each law tells violations of mechanics from the truth",
     "optim": "list the optimizers, or time them on this machine against other implementations",
     "doctor": "say what works on this machine and how to mend what does not",

@@ -138,7 +138,7 @@ class TestContact:
         height = (2.5 * (t - 0.4) - 4.905 * (t - 0.4) ** 2).clamp(min=0)
         feet = torch.zeros(90, 2, 3, dtype=DOUBLE)
         feet[..., 2] = height[:, None]
-        flags = contact.airborne(feet)
+        flags = contact.airborne(feet, 60.0)
         assert contact.flight_acceleration(height + 1, 60.0, flags) == pytest.approx(-9.81, rel=1e-6)
         assert contact.flight_acceleration(height, 60.0, torch.zeros(90, dtype=torch.bool)) is None
 

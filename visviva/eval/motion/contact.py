@@ -18,22 +18,28 @@ def contacts(
     Slow: the smaller of its speeds to the frame before and after below ``speed`` [m/s].
     """
     low = feet[..., 2] - feet[..., 2].quantile(0.05, dim=-2, keepdim=True) < height
-    pace = feet.diff(dim=-3).norm(dim=-1) * fps
-    slow = torch.minimum(torch.cat((pace[..., :1, :], pace), -2), torch.cat((pace, pace[..., -1:, :]), -2)) < speed
-    return low & slow
+    return low & (_pace(feet, fps) < speed)
 
 
 def airborne(
-    feet: Float[Tensor, "*batch T F 3"], floor: Tensor | float = 0.0, height: float = HEIGHT, least: int = 3
+    feet: Float[Tensor, "*batch T F 3"], fps: float, floor: Tensor | float = 0.0, height: float = HEIGHT, least: int = 3
 ) -> Bool[Tensor, "*batch T"]:
     """Return the frames in which all feet are more than ``height`` [m] above their own low for ``least`` frames or more.
 
-    This is geometry: whether such a flight obeys gravity is `flight_acceleration`'s question.
+    Feet that stay slow up there (below 0.3 m/s for 0.15 s, three times as long as at the top of a jump) stand on something:
+    such frames, on a box or a stair, are no flight. Whether a flight obeys gravity is `flight_acceleration`'s question.
     """
     lows = feet[..., 2].quantile(0.05, dim=-2, keepdim=True)
     lows = torch.maximum(lows, torch.as_tensor(floor, dtype=feet.dtype, device=feet.device)[..., None, None].expand_as(lows))
     up = (feet[..., 2] - lows > height).all(-1)
-    return opened(up, least)
+    held = opened(_pace(feet, fps).amin(-1) < 0.3, max(2, round(0.15 * fps)))
+    return opened(up & ~held, least)
+
+
+def _pace(feet: Tensor, fps: float) -> Tensor:
+    """Return the smaller of each joint's speeds to the frame before and after, (..., T, F) [m/s]."""
+    pace = feet.diff(dim=-3).norm(dim=-1) * fps
+    return torch.minimum(torch.cat((pace[..., :1, :], pace), -2), torch.cat((pace, pace[..., -1:, :]), -2))
 
 
 def opened(flags: Bool[Tensor, "*batch T"], least: int) -> Bool[Tensor, "*batch T"]:

@@ -15,9 +15,7 @@ from visviva.errors import InputError
 MM = 1000.0
 
 
-def mpjpe(
-    found: Float[Tensor, "*batch T J 3"], true: Float[Tensor, "..."], root: int | None = None
-) -> Float[Tensor, "*batch"]:
+def mpjpe(found: Float[Tensor, "*batch T J 3"], true: Float[Tensor, "..."], root: int | None = None) -> Float[Tensor, "*batch"]:
     """Return the mean distance of joints [mm]; with ``root`` after that joint is put on the reference's in every frame."""
     _alike(found, true)
     if root is not None:

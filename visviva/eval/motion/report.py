@@ -1,0 +1,100 @@
+"""The report of measured motions: one table, a card for each with its animated body and curves, assumptions, failures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from visviva.eval.motion.curves import curves
+from visviva.eval.motion.measure import Measured
+from visviva.eval.motion.view import animated, strip
+from visviva.eval.page import Page
+from visviva.eval.plots import rendered
+from visviva.eval.run import provenance
+from visviva.eval.score import Score, finite
+
+COLUMNS = (
+    ("sliding", "foot sliding [m/s]"),
+    ("skating_ratio", "skating ratio"),
+    ("penetrate", "penetrate [mm]"),
+    ("float_grounded", "float, flight left out [mm]"),
+    ("phys_err", "Phys-Err [mm]"),
+    ("contact", "time in contact"),
+    ("jerk", "jerk [m/s³]"),
+    ("smoothness", "log dim.less jerk"),
+    ("bone_change", "bone change [%]"),
+    ("flight_gravity", "flight [m/s²]"),
+)
+MEANING = (
+    "Foot sliding: mean horizontal speed of feet lower than 5 cm above the floor. Skating ratio: share of frames in which a toe, "
+    "low in two frames, moves faster than 0.5 m/s, also in the mean of five frames. Penetrate and float: how far the lowest "
+    "joint is below or above the floor, beyond 5 mm. Jerk is taken by differences at the file's frame rate and grows with "
+    "noise: compare motions of one rate. Log dimensionless jerk: higher is smoother, -6.6 is the smoothest reach. Flight: "
+    "vertical acceleration of the centre of mass while no foot is near the floor; -9.81 is right. Joints stand for soles; "
+    "contact and speed are no aims in themselves: a motion that stands still slides nowhere, so it gets no such number."
+)
+
+
+def shown(score: Score | None) -> str:
+    """Return a score's number for a table: three digits, or a dash."""
+    return "-" if score is None or not math.isfinite(score.value) else f"{score.value:.3g}"
+
+
+def write(
+    path: str | Path,
+    results: Sequence[Measured],
+    names: Sequence[str],
+    failures: dict[str, str],
+    about: Mapping[str, object],
+    cards: int = 8,
+) -> Path:
+    """Write report.html of measured motions and return its path; the first ``cards`` get figures."""
+    page = Page("Motions measured", _lead(results, failures))
+    page.numbers(
+        [(str(len(results) + len(failures)), "files"), (str(len(results)), "measured"), (str(len(failures)), "failed")]
+    )
+    extra = [k for k in (results[0].scores if results else {}) if "error" in k or "mpjpe" in k]
+    columns = [*COLUMNS, *((k, f"{k.replace('_', ' ')} [{results[0].scores[k].unit}]") for k in extra)]
+    page.table(
+        ["", *(label for _, label in columns)],
+        [[(name, _kind(m)), *(shown(m.scores.get(k)) for k, _ in columns)] for name, m in zip(names, results, strict=True)],
+    )
+    page.paragraph(MEANING, "note")
+    if failures:
+        page.heading("Not measured")
+        page.table(["", "reason"], [[name, reason] for name, reason in failures.items()])
+    page.heading("Motions")
+    for name, result in list(zip(names, results, strict=True))[:cards]:
+        _card(page, name, result)
+    if len(results) > cards:
+        page.paragraph(f"{len(results) - cards} more motions are in the table and in metrics.json.", "note")
+    page.heading("How this was made")
+    page.details(
+        "Settings and versions", json.dumps(finite({"about": about, "made_with": provenance()}), indent=1, default=str)
+    )
+    return page.write(path)
+
+
+def _lead(results: Sequence[Measured], failures: dict[str, str]) -> str:
+    measured = f"{len(results)} motion{'s' * (len(results) != 1)} measured by what can be seen in the joints alone"
+    return f"{measured}{f', {len(failures)} not' if failures else ''}: feet and ground, smoothness, bones, flight."
+
+
+def _kind(measured: Measured) -> str:
+    m = measured.motion
+    return f"{len(m)} frames, {m.fps:.4g}/s, {len(m.names)} {m.kind}"
+
+
+def _card(page: Page, name: str, measured: Measured) -> None:
+    page.open_card(name)
+    page.paragraph("; ".join(measured.motion.notes), "note")
+    caption = "In real time; left blue, right amber; a green disc marks a foot in contact."
+    page.parts.append(f"<figure>{animated(measured)}<figcaption>{caption}</figcaption></figure>")
+    page.figure(rendered(strip(measured), 10.5, 2.4), "Poses at even times, side by side.")
+    page.figure(rendered(curves(measured), 10.5, 2.4), "")
+    notes = [f"{s.name}: {s.note}" for s in measured.scores.values() if not math.isfinite(s.value)]
+    if notes:
+        page.details("Not measured here", "\n".join(notes))
+    page.close_card()

@@ -1,0 +1,146 @@
+"""The body in motion as a picture: an animated stick figure (SVG, inline, no script, no network) and a strip of poses.
+
+Orthographic, from the side of the way that the body travels, a little from above; left limbs blue, right ones amber, the trunk
+in ink; feet in contact carry a mark.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visviva.data.motions.anatomy import split
+from visviva.eval.motion.measure import Measured
+from visviva.eval.plots import Draw, Look
+
+MOST, RATE = 160, 16.0
+"""Frames drawn at most, and per second."""
+ELEVATION = math.radians(10)
+SIDES = ("left", "right", "")
+COLOURS = {"left": "var(--blue)", "right": "var(--amber)", "": "var(--ink)"}
+
+
+def flat(measured: Measured) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return joints (T, J, 2) in the picture's plane, x right and y up [m], and the floor's corners (4, 2)."""
+    x = measured.motion.positions.double().cpu().numpy()
+    centre = x.mean((0, 1))
+    way = _way(x)
+    right = np.array([math.cos(way), math.sin(way), 0.0])
+    away = np.array([-math.sin(way), math.cos(way), 0.0])
+    up = np.array([0.0, 0.0, math.cos(ELEVATION)]) + away * math.sin(ELEVATION)
+    plane = np.stack((right, up), 1)
+    ground = x[..., :2].reshape(-1, 2)
+    along, across = ground @ right[:2], ground @ away[:2]
+    corners = [
+        right * a + away * b + np.array([0, 0, measured.floor])
+        for a, b in (
+            (along.min(), across.min()),
+            (along.max(), across.min()),
+            (along.max(), across.max()),
+            (along.min(), across.max()),
+        )
+    ]
+    return (x - centre) @ plane, (np.stack(corners) - centre) @ plane
+
+
+def _way(x: NDArray[np.float64]) -> float:
+    """Return the horizontal direction in which the points' centre travels, or in which they spread, turned by 20 degrees."""
+    path = x.mean(1)[:, :2]
+    cloud = (
+        path - path.mean(0)
+        if np.ptp(path, axis=0).max() > 0.5
+        else (x[..., :2] - x[..., :2].mean(1, keepdims=True)).reshape(-1, 2)
+    )
+    _, vectors = np.linalg.eigh(np.cov(cloud.T))
+    way = vectors[:, -1] if np.ptp(path, axis=0).max() > 0.5 else vectors[:, 0]
+    way = way * (np.sign((path[-1] - path[0]) @ way) or 1.0)
+    return math.atan2(way[1], way[0]) + math.radians(20)
+
+
+def _bones(measured: Measured) -> dict[str, list[tuple[int, int]]]:
+    """Return the bones by side of the child; markers are dots, bones of no length."""
+    names, pairs = measured.motion.names, measured.motion.bones or [(k, k) for k in range(len(measured.motion.names))]
+    found: dict[str, list[tuple[int, int]]] = {side: [] for side in SIDES}
+    for parent, child in pairs:
+        found[split(names[child].removesuffix("_end"))[0]].append((parent, child))
+    return found
+
+
+def animated(measured: Measured) -> str:
+    """Return the animated figure as one ``<svg>``; it runs by itself, in real time, over the first frames that fit."""
+    points, corners = flat(measured)
+    step = max(1, round(measured.motion.fps / RATE))
+    shown = list(range(0, len(points), step))[:MOST]
+    everything = np.concatenate((points[shown].reshape(-1, 2), corners))
+    low, high = everything.min(0), everything.max(0)
+    scale = 420 / max(high[1] - low[1], 0.5 * (high[0] - low[0]), 0.1)
+    pixel = (points[shown] - low) * scale
+    pixel[..., 1] = (high[1] - low[1]) * scale - pixel[..., 1]
+    ground = (corners - low) * scale
+    ground[:, 1] = (high[1] - low[1]) * scale - ground[:, 1]
+    seconds = len(shown) * step / measured.motion.fps
+    width, height = (high - low) * scale
+    floor = " ".join(f"{x:.0f},{y:.0f}" for x, y in ground)
+    parts = [f'<polygon points="{floor}" fill="var(--card)" stroke="var(--line)"/>']
+    for side, bones in _bones(measured).items():
+        if bones:
+            values = ";".join(_path(frame, bones) for frame in pixel)
+            style = f'fill="none" stroke="{COLOURS[side]}" stroke-width="4" stroke-linecap="round" stroke-linejoin="round"'
+            parts.append(f'<path d="{_path(pixel[0], bones)}" {style}>{_animate("d", values, seconds)}</path>')
+    parts += _marks(measured, pixel, shown, seconds)
+    return (
+        f'<svg viewBox="-12 -12 {width + 24:.0f} {height + 24:.0f}" role="img" aria-label="stick figure" '
+        f'style="width:100%;max-height:460px">{"".join(parts)}</svg>'
+    )
+
+
+def _path(frame: NDArray[np.float64], bones: list[tuple[int, int]]) -> str:
+    return "".join(f"M{frame[a, 0]:.0f} {frame[a, 1]:.0f}L{frame[b, 0]:.0f} {frame[b, 1]:.0f}" for a, b in bones)
+
+
+def _animate(attribute: str, values: str, seconds: float) -> str:
+    timing = f'dur="{seconds:.3f}s" repeatCount="indefinite" calcMode="discrete"'
+    return f'<animate attributeName="{attribute}" {timing} values="{values}"/>'
+
+
+def _marks(measured: Measured, pixel: NDArray[np.float64], shown: list[int], seconds: float) -> list[str]:
+    """Return a disc at each foot joint that is visible while it stands."""
+    if "contacts" not in measured.curves:
+        return []
+    flags = measured.curves["contacts"].cpu().numpy()[shown]
+    marks = []
+    for column, joint in enumerate(measured.feet):
+        xs, ys = (";".join(f"{v:.0f}" for v in pixel[:, joint, k]) for k in (0, 1))
+        seen = ";".join("1" if flag else "0" for flag in flags[:, column])
+        moves = _animate("cx", xs, seconds) + _animate("cy", ys, seconds) + _animate("opacity", seen, seconds)
+        marks.append(f'<circle r="6" fill="var(--green)">{moves}</circle>')
+    return marks
+
+
+def strip(measured: Measured, count: int = 9) -> Draw:
+    """Return the figure of poses at even times, side by side, whatever way the body goes."""
+    points, corners = flat(measured)
+    chosen = np.linspace(0, len(points) - 1, count).round().astype(int)
+    low = min(points[chosen][..., 1].min(), corners[:, 1].min()) - 0.05
+    width = 1.08 * float(np.quantile(np.ptp(points[chosen][..., 0], axis=1), 0.8))
+
+    def draw(figure: Any, look: Look) -> None:
+        axes = figure.subplots()
+        colours = {"left": look.run, "right": look.other, "": look.ink}
+        for place, frame in enumerate(chosen):
+            moved = points[frame] + [place * width - points[frame, :, 0].mean(), 0]
+            for side, bones in _bones(measured).items():
+                style = {"color": colours[side], "lw": 1.7, "ms": 2, "solid_capstyle": "round"}
+                for a, b in bones:
+                    axes.plot(*moved[[a, b]].T, marker="o" if a == b else "", **style)
+            below = (place * width, low)
+            axes.annotate(f"{frame / measured.motion.fps:.2f} s", below, ha="center", va="top", fontsize=7)
+        axes.set(aspect="equal", xticks=[], yticks=[])
+        axes.grid(visible=False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+
+    return draw

@@ -1,0 +1,22 @@
+"""``visviva motion``: what is done with motions of people; `run` hands the recipe to its action."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from visviva.configs.motion import MotionRecipe
+
+
+def run(recipe: MotionRecipe) -> Path:
+    """Run the recipe's action and return the folder that it wrote.
+
+    Example::
+
+        from visviva.configs.motion import MotionRecipe
+        from visviva.pipelines import motion
+
+        folder = motion.run(MotionRecipe(files=["walk.bvh"]))
+    """
+    from visviva.pipelines.motion.evaluate import evaluate
+
+    return evaluate(recipe)

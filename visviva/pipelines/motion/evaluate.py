@@ -1,0 +1,137 @@
+"""Measure motion files: every file is read and measured by itself, failures keep their place with the reason; one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from visviva.configs.motion import MotionRecipe
+from visviva.data.files import whole
+from visviva.data.manifest import output_folder
+from visviva.data.motions.axes import Reading
+from visviva.data.motions.reading import SUFFIXES, read_motion
+from visviva.errors import InputError
+from visviva.eval.motion import report
+from visviva.eval.motion.curves import curves
+from visviva.eval.motion.measure import Measured, against, measure
+from visviva.eval.motion.view import strip
+from visviva.eval.plots import rendered
+from visviva.eval.run import provenance, write_json
+
+FORMAT = 1
+TERMINAL = ("sliding", "skating_ratio", "penetrate", "float", "contact", "jerk", "bone_change", "flight_gravity")
+"""Scores that the terminal shows; metrics.json has all."""
+
+
+def evaluate(recipe: MotionRecipe) -> Path:
+    """Measure the recipe's motions and return the folder that holds metrics.json, report.html and plots.
+
+    Raises:
+        InputError: no file is given, or none can be measured; the first one's reason.
+    """
+    files = collect(recipe.files)
+    names = distinct(files)
+    output = output_folder(recipe.output)
+    reading = Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate)
+    found: dict[str, Measured] = {}
+    failures: dict[str, str] = {}
+    for file, name in zip(tqdm(files, desc="motions", disable=len(files) < 2), names, strict=True):
+        try:
+            found[name] = one(file, recipe, reading)
+        except InputError as error:
+            failures[name] = str(error)
+    if not found:
+        first, more = next(iter(failures.values())), len(failures) - 1
+        raise InputError(first + (f" (and {more} more file{'s' * (more > 1)} failed)" if more else ""))
+    about = {"recipe": recipe.model_dump()}
+    write_json(output / "metrics.json", content(files, names, found, failures, about))
+    _plots(output / "plots", found, recipe.shown)
+    report.write(output / "report.html", list(found.values()), list(found), failures, about, recipe.shown)
+    _say(output, found, failures)
+    return output
+
+
+def one(file: Path, recipe: MotionRecipe, reading: Reading) -> Measured:
+    """Read and measure one file, against its reference where the recipe names one."""
+    motion = read_motion(file, reading)
+    measured = measure(motion, recipe.floor)
+    if not recipe.reference:
+        return measured
+    reference = Path(recipe.reference)
+    if reference.is_dir():
+        named = sorted(p for p in reference.iterdir() if p.stem == file.stem and p.suffix.lower() in SUFFIXES)
+        if not named:
+            raise InputError(f"{file}: the reference folder {recipe.reference!r} has no motion of the name {file.stem!r}")
+        reference = named[0]
+    errors = against(motion, read_motion(reference, reading))
+    return replace(measured, scores=measured.scores | errors)
+
+
+def collect(given: Sequence[str]) -> list[Path]:
+    """Return the motion files of paths and folders, each once, folders in the order of their names.
+
+    Raises:
+        InputError: nothing is given, or a folder holds no motion file.
+    """
+    if not given:
+        raise InputError("no motion is given; name files or folders: visviva motion evaluate walk.bvh")
+    files: list[Path] = []
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise InputError(f"{name}: the folder holds no motion file ({', '.join(SUFFIXES)})")
+            files += inside
+        else:
+            files.append(path)
+    return list(dict.fromkeys(files))
+
+
+def distinct(files: Sequence[Path]) -> list[str]:
+    """Return the files' names, with their folders where two are the same."""
+    short = [file.name for file in files]
+    return [s if short.count(s) == 1 else str(file) for s, file in zip(short, files, strict=True)]
+
+
+def content(
+    files: Sequence[Path], names: Sequence[str], found: dict[str, Measured], failures: dict[str, str], about: dict[str, Any]
+) -> dict[str, Any]:
+    """Return metrics.json: every file asked for, in order, with its scores or the reason why it has none."""
+    rows = []
+    for file, name in zip(files, names, strict=True):
+        row: dict[str, Any] = {"file": str(file), "measured": name in found}
+        rows.append(row | (found[name].to_json() if name in found else {"reason": failures[name]}))
+    counts = {"files": len(files), "measured": len(found), "failed": len(failures)}
+    return {"format": FORMAT, "counts": counts, "motions": rows, **about, "made_with": provenance()}
+
+
+def _plots(folder: Path, found: dict[str, Measured], shown: int) -> None:
+    for name, measured in list(found.items())[:shown]:
+        stem = name.strip("/").replace("/", "-")
+        for kind, draw in (("poses", strip(measured)), ("curves", curves(measured))):
+            with whole(folder / f"{stem}-{kind}.png") as part:
+                part.write_bytes(rendered(draw, 10.5, 2.4)[0])
+
+
+def _say(output: Path, found: dict[str, Measured], failures: dict[str, str]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column("")
+    units = next(iter(found.values())).scores
+    for key in TERMINAL:
+        table.add_column(f"{key.replace('_', ' ')}\n[{units[key].unit}]".replace("[", "\\["), justify="right")
+    for name, measured in found.items():
+        table.add_row(name.replace("[", "\\["), *(report.shown(measured.scores[key]) for key in TERMINAL))
+    console.print(table)
+    for name, measured in found.items():
+        console.print(f"{name}: {'; '.join(measured.motion.notes)}", markup=False)
+    for reason in failures.values():
+        console.print(f"not measured: {reason}", markup=False)
+    console.print(f"written: {output / 'report.html'}, {output / 'metrics.json'}", markup=False)
