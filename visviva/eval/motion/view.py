@@ -23,8 +23,9 @@ SIDES = ("left", "right", "")
 COLOURS = {"left": "var(--blue)", "right": "var(--amber)", "": "var(--ink)"}
 
 
-def flat(measured: Measured) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return joints (T, J, 2) in the picture's plane, x right and y up [m], and the floor's corners (4, 2)."""
+def flat(measured: Measured) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return joints (T, J, 2) in the picture's plane, x right and y up [m], the floor's corners (4, 2) and the points of the
+    floor below the body (T, 2)."""
     x = measured.motion.positions.double().cpu().numpy()
     centre = x.mean((0, 1))
     way = _way(x)
@@ -43,7 +44,9 @@ def flat(measured: Measured) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             (along.min(), across.max()),
         )
     ]
-    return (x - centre) @ plane, (np.stack(corners) - centre) @ plane
+    below = x.mean(1)
+    below[:, 2] = measured.floor
+    return (x - centre) @ plane, (np.stack(corners) - centre) @ plane, (below - centre) @ plane
 
 
 def _way(x: NDArray[np.float64]) -> float:
@@ -71,7 +74,7 @@ def _bones(measured: Measured) -> dict[str, list[tuple[int, int]]]:
 
 def animated(measured: Measured) -> str:
     """Return the animated figure as one ``<svg>``; it runs by itself, in real time, over the first frames that fit."""
-    points, corners = flat(measured)
+    points, corners, _ = flat(measured)
     step = max(1, round(measured.motion.fps / RATE))
     shown = list(range(0, len(points), step))[:MOST]
     everything = np.concatenate((points[shown].reshape(-1, 2), corners))
@@ -122,22 +125,22 @@ def _marks(measured: Measured, pixel: NDArray[np.float64], shown: list[int], sec
 
 def strip(measured: Measured, count: int = 9) -> Draw:
     """Return the figure of poses at even times, side by side, whatever way the body goes."""
-    points, corners = flat(measured)
+    points, _, below = flat(measured)
     chosen = np.linspace(0, len(points) - 1, count).round().astype(int)
-    low = min(points[chosen][..., 1].min(), corners[:, 1].min()) - 0.05
-    width = 1.08 * float(np.quantile(np.ptp(points[chosen][..., 0], axis=1), 0.8))
+    poses = points[chosen] - below[chosen, None]
+    low = poses[..., 1].min() - 0.05
+    width = 1.08 * float(np.quantile(np.ptp(poses[..., 0], axis=1), 0.8))
 
     def draw(figure: Any, look: Look) -> None:
         axes = figure.subplots()
         colours = {"left": look.run, "right": look.other, "": look.ink}
         for place, frame in enumerate(chosen):
-            moved = points[frame] + [place * width - points[frame, :, 0].mean(), 0]
+            moved = poses[place] + [place * width, 0]
             for side, bones in _bones(measured).items():
                 style = {"color": colours[side], "lw": 1.7, "ms": 2, "solid_capstyle": "round"}
                 for a, b in bones:
                     axes.plot(*moved[[a, b]].T, marker="o" if a == b else "", **style)
-            below = (place * width, low)
-            axes.annotate(f"{frame / measured.motion.fps:.2f} s", below, ha="center", va="top", fontsize=7)
+            axes.annotate(f"{frame / measured.motion.fps:.2f} s", (place * width, low), ha="center", va="top", fontsize=7)
         axes.set(aspect="equal", xticks=[], yticks=[])
         axes.grid(visible=False)
         for spine in axes.spines.values():

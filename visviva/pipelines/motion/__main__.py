@@ -1,9 +1,8 @@
-"""``python -m visviva.pipelines.motion``: the same as ``visviva motion``."""
+"""``python -m visviva.pipelines.motion evaluate FILES``: the same as ``visviva motion``."""
 
-import sys
-
-from visviva.cli import main
-from visviva.exit import leave
+from visviva.configs.motion import MotionRecipe
+from visviva.configs.schema import parse
+from visviva.pipelines.motion import run
 
 if __name__ == "__main__":
-    leave(main(["motion", *sys.argv[1:]]))
+    run(parse(MotionRecipe))
