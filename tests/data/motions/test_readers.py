@@ -345,6 +345,43 @@ def c3d(points, scale, hidden):
     return head + section + body.round().astype("<i2" if scale > 0 else "<f4").tobytes()
 
 
+@pytest.mark.parametrize("kind", ["bvh", "trc", "c3d", "npy", "npz"])
+def test_damaged_files_are_refused_or_read_but_never_crash(kind, tmp_path):
+    """Bytes lost, changed or doubled: an `InputError` of one line, or a motion."""
+    motion = person(8)
+    if kind == "bvh":
+        path = write_bvh(tmp_path / "a.bvh", motion)
+    elif kind == "npz":
+        path = write_npz(tmp_path / "a.npz", motion)
+    elif kind == "npy":
+        path = tmp_path / "a.npy"
+        np.save(path, motion.positions.numpy())
+    elif kind == "c3d":
+        path = tmp_path / "a.c3d"
+        path.write_bytes(c3d(np.arange(24.0).reshape(4, 2, 3) * 40, -1.0, hidden=(2, 1)))
+    else:
+        path = trc(tmp_path, list(TestMarkers.ROWS))
+    whole, chance = path.read_bytes(), np.random.default_rng(0)
+    told = []
+    for trial in range(60):
+        damaged = bytearray(whole)
+        at = int(chance.integers(len(whole)))
+        if trial % 3 == 0:
+            damaged = damaged[:at]
+        elif trial % 3 == 1:
+            for place in chance.integers(min(len(whole), 3000), size=5):
+                damaged[place] = int(chance.integers(256))
+        else:
+            damaged[at:at] = damaged[at : at + 50]
+        path.write_bytes(damaged)
+        try:
+            assert bool(read_motion(path).positions.isfinite().all())
+        except InputError as error:
+            told.append(str(error))
+    assert len(told) > 20
+    assert not [sentence for sentence in told if "\n" in sentence]
+
+
 @pytest.mark.real
 class TestReal:
     @pytest.mark.parametrize(

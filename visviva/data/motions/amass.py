@@ -9,6 +9,7 @@ then off by a constant, so the floor is not known.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def from_amass(stored: Mapping[str, Any], source: str = "", reading: Reading | N
     positions, _ = forward_kinematics(rotations, offsets, PARENTS)
     notes = ["joints: of the mean shape, pelvis at trans (no body model)"]
     notes += ["shape: betas are not used"] if np.any(np.asarray(stored.get("betas", 0.0))) else []
-    given = reading if reading.units else Reading("m", None, reading.up, reading.hand, reading.fps)
+    given = reading if reading.units or reading.stature else replace(reading, units="m")
     return to_world(
         positions, NAMES, PARENTS, reading.fps or rates[0], source, reading=given, usual_up="z", rotations=rotations,
         rest=OFFSETS.clone(), notes=notes,

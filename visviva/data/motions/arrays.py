@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from struct import error as struct_error
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,24 @@ SKELETONS = {
     17: (H36M, H36M_PARENTS, "Human3.6M's 17"),
 }
 """Skeletons that are told by their number of joints."""
+DAMAGED = (OSError, ValueError, EOFError, KeyError, SyntaxError, TokenError, MemoryError, NotImplementedError, RuntimeError)
+BROKEN = (*DAMAGED, zipfile.BadZipFile, zlib.error, struct_error)
+"""What numpy and zipfile raise on damaged files."""
+KEYS = {"poses", "root_orient", "pose_body", "trans", "betas", "mocap_framerate", "mocap_frame_rate", "fps", "axes", "kind"}
+KEYS |= {
+    "positions",
+    "joints",
+    "motion",
+    "names",
+    "parents",
+    "rotations",
+    "rest",
+    "visible",
+    "contacts",
+    "contact_joints",
+    "floor",
+}
+"""What is read of a .npz; other arrays are not opened."""
 CLAIMED = {"zup": "written by visviva: metres, z up, right-handed"}
 
 
@@ -49,12 +70,16 @@ def read_npy(path: str | Path, reading: Reading | None = None) -> HumanMotion:
     """
     where = str(present(path))
     try:
-        array = np.load(where, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(where, mmap_mode="r", allow_pickle=False)  # the shape is held against the file's size
+    except BROKEN as error:
         raise InputError(
-            f"{where}: not a readable .npy of numbers ({error}); save plain arrays (allow_pickle=False)"
+            f"{where}: not a readable .npy of numbers ({_short(error)}); save plain arrays (allow_pickle=False)"
         ) from error
     return from_array(array, where, reading)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def from_array(array: NDArray[Any], source: str = "", reading: Reading | None = None) -> HumanMotion:
@@ -111,25 +136,26 @@ def read_npz(path: str | Path, reading: Reading | None = None) -> HumanMotion:
         if size > LARGEST:
             raise InputError(f"{where}: unpacks to {size / 1e9:.1f} GB, more than a motion of one person needs; cut it")
         with np.load(where, allow_pickle=False) as file:
-            stored = {key: file[key] for key in file.files if key not in ("marker_labels", "labels_obs")}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            stored = {key: file[key] for key in file.files if key in KEYS}
+            held = ", ".join(file.files) or "nothing"
+    except BROKEN as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{where}: not a readable .npz of numbers ({error}); save plain arrays (allow_pickle=False)"
+            f"{where}: not a readable .npz of numbers ({_short(error)}); save plain arrays (allow_pickle=False)"
         ) from error
     if amass.is_amass(set(stored)):
         return amass.from_amass(stored, where, reading)
-    return from_arrays(stored, where, reading)
+    return from_arrays(stored, where, reading, held)
 
 
-def from_arrays(stored: dict[str, Any], source: str = "", reading: Reading | None = None) -> HumanMotion:
-    """Return the motion of named arrays; see the file's head."""
+def from_arrays(stored: dict[str, Any], source: str = "", reading: Reading | None = None, held: str = "") -> HumanMotion:
+    """Return the motion of named arrays (see the file's head); ``held`` is said where there are none."""
     reading = reading or Reading()
     key = next((k for k in ("positions", "joints", "motion") if k in stored), None)
     if key is None:
         raise InputError(
-            f"{source}: holds {', '.join(stored) or 'nothing'}; SMPL files have poses and trans, joint files positions and fps"
+            f"{source}: holds {held or ', '.join(stored) or 'nothing'}; SMPL files have poses, trans; others positions, fps"
         )
     values = _numbers(stored[key], key, source)
     if values.ndim == 2 and values.shape[1] == 263:

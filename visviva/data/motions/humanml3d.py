@@ -177,13 +177,15 @@ def from_features(vectors: Float[Tensor, "T D"], source: str = "", reading: Read
 
 
 def from_joints(joints: Float[Tensor, "T 22 3"], source: str = "", reading: Reading | None = None) -> HumanMotion:
-    """Return the motion of 22 joints, y up, in metres, the floor at 0."""
+    """Return the motion of 22 joints in metres; the floor is at 0 where y is found to be up, as the format has it."""
     from visviva.data.motions.world import to_world
 
     reading = reading or Reading()
     fps = reading.fps or FPS
     notes = [] if reading.fps else [f"frame rate: {FPS:g}, HumanML3D's"]
     motion = to_world(joints.float(), NAMES, PARENTS, fps, source, reading=reading, usual_up="y", notes=notes)
+    if "up axis: y" not in motion.notes:  # not as HumanML3D has it: nor may its floor be
+        return motion
     return motion.noted("floor: at height 0, by the format", floor=0.0)
 
 

@@ -72,7 +72,10 @@ def _row(line: str, markers: int, where: str) -> NDArray[np.float64]:
     cells += ["nan"] * (wanted - len(cells) if "\t" in line and len(cells) > 2 else 0)
     if len(cells) != wanted:
         raise InputError(f"{where}: a row of {len(cells)} numbers, {wanted} are wanted for {markers} markers: {line[:40]!r}")
-    return numbers(" ".join(cells), where)
+    found = numbers(" ".join(cells), where)
+    if len(found) != wanted:
+        raise InputError(f"{where}: a row of {len(found)} numbers, {wanted} are wanted for {markers} markers: {line[:40]!r}")
+    return found
 
 
 def _rate(times: NDArray[np.float64], rate: float, reading: Reading, where: str) -> tuple[float, list[str]]:

@@ -121,7 +121,7 @@ def _plots(folder: Path, found: dict[str, Measured], shown: int) -> None:
 
 
 def _say(output: Path, found: dict[str, Measured], failures: dict[str, str]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=max(120, Console().width))
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("")
     units = next(iter(found.values())).scores
