@@ -1,0 +1,202 @@
+"""Motions and forces of OpenSim: .mot and .sto tables, their columns as coordinates of a model and as forces of plates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visviva.data.bodies.osim import OsimModel
+from visviva.data.motions.text import numbers, text_of
+from visviva.errors import InputError, closest
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of OpenSim.
+
+    Attributes:
+        source: the file.
+        names: of the columns without time, n of them.
+        time: (T,) [s], growing.
+        values: (T, n), as the file has them.
+        degrees: whether its angles are in degrees.
+    """
+
+    source: str
+    names: tuple[str, ...]
+    time: Float[Tensor, " t"]
+    values: Float[Tensor, "t n"]
+    degrees: bool
+
+    def column(self, name: str) -> Float[Tensor, " t"]:
+        """Return a column; one that is not there is an `InputError`."""
+        if name not in self.names:
+            raise InputError(f"{self.source}: no column {name!r}{closest(name, self.names)}; it has {', '.join(self.names)}")
+        return self.values[:, self.names.index(name)]
+
+    def at(self, time: Float[Tensor, " s"]) -> Table:
+        """Return the table at other times, between its rows on straight lines, before and after them its first and last row."""
+        own, wanted = self.time.numpy(), time.double().numpy()
+        rows = np.stack([np.interp(wanted, own, column) for column in self.values.T.numpy()], -1)
+        return replace(self, time=time.double(), values=torch.from_numpy(rows))
+
+
+def read_table(path: str | Path) -> Table:
+    """Return the table of a .mot or .sto file: a header up to ``endheader``, a line of labels, rows of numbers.
+
+    Raises:
+        InputError: a file that is missing, empty, no text or too large; no header or labels; rows and columns that are not as
+            many as it says; what is no number; no time, or one that does not grow.
+
+    Example::
+
+        read_table("ik.mot").column("knee_angle_r")
+    """
+    path = Path(path)
+    head, ended, rest = text_of(path).partition("endheader")
+    rows = [line for line in rest.splitlines()[1:] if line.strip()]
+    if not ended or not rows:
+        raise InputError(f"{path}: no 'endheader' with a table after it; this is no .mot or .sto file")
+    said = {k.strip().lower(): v.strip() for k, _, v in (line.partition("=") for line in head.splitlines()) if v}
+    labels = rows[0].split("\t") if "\t" in rows[0] else rows[0].split()
+    labels = [label.strip() for label in labels if label.strip()]
+    if len(labels) < 2 or labels[0].lower() != "time":
+        raise InputError(f"{path}: the labels begin with {labels[:2]}; the first column is time, with others after it")
+    found = [len(row.split()) for row in rows[1:]]
+    odd = [number for number, count in enumerate(found, 1) if count != len(labels)]
+    if odd:
+        raise InputError(f"{path}: row {odd[0]} has {found[odd[0] - 1]} numbers for {len(labels)} labels; it is cut or damaged")
+    for key, count in (
+        ("nRows", len(found)),
+        ("datarows", len(found)),
+        ("nColumns", len(labels)),
+        ("datacolumns", len(labels)),
+    ):
+        written = said.get(key.lower(), str(count))
+        if written != str(count):
+            raise InputError(f"{path}: it says {key}={written}, but has {count}; the file is cut or damaged")
+    values = torch.from_numpy(numbers("\n".join(rows[1:]), str(path)).reshape(len(found), len(labels)))
+    time = values[:, 0]
+    if len(time) < 2 or not bool((time.diff() > 0).all()):
+        raise InputError(f"{path}: {len(time)} rows whose times do not grow; two or more with growing times are wanted")
+    return Table(str(path), tuple(labels[1:]), time, values[:, 1:], said.get("indegrees", "no").lower() == "yes")
+
+
+def coordinates(
+    table: Table, model: OsimModel, cutoff: float | None = None
+) -> tuple[Float[Tensor, "t nc"], Float[Tensor, "t nc"], Float[Tensor, "t nc"]]:
+    """Return a model's coordinates over time, their velocities and accelerations, from a table of them.
+
+    Columns are found by the coordinate's name, also in paths as state files have them; a coordinate without a column keeps its
+    default. The rows are filtered (Butterworth of third order, forwards and backwards, half the rows mirrored through each end)
+    and differentiated as a natural spline of fifth degree through them, as OpenSim's inverse dynamics tool does.
+
+    Args:
+        table: of coordinates.
+        model: whose they are.
+        cutoff: of the filter [Hz]; None: not filtered.
+
+    Raises:
+        InputError: no column of the model's, values that are not finite, too few rows, a cut-off that the rate does not hold.
+
+    Example::
+
+        c, v, a = coordinates(read_table("ik.mot"), model, cutoff=6.0)
+    """
+    from scipy.interpolate import make_interp_spline
+
+    names = model.coupled.names
+    columns = {_short(name): k for k, name in reversed(list(enumerate(table.names))) if not name.endswith("/speed")}
+    missing = [name for name in names if name not in columns]
+    if len(missing) == len(names):
+        raise InputError(f"{table.source}: none of the model's coordinates ({', '.join(names)}) is in it")
+    if len(table.time) < 6:
+        raise InputError(f"{table.source}: {len(table.time)} rows; six or more are wanted for velocities and accelerations")
+    rows = np.stack([_values(table, model, name, columns) for name in names], -1)
+    time = table.time.numpy()
+    within = time
+    if cutoff is not None:
+        rows, time = _filtered(rows, time, cutoff, table.source)
+    ends = [(3, np.zeros(rows.shape[-1])), (4, np.zeros(rows.shape[-1]))]
+    curve = make_interp_spline(time, rows, k=5, bc_type=(ends, ends))
+    c, v, a = (torch.from_numpy(np.ascontiguousarray(curve(within, order))) for order in (0, 1, 2))
+    return c, v, a
+
+
+def _short(name: str) -> str:
+    """The coordinate of a column such as ``/jointset/hip_r/hip_flexion_r/value``."""
+    parts = name.split("/")
+    return parts[-2] if len(parts) > 2 and parts[-1] == "value" else parts[-1]
+
+
+def _values(table: Table, model: OsimModel, name: str, columns: dict[str, int]) -> NDArray[np.float64]:
+    if name not in columns:
+        return np.full(len(table.time), model.defaults[name])
+    values = table.values[:, columns[name]].numpy()
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{table.source}: {name} is not finite in {int((~np.isfinite(values)).sum())} rows; fill the gaps first"
+        )
+    return np.deg2rad(values) if table.degrees and name in model.rotational else values
+
+
+def _filtered(rows: NDArray, time: NDArray, cutoff: float, source: str) -> tuple[NDArray, NDArray]:
+    """Filtered rows and their times, with half as many again mirrored through the first and through the last."""
+    from scipy.signal import butter, sosfiltfilt
+
+    step = np.diff(time)
+    rate = 1 / float(step.mean())
+    if np.abs(step * rate - 1).max() > 0.01:
+        raise InputError(f"{source}: times are not evenly spaced; resample them before filtering")
+    if not 0 < cutoff < rate / 2:
+        raise InputError(f"a cut-off of {cutoff} Hz for {rate:g} rows a second; it lies between 0 and {rate / 2:g} Hz")
+    pad = len(rows) // 2
+    wide = np.concatenate([2 * rows[0] - rows[pad:0:-1], rows, 2 * rows[-1] - rows[-2 : -pad - 2 : -1]])
+    around = time[0] + np.arange(-pad, len(rows) + pad) / rate
+    return sosfiltfilt(butter(3, cutoff, fs=rate, output="sos"), wide, axis=0), around
+
+
+@dataclass(frozen=True)
+class GroundForce:
+    """What one plate's columns say: force, where it acts, its moment there, (T, 3) each, in the model's world [N, m, N m]."""
+
+    name: str
+    force: Float[Tensor, "t 3"]
+    point: Float[Tensor, "t 3"]
+    moment: Float[Tensor, "t 3"]
+
+
+def ground_forces(table: Table) -> tuple[GroundForce, ...]:
+    """Return the forces of a table, one for each set of columns such as ``ground_force_1_vx ... px ...``.
+
+    Moments are in columns ``..._mx`` or in those of the torque (``ground_torque_1_x``); without any they are 0.
+
+    Raises:
+        InputError: no such columns, or some of a set missing.
+
+    Example::
+
+        left, right = ground_forces(read_table("grf.mot"))
+    """
+    found = []
+    for name in table.names:
+        if not name.endswith("vx"):
+            continue
+        stem = name[:-2]
+        force, point = (torch.stack([table.column(f"{stem}{kind}{axis}") for axis in "xyz"], -1) for kind in "vp")
+        moment = torch.zeros_like(force)
+        for other in (f"{stem}m", stem.replace("force", "torque")):
+            if f"{other}x" in table.names:
+                moment = torch.stack([table.column(f"{other}{axis}") for axis in "xyz"], -1)
+        found.append(GroundForce(stem.rstrip("_"), force, point, moment))
+    if not found:
+        raise InputError(
+            f"{table.source}: no columns of forces (ending in vx, vy, vz, px, ...); it has {', '.join(table.names)}"
+        )
+    return tuple(found)
