@@ -321,13 +321,57 @@ class TestMarkers:
         assert np.isnan(file.points[2, 1]).all()
         seen = np.isfinite(file.points)
         assert np.allclose(file.points[seen], points[seen], atol=1e-6)
-        path.write_bytes(path.read_bytes()[:1030])
+        path.write_bytes(path.read_bytes()[:1540])
         with pytest.raises(InputError, match="cut short"):
             open_c3d(path)
 
 
-def c3d(points, scale, hidden):
-    """The bytes of a small Intel C3D file."""
+PLATE = np.array([[0.6, 0.4, 0], [0, 0.4, 0], [0, 0, 0], [0.6, 0, 0]]) * 1000
+"""Corners [mm] of a plate whose x and y are the world's."""
+FORCE, POINT = np.array([30.0, -20, 700]), np.array([0.1, -0.05])
+
+
+def plate_channels(kind, origin):
+    """What a plate shows for FORCE at POINT [m] from its centre, sensors at ``origin`` below: channels in N and N mm."""
+    at = np.array([*POINT, 0.0]) * 1000
+    if kind == 1:
+        return np.array([*FORCE, *at[:2], 0.0])
+    if kind == 3:  # four sensors at (+-a, +-b), a0 below: loads shared so that force and moment come out
+        a, b, below = origin
+        x, y, z = FORCE
+        moment = np.cross(at + np.array([0, 0, below]), FORCE)  # about the centre of the sensors
+        sums = np.array([[1, 1, 1, 1], [b, b, -b, -b], [-a, a, a, -a], [1, -1, 1, -1]])
+        verticals = np.linalg.solve(sums, [z, moment[0], moment[1], 0])
+        twist = moment[2] / (2 * b)
+        return np.array([x / 2 - twist, x / 2 + twist, y / 2, y / 2, *verticals])
+    return np.array([*FORCE, *np.cross(at + origin, FORCE)])
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_force_plates_give_the_force_on_the_body_and_where(tmp_path, kind, sign):
+    origin = np.array([250.0, 150, -40]) if kind == 3 else np.array([3.0, -2, -40])
+    channels = plate_channels(kind, origin)
+    matrix = None
+    if kind == 4:
+        matrix = np.diag([2.0, 2, 10, 500, 500, 200]) + 0.01
+        channels = np.linalg.solve(matrix, channels)
+    points = np.zeros((4, 2, 3))
+    points[:, 0], points[:, 1] = (0, 0, 500), (0, 0, 80)
+    flip = np.where(np.isin(np.arange(len(channels)), (3, 4)) & (kind == 1), 1, sign)  # a place has no sign
+    path = tmp_path / "a.c3d"
+    path.write_bytes(c3d(points, -1.0, hidden=(3, 0), plate=(kind, channels * flip, origin, matrix)))
+    motion = read_motion(path)
+    (plate,) = motion.plates
+    assert plate.fps == 100
+    assert torch.allclose(plate.force, torch.from_numpy(FORCE).float().expand(8, 3), atol=1e-2)
+    wanted = torch.tensor([0.3 + POINT[0], 0.2 + POINT[1], 0.0]).float()
+    assert torch.allclose(plate.centre, wanted.expand(8, 3), atol=1e-4)
+    assert any("those on the plates" in note for note in motion.notes) == (sign < 0)
+
+
+def c3d(points, scale, hidden, plate=None):
+    """The bytes of a small Intel C3D file, with a force plate (type, channels, origin, matrix) sampled twice per frame."""
     frames, count = points.shape[:2]
 
     def parameter(group, name, kind, shape, body):
@@ -337,12 +381,36 @@ def c3d(points, scale, hidden):
     text = parameter(1, b"LABELS", -1, (4, 2), b"LKNELANK") + parameter(1, b"UNITS", -1, (2,), b"mm")
     numbers = parameter(1, b"SCALE", 4, (), struct.pack("<f", scale)) + parameter(1, b"RATE", 4, (), struct.pack("<f", 50))
     group = struct.pack("bb", 5, -1) + b"POINT" + struct.pack("<hB", 3, 0)
-    section = (bytes([0, 0, 1, 84]) + group + text + numbers).ljust(512, b"\0")
-    head = struct.pack("<BBHHHHHfHHf", 2, 0x50, count, 0, 1, frames, 0, scale, 3, 0, 50.0).ljust(512, b"\0")
+    channels = () if plate is None else plate[1]
+    if plate is not None:
+        kind, _, origin, matrix = plate
+        used = len(channels)
+
+        def reals(values):
+            return np.asarray(values).astype("<f4").tobytes(order="F")
+
+        def words(*values):
+            return struct.pack(f"<{len(values)}h", *values)
+
+        group += struct.pack("bb", 6, -2) + b"ANALOG" + struct.pack("<hB", 3, 0)
+        group += struct.pack("bb", 14, -3) + b"FORCE_PLATFORM" + struct.pack("<hB", 3, 0)
+        numbers += parameter(2, b"USED", 2, (), words(used)) + parameter(2, b"GEN_SCALE", 4, (), struct.pack("<f", 1))
+        numbers += parameter(2, b"SCALE", 4, (used,), reals([2.0] * used)) + parameter(
+            2, b"OFFSET", 2, (used,), words(*[5] * used)
+        )
+        numbers += parameter(3, b"USED", 2, (), words(1)) + parameter(3, b"TYPE", 2, (1,), words(kind))
+        numbers += parameter(3, b"CHANNEL", 2, (used, 1), words(*range(1, used + 1)))
+        numbers += parameter(3, b"CORNERS", 4, (3, 4, 1), np.asarray(PLATE).astype("<f4").tobytes())
+        numbers += parameter(3, b"ORIGIN", 4, (3, 1), reals(origin))
+        numbers += b"" if matrix is None else parameter(3, b"CAL_MATRIX", 4, (6, 6, 1), matrix.T.astype("<f4").tobytes())
+    size = 1024
+    section = (bytes([0, 0, 2, 84]) + group + text + numbers).ljust(size, b"\0")
+    head = struct.pack("<BBHHHHHfHHf", 2, 0x50, count, 2 * len(channels), 1, frames, 0, scale, 4, 2, 50.0).ljust(512, b"\0")
     body = np.zeros((frames, count, 4))
     body[..., :3] = points / (scale if scale > 0 else 1)
     body[hidden][3] = -1
-    return head + section + body.round().astype("<i2" if scale > 0 else "<f4").tobytes()
+    table = np.concatenate((body.reshape(frames, -1), np.tile(np.asarray(channels) / 2 + 5, (frames, 2))), axis=1)
+    return head + section + (table.round() if scale > 0 else table).astype("<i2" if scale > 0 else "<f4").tobytes()
 
 
 @pytest.mark.parametrize("kind", ["bvh", "trc", "c3d", "npy", "npz"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from visviva.data.files import read_text
 from visviva.errors import InputError
 
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)", re.IGNORECASE)
 LARGEST = 1 << 30
 """Bytes of the largest motion file that is read: an hour of a hundred joints at 240 Hz as text."""
 
@@ -42,17 +45,16 @@ def numbers(text: str, where: str) -> NDArray[np.float64]:
     Raises:
         InputError: a word that is no number.
     """
-    words = text.split()
+    if not text.strip():
+        return np.zeros(0)
     try:
-        return np.array(list(map(float, words)))
-    except ValueError:
-        bad = next(word for word in words if not _is_number(word))
-        raise InputError(f"{where}: {bad[:40]!r} is no number; the file is damaged or of another format") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # older numpy stops at such a word with this warning
+            return np.fromstring(text, sep=" ")
+    except (ValueError, DeprecationWarning) as error:
+        bad = next((word for word in text.split() if not _is_number(word)), "")
+        raise InputError(f"{where}: {bad[:40]!r} is no number; the file is damaged or of another format") from error
 
 
 def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    return NUMBER.fullmatch(word) is not None
