@@ -110,13 +110,16 @@ def sweeps(tables: dict[str, dict[str, Any]]) -> str:
     swept = {name: found for name, found in swept.items() if found["base"]["size"] == BASE}
     if not swept:
         return "no sweeps"
-    first = next(iter(swept.values()))
-    settings = [(group, setting) for group in GROUPS for setting in first.get(group, {})]
+    known = {(group, setting): None for found in swept.values() for group in GROUPS for setting in found.get(group, {})}
+    settings = sorted(known, key=lambda pair: (GROUPS.index(pair[0]), size(pair[1])))
     lines = ["| law: violation (clips) | " + " | ".join(column(*setting) for setting in settings) + " |"]
     lines.append("|---" * (len(settings) + 1) + "|")
     for name, found in swept.items():
         for violation in first_violations(found):
-            cells = [short(found[group][setting]["auc"][violation]) for group, setting in settings]
+            cells = [
+                short(found[group][setting]["auc"][violation]) if setting in found.get(group, {}) else ""
+                for group, setting in settings
+            ]
             clips = found["resolution"]["x1"]["clips"]
             lines.append(f"| `{name}`: {violation.replace('_', ' ')} ({clips}) | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -126,8 +129,12 @@ def column(group: str, setting: str) -> str:
     """Return the heading of a setting: pixels, frames per second, compression."""
     if group == "compression":
         return setting
-    factor = float(setting.removeprefix("x"))
-    return f"{BASE * factor:g} px" if group == "resolution" else f"{32 * factor:g} fps"
+    return f"{BASE * size(setting):g} px" if group == "resolution" else f"{32 * size(setting):g} fps"
+
+
+def size(setting: str) -> float:
+    """Return the factor that a setting such as x0.5 stands for, 1 for others."""
+    return float(setting[1:]) if setting.startswith("x") else 1.0
 
 
 def first_violations(found: dict[str, Any]) -> list[str]:

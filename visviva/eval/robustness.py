@@ -162,7 +162,7 @@ def sweep(
     Args:
         laws: by name; scenes of the first kind of each are drawn, two bodies where there may be two.
         clips: scenes per kind and setting.
-        base: ``size`` [px], ``frames`` and ``seed`` of the scenes.
+        base: ``size`` [px], ``frames`` and ``seed`` of the scenes, and how many are measured together, ``batch``.
         fps: frame rate of the base.
         eyes: the probes, given what happens to the frames.
         shown: wraps the list of settings to show progress.
@@ -172,10 +172,11 @@ def sweep(
     for setting in shown(list(SETTINGS)):
         scenes = [
             draw(
-                kind, clips, base["seed"], frames=int((base["frames"] - 1) * setting.rate) + 1,
+                kind, min(base["batch"], clips - start), base["seed"] + i, frames=int((base["frames"] - 1) * setting.rate) + 1,
                 fps=fps * setting.rate, size=int(base["size"] * setting.size), objects=2,
             )
             for kind in kinds
+            for i, start in enumerate(range(0, clips, base["batch"]))
         ]  # fmt: skip
         only = {violation for scene in scenes for law in laws.values() if scene.kind in scenes_of(law)
                 for violation in first_of(law, scene)}  # fmt: skip

@@ -88,7 +88,8 @@ def _held(recipe: CalibrateRecipe, folder: Path) -> dict[str, dict[str, Any]]:
 def _swept(recipe: CalibrateRecipe) -> dict[str, dict[str, Any]]:
     """Noise floor and sweeps of each law's default form on drawn scenes."""
     laws = {name: next(iter(variants(name).values())) for name in recipe.laws}
-    clips, base = max(recipe.sweeps, 4), {"size": recipe.size, "frames": recipe.frames, "seed": 1000 * recipe.seed + 500}
+    clips = max(recipe.sweeps, 4)
+    base = {"size": recipe.size, "frames": recipe.frames, "seed": 1000 * recipe.seed + 500, "batch": recipe.batch}
     kinds = dict.fromkeys(scenes_of(law)[0] for law in laws.values())
     scenes = [draw(kind, clips, base["seed"], frames=recipe.frames, fps=FPS, size=recipe.size, objects=2) for kind in kinds]
     eyes = _eyes(recipe)
