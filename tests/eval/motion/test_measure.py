@@ -54,7 +54,7 @@ class TestMeasure:
         still = squat()
         still = still.noted(positions=still.positions[:1].expand(60, -1, -1).clone())
         found = measure(still).scores
-        for name in ("sliding", "skate", "skating_ratio", "pfc", "jerk", "acceleration", "smoothness"):
+        for name in ("support", "sliding", "skate", "skating_ratio", "pfc", "jerk", "acceleration", "smoothness"):
             assert math.isnan(found[name].value), name
             assert found[name].used == 0
         assert "hardly moves" in found["jerk"].note
@@ -63,7 +63,7 @@ class TestMeasure:
         clean = squat(floor=0.0)
         noisy = clean.noted(positions=clean.positions + 0.02 * torch.randn(clean.positions.shape))
         one, two = measure(clean).scores, measure(noisy).scores
-        for name in ("sliding", "skate", "jerk", "acceleration", "bone_change", "penetrate"):
+        for name in ("support", "sliding", "skate", "jerk", "acceleration", "bone_change", "penetrate"):
             assert two[name].value > one[name].value, name
         assert two["smoothness"].value < one["smoothness"].value
 
@@ -78,6 +78,7 @@ class TestMeasure:
         slide = torch.stack((0.5 * torch.arange(60) / FPS, torch.zeros(60), torch.zeros(60)), -1)
         found = measure(still.noted(positions=still.positions + slide[:, None]))
         assert found.scores["sliding"].value == pytest.approx(0.5, rel=0.02)
+        assert found.scores["support"].value == pytest.approx(0.5, rel=0.02)
 
     def test_where_and_which_way_do_not_matter(self):
         one = squat()
@@ -156,6 +157,7 @@ class TestReal:
             measure(read_motion(real / "motion" / f"dme_demo_3d_{number}_{kind}.bvh")).scores for kind in ("raw", "fixed")
         )
         assert fixed["sliding"].value < 0.75 * raw["sliding"].value
+        assert fixed["support"].value < 0.6 * raw["support"].value
         assert fixed["penetrate"].value <= raw["penetrate"].value
         assert fixed["contact"].value > raw["contact"].value
 
@@ -204,6 +206,7 @@ class TestReal:
             plates=read_forces(folder / "bmc_walk1.forces")
         )
         found = measure(motion)
+        assert found.scores["support"].value < 0.04, "a recorded walk does not slide"
         loaded = sum(plate.force[:, 2] for plate in motion.plates)[::3][: len(motion)] > 20
         stands = found.curves["contacts"].any(-1)[: len(loaded)]
         assert float((stands & loaded).sum() / loaded.sum()) > 0.9

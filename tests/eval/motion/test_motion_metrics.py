@@ -99,6 +99,19 @@ class TestGround:
         assert float(found[0]) == pytest.approx(0.75)
         assert bool(found[1].isnan()), "no contact is no perfect score"
 
+    def test_one_foot_that_stands_is_enough(self):
+        t = torch.arange(40, dtype=DOUBLE)[:, None]
+        one, other = torch.where(t < 20, 0.0, 0.1 * (t - 20)), torch.where(t < 20, 0.1 * t, 2.0)
+        feet = torch.stack((torch.cat((one, other), 1), torch.zeros(40, 2), torch.full((40, 2), 0.01)), -1)
+        assert float(ground.support_speed(feet, 25.0)) == pytest.approx(0.0, abs=1e-9)
+        glide = feet + torch.stack((0.02 * t, 0 * t, 0 * t), -1)
+        assert float(ground.support_speed(glide, 25.0)) == pytest.approx(0.5)
+        assert bool(ground.support_speed(glide, 25.0, torch.ones(40, dtype=torch.bool)).isnan())
+        flying = torch.zeros(40, dtype=torch.bool)
+        flying[10:] = True
+        glide[10:, :, 0] *= 7
+        assert float(ground.support_speed(glide, 25.0, flying)) == pytest.approx(0.5)
+
     def test_turned_and_shifted_feet_slide_alike(self):
         turn = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.0, 1.1], dtype=DOUBLE))
         other = self.WAVES @ turn.T + torch.tensor([3.0, -2.0, 0.4])

@@ -89,6 +89,25 @@ def sliding(
     return (speed * both).sum((-2, -1)) / both.sum((-2, -1))
 
 
+def support_speed(
+    feet: Float[Tensor, "*batch T F 3"], fps: float, airborne: Bool[Tensor, "*batch T"] | None = None
+) -> Float[Tensor, "*batch"]:
+    """Return the horizontal speed of the slowest foot joint, mean over steps outside of flight [m/s]; NaN with none.
+
+    Who is not in the air stands on something that does not move: some joint of a foot should be at rest. Unlike heights this
+    needs no floor, and a foot that swings close to the ground does not count. Recorded walks have 0.01 to 0.03 m/s. One foot
+    that stands hides the other that slides: read `sliding` too.
+
+    Args:
+        airborne: frames of flight (`visviva.eval.motion.contact.airborne`), which are left out.
+    """
+    speed = feet[..., :2].diff(dim=-3).norm(dim=-1).amin(-1) * fps
+    if airborne is None:
+        return speed.mean(-1)
+    grounded = ~(airborne[..., 1:] | airborne[..., :-1])
+    return (speed * grounded).sum(-1) / grounded.sum(-1)
+
+
 def skating_ratio(
     feet: Float[Tensor, "*batch T F 3"],
     fps: float = 20.0,

@@ -148,9 +148,11 @@ def _feet(x: Tensor, low: Tensor, floor: float, curves: dict[str, Tensor], motio
     def number(value: Tensor, reason: str) -> float:
         return math.nan if reason else float(value)
 
+    slow = ground.support_speed(low, motion.fps, curves.get("airborne"))
     root = x[:, found.get("pelvis", 0)]
     score = [
         Score("skate", number(ground.skate(low, floor, ground.TOLERANCE), why), "mm/frame", fps=motion.fps, note=why),
+        Score("support", number(slow, why), "m/s", note=why or "speed of the slowest foot joint outside of flight"),
         Score("sliding", number(ground.sliding(low, motion.fps, floor), why), "m/s", note=why or "feet lower than 5 cm"),
     ]
     ratio = ground.skating_ratio(x[:, named] if named else low, motion.fps, floor)

@@ -25,7 +25,7 @@ from visviva.eval.plots import rendered
 from visviva.eval.run import provenance, write_json
 
 FORMAT = 1
-TERMINAL = ("sliding", "skating_ratio", "penetrate", "float", "contact", "jerk", "bone_change", "flight_gravity")
+TERMINAL = ("support", "sliding", "skating_ratio", "penetrate", "float", "contact", "jerk", "bone_change", "flight_gravity")
 """Scores that the terminal shows; metrics.json has all."""
 
 
@@ -121,9 +121,9 @@ def _plots(folder: Path, found: dict[str, Measured], shown: int) -> None:
 
 
 def _say(output: Path, found: dict[str, Measured], failures: dict[str, str]) -> None:
-    console = Console(highlight=False, soft_wrap=True, width=max(120, Console().width))
+    console = Console(highlight=False, soft_wrap=True, width=max(160, Console().width))
     table = Table(box=None, pad_edge=False, header_style="")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     units = next(iter(found.values())).scores
     for key in TERMINAL:
         table.add_column(f"{key.replace('_', ' ')}\n[{units[key].unit}]".replace("[", "\\["), justify="right")
