@@ -54,12 +54,14 @@ def test_opensim_gives_the_same_forces(written, wanted, speed):
 
 
 def test_the_model_says_what_it_is(written):
-    model = read_osim(written(files.model()))
+    contact = "<HuntCrossleyForce name='c'><HuntCrossleyForce::Set name='s'></HuntCrossleyForce::Set></HuntCrossleyForce>"
+    forces = f"<Thelen2003Muscle name='m'/><Thelen2003Muscle name='n'/>{contact}"
+    model = read_osim(written(files.model(forces=forces)))
     assert model.name == "small"
     assert set(model.coupled.names) == set(files.COORDINATES) - {"beta"}
     assert model.coupled.body.total_mass == pytest.approx(51.7)
     assert set(model.rotational) == set(files.COORDINATES) - {"tx", "ty", "tz", "reach", "p2", "p3"}
-    assert model.ignored == {"Thelen2003Muscle": 2}
+    assert model.ignored == {"Thelen2003Muscle": 2, "HuntCrossleyForce": 1}
     assert model.ranges["knee"] == (-2, 2)
     assert model.repaired == ()
 
@@ -185,7 +187,7 @@ def changed(old, new):
         (changed("<mass>9</mass>", "<mass>nine</mass>"), "'nine'; numbers are wanted"),
         (changed("-0.07 0.01 0<", "-0.07 0.01<"), "has 2 numbers; 3 are wanted"),
         (changed("<axis>0 0 1</axis>", "<axis>0 0 0</axis>"), "axis of no length"),
-        (files.model().replace("SliderJoint", "BallJoint"), "BallJoint elbow is not"),
+        (files.model().replace("SliderJoint", "EllipsoidJoint"), "EllipsoidJoint elbow is not"),
         (files.model().replace("SimmSpline", "GCVSpline"), "follows a GCVSpline, which is not covered"),
         (changed("-2.1 -1.7", "-2.1 -2.7"), "growing x"),
         (files.model().replace("CoordinateCoupler", "Point"), "PointConstraint follow is not covered"),

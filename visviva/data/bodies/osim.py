@@ -5,7 +5,8 @@ its own frame. What moves by a function of a coordinate (a knee that slides whil
 the result is a `CoupledBody`, whose forces are those of the coordinates, as OpenSim reports them.
 
 The forces equal OpenSim 4.6's to rounding, but for one term: where several rotations of one joint follow one coordinate (knees
-of Rajagopal's models), OpenSim's forces that grow with the square of its speed are not those of its own centre of mass. Ours are.
+of Rajagopal's models), OpenSim's forces that grow with the square of its speed are not those of its own centre of mass, while
+these are.
 """
 
 from __future__ import annotations

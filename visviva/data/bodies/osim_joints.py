@@ -72,9 +72,17 @@ SIMPLE = {
     "SliderJoint": (("translation", False, 0),),
     "UniversalJoint": (("rotation1", True, 0), ("rotation2", True, 1)),
     "GimbalJoint": (("rotation1", True, 0), ("rotation2", True, 1), ("rotation3", True, 2)),
+    "BallJoint": (("rotation1", True, 0), ("rotation2", True, 1), ("rotation3", True, 2)),
+    "FreeJoint": (
+        *(("rotation1", True, 0), ("rotation2", True, 1), ("rotation3", True, 2)),
+        *(("translation1", False, 0), ("translation2", False, 1), ("translation3", False, 2)),
+    ),
     "PlanarJoint": (("rotation", True, 2), ("translation1", False, 0), ("translation2", False, 1)),
 }
-"""Axes of joints in the order of their coordinates: name, whether it turns, and which axis of the joint's frame it is."""
+"""Axes of joints in the order of their coordinates: name, whether it turns, and which axis of the joint's frame it is.
+
+Forces of a ball or free joint are those that do work on its three angles' rates; OpenSim's are moments about the parent's axes.
+"""
 
 
 def joints_of(path: Path, model: Element) -> list[Joint]:

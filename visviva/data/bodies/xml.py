@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -55,7 +56,7 @@ def read_xml(path: str | Path) -> ElementTree.Element:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     parser = ElementTree.XMLParser(target=_Bounded(path))  # noqa: S314 (document types are refused)
     try:
-        parser.feed(text)
+        parser.feed(re.sub(rb"(</?\w+)::(?=\w)", rb"\1.", text))  # OpenSim writes <HuntCrossleyForce::ContactParameters>
         return parser.close()
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         if isinstance(error, InputError):

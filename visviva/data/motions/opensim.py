@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ class Table:
 def read_table(path: str | Path) -> Table:
     """Return the table of a .mot or .sto file: a header up to ``endheader``, a line of labels, rows of numbers.
 
+    Angles are in radians unless the header has ``inDegrees=yes``, or is SIMM's, which has no version.
+
     Raises:
         InputError: a file that is missing, empty, no text or too large; no header or labels; rows and columns that are not as
             many as it says; what is no number; no time, or one that does not grow.
@@ -63,7 +66,8 @@ def read_table(path: str | Path) -> Table:
     rows = [line for line in rest.splitlines()[1:] if line.strip()]
     if not ended or not rows:
         raise InputError(f"{path}: no 'endheader' with a table after it; this is no .mot or .sto file")
-    said = {k.strip().lower(): v.strip() for k, _, v in (line.partition("=") for line in head.splitlines()) if v}
+    said = {"indegrees": "no" if "version=" in head else "yes"}  # SIMM's files have no version, and degrees
+    said |= {k.strip().lower(): v.strip() for k, _, v in (line.partition("=") for line in head.splitlines()) if v}
     labels = rows[0].split("\t") if "\t" in rows[0] else rows[0].split()
     labels = [label.strip() for label in labels if label.strip()]
     if len(labels) < 2 or labels[0].lower() != "time":
@@ -85,7 +89,7 @@ def read_table(path: str | Path) -> Table:
     time = values[:, 0]
     if len(time) < 2 or not bool((time.diff() > 0).all()):
         raise InputError(f"{path}: {len(time)} rows whose times do not grow; two or more with growing times are wanted")
-    return Table(str(path), tuple(labels[1:]), time, values[:, 1:], said.get("indegrees", "no").lower() == "yes")
+    return Table(str(path), tuple(labels[1:]), time, values[:, 1:], said["indegrees"].lower() == "yes")
 
 
 def coordinates(
@@ -94,8 +98,9 @@ def coordinates(
     """Return a model's coordinates over time, their velocities and accelerations, from a table of them.
 
     Columns are found by the coordinate's name, also in paths as state files have them; a coordinate without a column keeps its
-    default. The rows are filtered (Butterworth of third order, forwards and backwards, half the rows mirrored through each end)
-    and differentiated as a natural spline of fifth degree through them, as OpenSim's inverse dynamics tool does.
+    default. The rows are filtered (Butterworth of third order, forwards and backwards, half the rows mirrored through each end;
+    rows of uneven times are put on even ones first) and differentiated as a natural spline of fifth degree through them, as
+    OpenSim's inverse dynamics tool does.
 
     Args:
         table: of coordinates.
@@ -109,8 +114,6 @@ def coordinates(
 
         c, v, a = coordinates(read_table("ik.mot"), model, cutoff=6.0)
     """
-    from scipy.interpolate import make_interp_spline
-
     names = model.coupled.names
     columns = {_short(name): k for k, name in reversed(list(enumerate(table.names))) if not name.endswith("/speed")}
     missing = [name for name in names if name not in columns]
@@ -123,10 +126,17 @@ def coordinates(
     within = time
     if cutoff is not None:
         rows, time = _filtered(rows, time, cutoff, table.source)
-    ends = [(3, np.zeros(rows.shape[-1])), (4, np.zeros(rows.shape[-1]))]
-    curve = make_interp_spline(time, rows, k=5, bc_type=(ends, ends))
+    curve = _curve(time, rows)
     c, v, a = (torch.from_numpy(np.ascontiguousarray(curve(within, order))) for order in (0, 1, 2))
     return c, v, a
+
+
+def _curve(time: NDArray, rows: NDArray) -> Any:
+    """The natural spline of fifth degree through rows."""
+    from scipy.interpolate import make_interp_spline
+
+    ends = [(3, np.zeros(rows.shape[-1])), (4, np.zeros(rows.shape[-1]))]
+    return make_interp_spline(time, rows, k=5, bc_type=(ends, ends))
 
 
 def _short(name: str) -> str:
@@ -151,9 +161,12 @@ def _filtered(rows: NDArray, time: NDArray, cutoff: float, source: str) -> tuple
     from scipy.signal import butter, sosfiltfilt
 
     step = np.diff(time)
-    rate = 1 / float(step.mean())
-    if np.abs(step * rate - 1).max() > 0.01:
-        raise InputError(f"{source}: times are not evenly spaced; resample them before filtering")
+    if step.max() > 2 * step.min():
+        raise InputError(f"{source}: steps of {step.min():g} to {step.max():g} s; fill the gaps before filtering")
+    if step.max() - step.min() > 1e-6:  # rounded times: go on with the shortest step, on the spline
+        even = time[0] + step.min() * np.arange(1 + int((time[-1] - time[0]) / step.min() + 1e-9))
+        rows, time = _curve(time, rows)(even), even
+    rate = 1 / float(np.diff(time).mean())
     if not 0 < cutoff < rate / 2:
         raise InputError(f"a cut-off of {cutoff} Hz for {rate:g} rows a second; it lies between 0 and {rate / 2:g} Hz")
     pad = len(rows) // 2
