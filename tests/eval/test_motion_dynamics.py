@@ -1,0 +1,93 @@
+"""Forces of motions known by their joints: standing, flying and turning people, and recorded ones."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from visviva.data.motions import read_motion
+from visviva.data.motions.motion import HumanMotion
+from visviva.errors import InputError
+from visviva.eval.motion.dynamics import _mean, forces, scatter
+from visviva.physics.bodies import SKELETONS
+
+REAL = Path(os.environ.get("VISVIVA_REAL", Path(__file__).parents[3] / "shared" / "real")) / "motion"
+TREE = SKELETONS["smpl"]
+
+
+def person(move, frames=60, fps=30.0, noise=0.0):
+    """SMPL's mean skeleton, standing, z up; ``move`` adds to it a displacement (T, 1 or 24, 3)."""
+    mean = _mean("smpl")
+    upright = torch.stack([mean[:, 2], mean[:, 0], mean[:, 1] - mean[:, 1].min()], -1)
+    times = torch.arange(frames, dtype=torch.float64) / fps
+    joints = upright + move(times)
+    joints = joints + noise * torch.randn(joints.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return HumanMotion(joints, TREE.names, TREE.parents, fps)
+
+
+def rise(heights):
+    return torch.stack([torch.zeros_like(heights), torch.zeros_like(heights), heights], -1)[:, None]
+
+
+def test_a_standing_person_is_carried_by_the_ground():
+    found = forces(person(lambda t: rise(0 * t)), mass=70.0)
+    assert bool(found.standing.all())
+    assert float(found.reaction.violation.max()) < 0.02
+    assert torch.allclose(found.vertical, torch.ones_like(found.vertical), atol=0.01)
+    assert found.body.total_mass == pytest.approx(70)
+    assert float(found.torque[:, 6:].abs().max()) < 70 * 3
+
+
+@pytest.mark.parametrize(("gravity", "violation"), [(9.81, 0.0), (4.905, 0.5), (0.0, 1.0)])
+def test_a_flight_obeys_gravity_or_not(gravity, violation):
+    """Thrown up at 8 m/s for a second: no foot stands, and what is missing of g is left."""
+    found = forces(person(lambda t: rise(8 * t - gravity / 2 * t**2), frames=30))
+    flying = ~found.standing.any(-1)
+    assert int(flying.sum()) > 8
+    assert float(found.reaction.violation[flying].mean()) == pytest.approx(violation, abs=0.01)
+
+
+def test_turning_and_moving_the_person_changes_nothing():
+    move = torch.Generator().manual_seed(1)
+    sway = torch.randn(24, 3, generator=move, dtype=torch.float64) * 0.05
+
+    def dance(t):
+        return torch.sin(4 * t)[:, None, None] * sway
+
+    one = forces(person(dance))
+    turn = torch.tensor([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]], dtype=torch.float64)
+    motion = person(dance)
+    other = forces(HumanMotion(motion.positions @ turn.T + torch.tensor([3.0, -2, 0]), TREE.names, TREE.parents, 30.0))
+    assert torch.allclose(one.reaction.violation, other.reaction.violation, atol=5e-3)
+    assert torch.allclose(one.torque[:, 6:], other.torque[:, 6:], atol=0.02 * float(one.torque[:, 6:].abs().max()))
+
+
+def test_noise_is_found_and_its_floor_is_what_it_makes():
+    found = forces(person(lambda t: rise(0 * t), frames=200, noise=0.003))
+    assert found.noise == pytest.approx(0.003, rel=0.05)
+    assert float(found.reaction.violation.mean()) == pytest.approx(found.floor, rel=0.35)
+    assert found.floor > 0.01
+    assert scatter(person(lambda t: rise(4.9 * t**2)).positions) < 1e-6
+
+
+def test_what_is_no_body_is_refused():
+    walker = person(lambda t: rise(0 * t))
+    markers = HumanMotion(walker.positions, tuple(f"m{i}" for i in range(24)), (-1,) * 24, 30.0, kind="markers")
+    with pytest.raises(InputError, match="dynamics needs the joints of a body"):
+        forces(markers)
+    with pytest.raises(InputError, match="4 frames; dynamics fits windows of 9"):
+        forces(person(lambda t: rise(0 * t), frames=4))
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings; set VISVIVA_REAL")
+def test_recorded_people_obey_and_fixed_motions_obey_better_than_raw_ones():
+    """Mean vertical reaction is the weight for who starts and ends standing; violations are measured, not tuned."""
+    for name in ("humanml3d_012314_joints.npy", "ad_zombie.bvh"):
+        found = forces(read_motion(REAL / name))
+        assert float(found.vertical.mean()) == pytest.approx(1, abs=0.04), name
+        assert float(found.reaction.violation.mean()) < 0.1, name
+    for number in (1, 2):
+        raw, fixed = (forces(read_motion(REAL / f"dme_demo_3d_{number}_{kind}.bvh")) for kind in ("raw", "fixed"))
+        assert float(fixed.reaction.violation.mean()) < 0.6 * float(raw.reaction.violation.mean())
