@@ -296,6 +296,12 @@ class TestMarkers:
             with pytest.raises(InputError, match=said):
                 read_motion(trc(tmp_path, list(rows), **further))
 
+    def test_frames_without_markers_at_the_ends_are_cut(self, tmp_path):
+        rows = ["0\t-0.01\t\t\t\t\t\t", *self.ROWS, "4\t0.03\t\t\t\t\t\t"]
+        motion = read_motion(trc(tmp_path, rows))
+        assert len(motion) == 3
+        assert motion.notes[0] == "frames 1 to 3 of 5 are kept: in the others most markers are hidden"
+
     def test_gaps_are_filled_in_time(self):
         points, seen = (
             torch.arange(6.0)[:, None, None].expand(6, 1, 3).clone(),
@@ -460,7 +466,7 @@ class TestReal:
             ("cmu_01_01.bvh", 2752, 120.0, "units: cmu"),
             ("dme_demo_3d_1_raw.bvh", 48, 30.0, "units: cmu"),
             ("s4_DJ1.trc", 269, 100.0, "units: m"),
-            ("bmc_Gait.c3d", 487, 100.0, "units: mm"),
+            ("bmc_Gait.c3d", 194, 100.0, "frames 133 to 326 of 487"),
             ("humanml3d_012314_joints.npy", 170, 20.0, "HumanML3D"),
             ("humanml3d_012314_vecs.npy", 170, 20.0, "263 features"),
         ],

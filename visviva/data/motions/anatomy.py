@@ -23,7 +23,26 @@ MIDDLE = {
     "neck": ("neck", "neck1", "c7", "thorax"),
     "head": ("headend", "head", "headtop", "nose"),
 }
-WORDS = {word for candidates in SIDED.values() for word in candidates}
+OTHERS = {
+    "asi",
+    "asis",
+    "psi",
+    "psis",
+    "thi",
+    "tib",
+    "sha",
+    "fin",
+    "wra",
+    "wrb",
+    "fhd",
+    "bhd",
+    "bak",
+    "foo",
+    "clav",
+    "upa",
+    "fra",
+}
+WORDS = OTHERS | {word for candidates in SIDED.values() for word in candidates}
 PREFIX = re.compile(r"^(?:[A-Za-z0-9_]+:|mixamorig_?|bip0?1[ _]|character1_|m_avg_|def[-_])", re.IGNORECASE)
 SIDES = {
     "left": "left",
@@ -45,7 +64,7 @@ def split(name: str) -> tuple[str, str]:
     >>> split("R.MT1")
     ('right', 'mt1')
     """
-    bare = PREFIX.sub("", name.strip())
+    bare = re.sub(r"_\d+$", "", PREFIX.sub("", name.strip()))
     words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+[a-z]*", re.sub(r"[^A-Za-z0-9]", " ", bare))
     words = [word.lower() for word in words]
     rest = re.sub(r"[^a-z0-9]", "", bare[1:].lower())

@@ -136,11 +136,16 @@ class HumanMotion:
         """Return the frames from ``start`` to before ``stop``; plates are cut to the same time."""
         per_frame = {name: getattr(self, name) for name in ("positions", "rotations", "visible", "contacts")}
         cut: dict[str, Any] = {name: value if value is None else value[start:stop] for name, value in per_frame.items()}
-        plates = []
-        for plate in self.plates:
-            first, last = (round(frame / self.fps * plate.fps) for frame in (start, min(stop, len(self))))
-            plates.append(replace(plate, force=plate.force[first:last], centre=plate.centre[first:last]))
-        return replace(self, **cut, plates=tuple(plates))
+        return replace(self, **cut, plates=cut_plates(self.plates, self.fps, start, min(stop, len(self))))
+
+
+def cut_plates(plates: Sequence[Plate], fps: float, start: int, stop: int) -> tuple[Plate, ...]:
+    """Return plates cut to the time of the frames from ``start`` to before ``stop`` of a motion at ``fps``."""
+    found = []
+    for plate in plates:
+        first, last = (round(frame / fps * plate.fps) for frame in (start, stop))
+        found.append(replace(plate, force=plate.force[first:last], centre=plate.centre[first:last]))
+    return tuple(found)
 
 
 def forward_kinematics(

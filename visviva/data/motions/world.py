@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.data.motions.axes import Reading, handed, mirrored, mixed, scale_of, up_axis, upright
-from visviva.data.motions.motion import HumanMotion, Plate, filled
+from visviva.data.motions.motion import HumanMotion, Plate, cut_plates, filled
 from visviva.errors import InputError
 
 SHOWN = 4
@@ -46,10 +46,14 @@ def to_world(
     """
     reading = reading or Reading()
     names, told = tuple(names), list(notes)
-    positions, names, visible, gaps = (
-        _seen(positions, names, source) if further.get("kind") == "markers" else (positions, names, None, [])
-    )
-    told += gaps
+    plates, visible = tuple(further.pop("plates", ())), None
+    if further.get("kind") == "markers":
+        first, last = _recorded(positions, source)
+        if last - first < len(positions):
+            told.append(f"frames {first} to {last - 1} of {len(positions)} are kept: in the others most markers are hidden")
+        plates = cut_plates(plates, fps, first, last)
+        positions, names, visible, gaps = _seen(positions[first:last], names)
+        told += gaps
     parents = tuple(parents) if visible is None else (-1,) * len(names)
     motion = HumanMotion(positions, names, parents, fps, source=source)  # refuses shapes and numbers that are none
     scale, said = scale_of(motion.positions, names, reading, declared, source)
@@ -59,7 +63,7 @@ def to_world(
     up, said = (reading.up, f"up axis: {reading.up}, as given") if reading.up else up_axis(positions, names, usual_up)
     told.append(said)
     turn = upright(up).to(positions)
-    plates = tuple(_turned(plate, turn) for plate in further.pop("plates", ()))
+    plates = tuple(_turned(plate, turn) for plate in plates)
     positions = positions @ turn.T
     if rotations is not None:
         roots = torch.tensor([parent < 0 for parent in parents])[:, None, None]
@@ -80,18 +84,28 @@ def to_world(
     )  # fmt: skip
 
 
+def _recorded(positions: Tensor, source: str) -> tuple[int, int]:
+    """Return the first frame and the one after the last in which half of the markers that are ever seen are seen."""
+    seen = positions.isfinite().all(-1)
+    ever = seen.any(0)
+    if not bool(ever.any()):
+        raise InputError(f"{source}: no marker is ever seen; export the labelled trial")
+    frames = (seen[:, ever].double().mean(1) >= 0.5).nonzero()[:, 0]
+    if not len(frames):
+        raise InputError(f"{source}: never are half of the markers seen at once; export the labelled trial")
+    return int(frames[0]), int(frames[-1]) + 1
+
+
 def _turned(plate: Plate, turn: Tensor) -> Plate:
     turn = turn.to(plate.force)
     corners = None if plate.corners is None else plate.corners @ turn.T
     return Plate(plate.force @ turn.T, plate.centre @ turn.T, plate.fps, corners)
 
 
-def _seen(positions: Tensor, names: tuple[str, ...], source: str) -> tuple[Tensor, tuple[str, ...], Tensor, list[str]]:
+def _seen(positions: Tensor, names: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...], Tensor, list[str]]:
     """Drop markers that were never seen, interpolate the others' gaps, and say both."""
     visible = positions.isfinite().all(-1)
     ever, told = visible.any(0), []
-    if not bool(ever.any()):
-        raise InputError(f"{source}: no marker is ever seen; export the labelled trial")
     lost = [name for name, seen in zip(names, ever.tolist(), strict=True) if not seen]
     if lost:
         told.append(f"never seen and left out: {_few(lost)}")

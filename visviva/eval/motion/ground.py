@@ -95,7 +95,7 @@ def support_speed(
     """Return the horizontal speed of the slowest foot joint, mean over steps outside of flight [m/s]; NaN with none.
 
     Who is not in the air stands on something that does not move: some joint of a foot should be at rest. Unlike heights this
-    needs no floor, and a foot that swings close to the ground does not count. Recorded walks have 0.01 to 0.03 m/s. One foot
+    needs no floor, and a foot that swings close to the ground does not count. Recorded walks have 0.03 m/s. One foot
     that stands hides the other that slides: read `sliding` too.
 
     Args:

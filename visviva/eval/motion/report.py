@@ -30,13 +30,13 @@ COLUMNS = (
 )
 MEANING = (
     "Speed of the standing foot: horizontal speed of the slowest foot joint outside of flight, which should be at rest; "
-    "recorded walks have 0.01 to 0.03 m/s. Foot sliding: mean horizontal speed of feet lower than 5 cm above the floor, also of "
-    "feet that swing that low. Skating ratio: share of frames in which a toe, low in two frames, moves faster than 0.5 m/s, "
-    "also in the mean of five frames. Penetrate and float: how far the lowest joint is below or above the floor, beyond 5 mm. "
-    "Jerk is taken by differences at the file's frame rate and grows with noise: compare motions of one rate. Log "
-    "dimensionless jerk: higher is smoother, -6.6 is the smoothest reach. Flight: vertical acceleration of the centre of mass "
-    "while no foot is near the floor; -9.81 is right. Joints stand for soles; contact and speed are no aims in themselves: a "
-    "motion that stands still slides nowhere, so it gets no number."
+    "recorded walks have 0.03 m/s. Foot sliding: mean horizontal speed of feet lower than 5 cm above the floor, also "
+    "of feet that swing that low. Skating ratio: share of frames in which a toe, low in two frames, moves faster than 0.5 m/s "
+    "and so in the mean of five frames. Penetrate and float: how far the lowest joint is below or above the floor, beyond "
+    "5 mm. Jerk is taken by differences at the file's frame rate and grows with noise: compare motions of one rate. Log "
+    "dimensionless jerk: higher is smoother, -6.6 is the smoothest reach. Flight: vertical acceleration of the centre of "
+    "mass while no foot is near the floor; -9.81 is right. Joints stand for soles; contact and speed are no aims in "
+    "themselves: a motion that stands still slides nowhere, so it gets no number."
 )
 
 
