@@ -21,6 +21,7 @@ Detection has no gradient. Symbols as in `visviva.physics.measurement`; the meth
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -137,18 +138,18 @@ def contact_frames(measurement: Measurement) -> Bool[Tensor, "B T N"]:
 def track_noise(tracks: Tracks) -> Float[Tensor, "B N"]:
     """Return the noise of one coordinate of each track [px]: its standard error, or its scatter where that is larger.
 
-    The scatter is the 30th percentile of the third differences, which few kinks do not reach and in which a free flight
-    vanishes, divided by what it is for white noise of unit variance.
+    The scatter is the 30th percentile of the lengths of the third differences, which few kinks do not reach and in which a
+    free flight vanishes, divided by what it is for white noise of unit variance (Rayleigh's distribution).
     """
     position, seen = tracks.positions.detach(), tracks.visible
     stated = (tracks.sigma.detach() * seen).sum(1) / seen.sum(1).clamp(min=1)
     stated = stated.clamp(min=1e-3)
     if position.shape[1] < 8:
         return stated
-    third = position.diff(n=3, dim=1).abs().mean(-1)
+    third = position.diff(n=3, dim=1).norm(dim=-1)
     whole = seen[:, 3:] & seen[:, 2:-1] & seen[:, 1:-2] & seen[:, :-3]
     typical = torch.nanquantile(torch.where(whole, third, float("nan")), 0.3, dim=1)
-    return torch.maximum(stated, torch.nan_to_num(typical) / (0.54 * 20**0.5))
+    return torch.maximum(stated, torch.nan_to_num(typical) / ((-2 * math.log(0.7)) ** 0.5 * 20**0.5))
 
 
 @lru_cache(maxsize=64)
