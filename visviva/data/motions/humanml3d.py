@@ -202,7 +202,7 @@ def to_features(motion: HumanMotion) -> Float[Tensor, "F 263"]:
         )
     if abs(motion.fps - FPS) > 0.01:
         raise InputError(
-            f"{motion.source or 'the motion'}: has {motion.fps:g} frames/s, HumanML3D's features need 20; resample it"
+            f"{motion.source or 'the motion'}: has {motion.fps:g} frames/s, its features need 20; see resampled(motion, 20)"
         )
     order = [motion.names.index(name) for name in NAMES]
     return features(motion.positions[:, order] @ upright("y").to(motion.positions))
