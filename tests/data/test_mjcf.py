@@ -118,6 +118,22 @@ def test_urdf_has_mujocos_inverse_dynamics(written, free):
     agrees(body, mujoco.MjModel.from_xml_string(plain))
 
 
+def test_massless_links_of_urdf_are_read(written):
+    """Three joints at one place through links without inertia, as many robots have them."""
+    joints = "".join(
+        f'<link name="l{k}"/><joint name="j{k}" type="continuous"><parent link="l{k - 1}"/><child link="l{k}"/>'
+        f'<axis xyz="{axis}"/></joint>'
+        for k, axis in ((1, "1 0 0"), (2, "0 1 0"))
+    )
+    last = '<joint name="j3" type="continuous"><parent link="l2"/><child link="thigh"/><axis xyz="0 0 1"/></joint>'
+    thigh = URDF[URDF.index('<link name="thigh">') : URDF.index('<link name="slider">')]
+    body = read_urdf(written(f'<robot name="r"><link name="l0"/>{joints}{thigh}{last}</robot>', "r.urdf"), free=False)
+    assert body.mass.tolist() == [0, 0, 0, 3]
+    assert body.joints == ("weld", "hinge", "hinge", "hinge")
+    tau = body.inverse_dynamics(torch.zeros(3).double(), torch.zeros(3).double(), torch.tensor([1.0, 2, 3]).double())
+    assert tau.tolist() == pytest.approx([0.03 + 3 * 0.04, 2 * (0.03 + 3 * 0.04), 0.03], rel=1e-6)
+
+
 def test_gravity_follows_the_file(written):
     assert read_mjcf(written(HUMANOID)).down.tolist() == pytest.approx([0.1, 0, -9.7])
     off = HUMANOID.replace('<option gravity="0.1 0 -9.7"/>', '<option><flag gravity="disable"/></option>')

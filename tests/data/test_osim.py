@@ -211,6 +211,7 @@ def changed(old, new):
         ),
         (files.model(files.BODIES, files.JOINTS[1:]), "no joint holds foot"),
         (files.model(joints=[*files.JOINTS, files.joint("WeldJoint", "l", "torso", "foot", [])]), "foot hang on more"),
+        (files.model([*files.BODIES, files.BODIES[3]]), "11 bodies with 10 names"),
         (files.model(files.BODIES[:9]), "that the model has not: grip"),
     ],
 )

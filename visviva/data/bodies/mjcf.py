@@ -19,6 +19,8 @@ from visviva.data.bodies.xml import read_xml
 from visviva.errors import InputError
 from visviva.physics.bodies import Body
 
+LIGHT = 1e-12
+"""What MuJoCo takes for the mass and inertia of massless links [kg, kg m^2]; read as nothing."""
 KINDS = ("free", "ball", "slide", "hinge")
 """Kinds of joints in MuJoCo's numbering."""
 
@@ -74,7 +76,9 @@ def read_urdf(path: str | Path, free: bool = True) -> Body:
     for extension in root.findall("mujoco"):
         root.remove(extension)
     compiler = ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler")
-    compiler.attrib.update({"fusestatic": "false", "balanceinertia": "false", "boundmass": "0", "boundinertia": "0"})
+    compiler.attrib.update(
+        {"fusestatic": "false", "balanceinertia": "false", "boundmass": str(LIGHT), "boundinertia": str(LIGHT)}
+    )
     if free:
         _freed(root, path)
     return from_mujoco(_compiled(str(path), ElementTree.tostring(root, encoding="unicode")), str(path))
@@ -109,7 +113,7 @@ def _compiled(path: str, text: str | None) -> Any:
 
     try:
         return mujoco.MjModel.from_xml_path(path) if text is None else mujoco.MjModel.from_xml_string(text)
-    except ValueError as error:
+    except (ValueError, mujoco.FatalError) as error:
         raise InputError(f"{path}: MuJoCo does not compile it: {error}") from error
 
 
@@ -138,6 +142,8 @@ def from_mujoco(model: Any, name: str = "the model") -> Body:
             last[parent] = len(links) - 1
         last[body], origin[body] = len(links) - 1, at
         turned = _rotation(model.body_iquat[body])
+        if model.body_mass[body] <= LIGHT:
+            continue
         links[-1]["mass"] = float(model.body_mass[body])
         links[-1]["com"] = model.body_ipos[body] - at
         links[-1]["inertia"] = turned @ np.diag(model.body_inertia[body]) @ turned.T

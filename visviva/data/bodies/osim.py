@@ -84,7 +84,10 @@ def read_osim(path: str | Path, couplers: bool = True) -> OsimModel:
     units = (model.findtext("length_units") or "meters").strip()
     if units not in ("meters", "metres", "m", "meter"):
         raise InputError(f"{path}: its lengths are in {units}; write the model in meters")
-    elements = {str(body.get("name")): body for body in model.findall("BodySet/objects/Body") if body.get("name") != GROUND}
+    bodies = [body for body in model.findall("BodySet/objects/Body") if body.get("name") != GROUND]
+    elements = {str(body.get("name")): body for body in bodies}
+    if len(elements) < len(bodies):
+        raise InputError(f"{path}: {len(bodies)} bodies with {len(elements)} names; give each its own")
     masses = {name: _mass(path, body) for name, body in elements.items()}
     repaired = tuple(name for name, (_, _, inertia) in masses.items() if not _possible(inertia))
     for name in repaired:

@@ -135,4 +135,7 @@ class CoupledBody:
         at = place(self.body, self.expand(c, zero, zero)[0]).position[..., index, :]
         turning = torch.linalg.cross(point - at, force) + (0 if moment is None else moment)
         row = torch.cat([force, turning], -1)
-        return torch.nn.functional.one_hot(torch.tensor(index), len(self.body)).to(row)[:, None] * row[..., None, :]
+        return (
+            torch.nn.functional.one_hot(torch.tensor(index, device=row.device), len(self.body)).to(row)[:, None]
+            * row[..., None, :]
+        )
