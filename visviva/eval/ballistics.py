@@ -52,6 +52,16 @@ class BallisticFit:
     basis: NDArray[np.float64]
     residuals: NDArray[np.float64]
 
+    @property
+    def residual(self) -> float:
+        """Return the root mean square distance from the fit."""
+        return float(np.sqrt((self.residuals**2).sum(1).mean()))
+
+    @property
+    def size(self) -> float:
+        """Return the magnitude of the acceleration."""
+        return float(np.linalg.norm(self.acceleration))
+
     @classmethod
     def of(
         cls, t: NDArray, p: NDArray, noise: float, rows: tuple[NDArray, float], drag: bool, iterations: int = 20
@@ -71,28 +81,18 @@ class BallisticFit:
         for _ in range(iterations):
             s = t + solution[7] * row_times
             basis = _drag_basis(s, solution)
-            design = np.zeros((2 * n, 8))
-            design[:, :6] = _base(s)
-            design[:, 6] = -basis.T.reshape(-1)
-            velocity = np.stack([solution[3 * a + 1] + solution[3 * a + 2] * s for a in range(2)])
-            design[:, 7] = (velocity * row_times).reshape(-1)
+            design = _design(s, basis, row_times, solution)
             target = p.T.reshape(-1) + design[:, 7] * solution[7]
-            prior = np.zeros(8)
-            if drag:
-                prior[2] = variance / (ROLL_PRIOR * max(abs(solution[5]), 1e-9)) ** 2
-            prior[6], prior[7] = variance / DRAG_PRIOR**2, variance / READOUT_PRIOR**2
+            prior = _prior(variance, solution, drag)
             solution = _bounded(design, target, prior, least, drag)
             residuals = (target - design @ solution).reshape(2, n).T
             spread = float((residuals**2).sum()) / max(2 * n - 8, 1)
             variance = max(spread, noise**2) * correlation_time(residuals)
-        information = (design.T @ design + np.diag(prior)) / variance
-        groups = [[3, 4, 5], [0, 1, 2, 3, 4, 5, 6], list(range(8))] if drag else [[3, 4, 5], [3, 4, 5], [0, 1, 2, 3, 4, 5, 7]]
-        known, shutter, full = (np.linalg.inv(information[np.ix_(g, g)]) for g in groups)
-        sigmas = [math.sqrt(c[groups[i].index(5)][groups[i].index(5)]) for i, c in enumerate((known, shutter, full))]
+        sigmas, full = _errors((design.T @ design + np.diag(prior)) / variance, drag)
         return cls(
             (float(solution[2]), float(solution[5])),
             (math.sqrt(full[2, 2]), sigmas[2]),
-            (sigmas[0], sigmas[1], sigmas[2]),
+            sigmas,
             float(solution[6]),
             math.sqrt(full[6, 6]) if drag else 0.0,
             float(solution[7]),
@@ -101,6 +101,29 @@ class BallisticFit:
             basis,
             residuals,
         )
+
+
+def _design(s: NDArray, basis: NDArray, row_times: NDArray, solution: NDArray) -> NDArray[np.float64]:
+    """Return what the positions are made of, (2 n, 8): c0, v0, g per axis, drag, readout (linear about the solution)."""
+    velocity = np.stack([solution[3 * a + 1] + solution[3 * a + 2] * s for a in range(2)])
+    return np.column_stack([_base(s), -basis.T.reshape(-1), (velocity * row_times).reshape(-1)])
+
+
+def _prior(variance: float, solution: NDArray, drag: bool) -> NDArray[np.float64]:
+    """Return the weights of the priors: roll (with drag only), drag, readout."""
+    prior = np.zeros(8)
+    if drag:
+        prior[2] = variance / (ROLL_PRIOR * max(abs(solution[5]), 1e-9)) ** 2
+    prior[6], prior[7] = variance / DRAG_PRIOR**2, variance / READOUT_PRIOR**2
+    return prior
+
+
+def _errors(information: NDArray, drag: bool) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
+    """Return the standard errors of g_y with k, r and roll known, with r known, with none known, and the last covariance."""
+    groups = [[3, 4, 5], [0, 1, 2, 3, 4, 5, 6], list(range(8))] if drag else [[3, 4, 5], [3, 4, 5], [0, 1, 2, 3, 4, 5, 7]]
+    covariances = [np.linalg.inv(information[np.ix_(g, g)]) for g in groups]
+    known, shutter, full = (math.sqrt(c[g.index(5), g.index(5)]) for g, c in zip(groups, covariances, strict=True))
+    return (known, shutter, full), covariances[2]
 
 
 def _base(s: NDArray) -> NDArray[np.float64]:

@@ -123,42 +123,18 @@ def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
     """
     breaks = find_breaks(track.positions, track.times, track.sigma)
     stretches = flights(track.positions, breaks)
-    frames = max(stretches, key=len)
-    if len(frames) < LEAST_FRAMES:
-        raise Unmeasurable(
-            f"the longest undisturbed stretch of motion has {len(frames)} frames; measuring an acceleration takes at least "
-            f"{LEAST_FRAMES}"
-        )
-    frames, displaced = _without_displaced(track, frames)
+    frames, displaced = _without_displaced(track, _longest(stretches))
     t, p = track.times[frames] - track.times[frames].mean(), track.positions[frames]
     fit = BallisticFit.of(t, p, track.sigma, row_times(track, frames), drag=False)
-    whole, residual = np.array(fit.acceleration), float(np.sqrt((fit.residuals**2).sum(1).mean()))
     extent = float(np.linalg.norm(p.max(0) - p.min(0)))
     halves = np.array([parabola(fit.times[h], p[h])[0] for h in halves_of(len(frames))])
-    size, span = float(np.linalg.norm(whole)), float(t[-1] - t[0])
-    if extent < 10 * track.sigma or size * span**2 / 8 < 8 * max(track.sigma, 0.1):
-        raise Unmeasurable("the path is too short or too straight: its curvature is not larger than the tracking noise")
-    if residual > longest_ratio * extent and residual > 2.5 * math.sqrt(2) * track.sigma:
-        raise Unmeasurable(
-            f"the object does not move with one constant acceleration: a parabola misses its path by {residual / extent:.1%} "
-            f"of its extent, more than the {longest_ratio:.1%} of a free flight (a swing, a bounce, a roll or a hand would do "
-            "that)"
-        )
-    worst = float(np.linalg.norm(halves - whole, axis=1).max())
     chance = half_error(fit.times, track.sigma)
-    if worst > 0.5 * size and worst > 4 * chance:
-        raise Unmeasurable(
-            f"the object does not move with one constant acceleration: it changes by {worst / size:.0%} between parts of the "
-            "path (a swing, a bounce, a roll or a hand would do that)"
-        )
+    _check_curved(fit, float(t[-1] - t[0]), extent, track.sigma)
+    _check_fits(fit, extent, track.sigma, longest_ratio)
+    _check_steady(fit, halves, chance)
     turned = eased(track.positions, track.times, track.sigma, breaks)
     if turned:
         raise Unmeasurable(f"the object does not fall freely: {turned}")
-    others = [
-        (int(f[0]), int(f[-1]), float(parabola(track.times[f], track.positions[f])[0][1]))
-        for f in stretches
-        if len(f) >= LEAST_FRAMES and f[0] not in frames and f[-1] not in frames
-    ]
     return Flight(
         frames,
         fit.acceleration,
@@ -169,14 +145,56 @@ def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
         chance,
         p - fit.residuals,
         fit.residuals,
-        residual,
+        fit.residual,
         extent,
-        residual / extent,
+        fit.residual / extent,
         breaks,
         displaced,
-        others,
+        _others(track, stretches, frames),
         local_residuals(track.positions),
     )
+
+
+def _longest(stretches: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    frames = max(stretches, key=len)
+    if len(frames) < LEAST_FRAMES:
+        raise Unmeasurable(
+            f"the longest undisturbed stretch of motion has {len(frames)} frames; measuring an acceleration takes at least "
+            f"{LEAST_FRAMES}"
+        )
+    return frames
+
+
+def _check_curved(fit: BallisticFit, span: float, extent: float, sigma: float) -> None:
+    if extent < 10 * sigma or fit.size * span**2 / 8 < 8 * max(sigma, 0.1):
+        raise Unmeasurable("the path is too short or too straight: its curvature is not larger than the tracking noise")
+
+
+def _check_fits(fit: BallisticFit, extent: float, sigma: float, longest_ratio: float) -> None:
+    if fit.residual > longest_ratio * extent and fit.residual > 2.5 * math.sqrt(2) * sigma:
+        raise Unmeasurable(
+            f"the object does not move with one constant acceleration: a parabola misses its path by "
+            f"{fit.residual / extent:.1%} of its extent, more than the {longest_ratio:.1%} of a free flight "
+            "(a swing, a bounce, a roll or a hand would do that)"
+        )
+
+
+def _check_steady(fit: BallisticFit, halves: NDArray[np.float64], chance: float) -> None:
+    worst = float(np.linalg.norm(halves - np.array(fit.acceleration), axis=1).max())
+    if worst > 0.5 * fit.size and worst > 4 * chance:
+        raise Unmeasurable(
+            f"the object does not move with one constant acceleration: it changes by {worst / fit.size:.0%} between parts of "
+            "the path (a swing, a bounce, a roll or a hand would do that)"
+        )
+
+
+def _others(track: Track, stretches: list[NDArray[np.int64]], frames: NDArray[np.int64]) -> list[tuple[int, int, float]]:
+    """Return the other flights of the clip: first and last frame, and vertical acceleration by a plain parabola."""
+    return [
+        (int(f[0]), int(f[-1]), float(parabola(track.times[f], track.positions[f])[0][1]))
+        for f in stretches
+        if len(f) >= LEAST_FRAMES and f[0] not in frames and f[-1] not in frames
+    ]
 
 
 def row_times(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
@@ -194,14 +212,7 @@ def _without_displaced(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray
     """Leave out frames that alone stand off their neighbours' parabola by six standard errors; at most a tenth, and twelve."""
     kept, displaced = frames, []
     for _ in range(min(len(frames) // 10, 12)):
-        off = np.zeros(len(kept))
-        for i in range(len(kept)):
-            near = np.array([j for j in range(max(0, i - 5), min(len(kept), i + 6)) if j != i])
-            t = track.times[kept] - track.times[kept[i]]
-            design = np.stack([np.ones(len(near)), t[near], t[near] ** 2], axis=1)
-            at = np.linalg.lstsq(design, track.positions[kept[near]], rcond=None)[0][0]
-            unit = math.sqrt(1 + np.linalg.inv(design.T @ design)[0, 0])
-            off[i] = np.linalg.norm(track.positions[kept[i]] - at) / unit / math.sqrt(2)
+        off = np.array([_off(track, kept, i) for i in range(len(kept))])
         floor = max(track.sigma, 1.4826 * float(np.median(off)), 0.1)
         worst = int(np.argmax(off))
         if off[worst] < 6 * floor:
@@ -209,3 +220,13 @@ def _without_displaced(track: Track, frames: NDArray[np.int64]) -> tuple[NDArray
         displaced.append(int(kept[worst]))
         kept = np.delete(kept, worst)
     return kept, sorted(displaced)
+
+
+def _off(track: Track, kept: NDArray[np.int64], i: int) -> float:
+    """Return how far a frame is from the parabola through up to five neighbours on either side, in noise of one coordinate."""
+    near = np.array([j for j in range(max(0, i - 5), min(len(kept), i + 6)) if j != i])
+    t = track.times[kept] - track.times[kept[i]]
+    design = np.stack([np.ones(len(near)), t[near], t[near] ** 2], axis=1)
+    at = np.linalg.lstsq(design, track.positions[kept[near]], rcond=None)[0][0]
+    unit = math.sqrt(1 + np.linalg.inv(design.T @ design)[0, 0])
+    return float(np.linalg.norm(track.positions[kept[i]] - at)) / unit / math.sqrt(2)

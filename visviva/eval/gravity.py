@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from visviva.errors import InputError
 from visviva.eval.ballistics import BallisticFit, half_error, halves_of, parabola
+from visviva.eval.budget import half_width
 from visviva.eval.flight import LARGEST_DRIFT, Flight, row_times
 from visviva.eval.track import Track, Unmeasurable
 
@@ -151,42 +152,20 @@ def measure_gravity(
         result = measure_gravity(track, flight, Scale(1 / 591.4, 0.03, "given"))
         result.low < 9.81 < result.high
     """
-    ax, ay = flight.acceleration
-    angle = math.degrees(math.atan2(abs(ax), ay))
-    if angle > steepest:
-        raise Unmeasurable(
-            f"the acceleration points {angle:.0f} degrees away from down in the image, so it is not gravity alone"
-        )
+    _check_downwards(flight, steepest)
     t = track.times[flight.frames] - track.times[flight.frames].mean()
     p = track.positions[flight.frames] * scale.metres_per_pixel
-    fit = BallisticFit.of(t, p, track.sigma * scale.metres_per_pixel, row_times(track, flight.frames), drag=True)
-    windows = []
-    for half in halves_of(len(t)):
-        held = float(parabola(fit.times[half], p[half] + fit.drag * fit.basis[half])[0][1])
-        plain = float(parabola(t[half], p[half])[0][1])
-        windows.append(Window(int(flight.frames[half][0]), int(flight.frames[half][-1]), held, plain))
-    g, spread = fit.acceleration[1], float(np.std([w.gravity for w in windows], ddof=1))
-    if spread > LARGEST_DRIFT * g and spread > 4 * half_error(fit.times, track.sigma) * scale.metres_per_pixel:
-        parts = ", ".join(f"{w.gravity:.1f}" for w in windows)
-        raise Unmeasurable(
-            f"even with drag and a rolling shutter allowed for, the parts of the flight disagree on g ({parts} m/s^2 over the "
-            "first, middle and last half), so no value is given (motion in depth or uneven frame times would do that)"
-        )
-    budget = {
-        "scale": scale.relative_error,
-        "tracking": fit.sigmas[0] / g,
-        "drag and roll": math.sqrt(max(fit.sigmas[1] ** 2 - fit.sigmas[0] ** 2, 0)) / g,
-        "rolling shutter": math.sqrt(max(fit.sigmas[2] ** 2 - fit.sigmas[1] ** 2, 0)) / g,
-        "timing": 2 * timing_error,
-        "depth": _depth(track, flight),
-        "pitch": PITCH,
-        "windows": spread / g,
-    }
-    half_width = _quantile(level) * math.sqrt(sum(e**2 for e in budget.values())) * g
+    sigma = track.sigma * scale.metres_per_pixel
+    fit = BallisticFit.of(t, p, sigma, row_times(track, flight.frames), drag=True)
+    windows = _windows(flight.frames, t, p, fit)
+    spread = _spread(windows, fit, track.sigma, scale)
+    budget = _budget(track, flight, fit, scale, timing_error) | {"windows": spread / fit.acceleration[1]}
+    g = fit.acceleration[1]
+    wide = half_width(budget.values(), level) * g
     return Gravity(
         g,
-        g - half_width,
-        g + half_width,
+        g - wide,
+        g + wide,
         level,
         budget,
         (fit.drag, fit.drag_sigma),
@@ -196,9 +175,54 @@ def measure_gravity(
         windows,
         scale,
         flight,
-        float(np.sqrt((fit.residuals**2).sum(1).mean())) / scale.metres_per_pixel,
+        fit.residual / scale.metres_per_pixel,
         (p - fit.residuals) / scale.metres_per_pixel,
     )
+
+
+def _check_downwards(flight: Flight, steepest: float) -> None:
+    ax, ay = flight.acceleration
+    angle = math.degrees(math.atan2(abs(ax), ay))
+    if angle > steepest:
+        raise Unmeasurable(
+            f"the acceleration points {angle:.0f} degrees away from down in the image, so it is not gravity alone"
+        )
+
+
+def _windows(frames: NDArray[np.int64], t: NDArray, p: NDArray, fit: BallisticFit) -> list[Window]:
+    """Measure the first, middle and last half of a flight at times t [s] and places p [m]."""
+    windows = []
+    for half in halves_of(len(t)):
+        held = float(parabola(fit.times[half], p[half] + fit.drag * fit.basis[half])[0][1])
+        plain = float(parabola(t[half], p[half])[0][1])
+        windows.append(Window(int(frames[half][0]), int(frames[half][-1]), held, plain))
+    return windows
+
+
+def _spread(windows: list[Window], fit: BallisticFit, sigma: float, scale: Scale) -> float:
+    """Return the standard deviation of g between windows [m/s^2]; refuse one that noise does not explain."""
+    spread = float(np.std([w.gravity for w in windows], ddof=1))
+    if spread > LARGEST_DRIFT * fit.acceleration[1] and spread > 4 * half_error(fit.times, sigma) * scale.metres_per_pixel:
+        parts = ", ".join(f"{w.gravity:.1f}" for w in windows)
+        raise Unmeasurable(
+            f"even with drag and a rolling shutter allowed for, the parts of the flight disagree on g ({parts} m/s^2 over the "
+            "first, middle and last half), so no value is given (motion in depth or uneven frame times would do that)"
+        )
+    return spread
+
+
+def _budget(track: Track, flight: Flight, fit: BallisticFit, scale: Scale, timing_error: float) -> dict[str, float]:
+    """Return all parts but the windows, relative to g (module docstring)."""
+    g = fit.acceleration[1]
+    return {
+        "scale": scale.relative_error,
+        "tracking": fit.sigmas[0] / g,
+        "drag and roll": math.sqrt(max(fit.sigmas[1] ** 2 - fit.sigmas[0] ** 2, 0)) / g,
+        "rolling shutter": math.sqrt(max(fit.sigmas[2] ** 2 - fit.sigmas[1] ** 2, 0)) / g,
+        "timing": 2 * timing_error,
+        "depth": _depth(track, flight),
+        "pitch": PITCH,
+    }
 
 
 def _depth(track: Track, flight: Flight) -> float:
@@ -209,9 +233,3 @@ def _depth(track: Track, flight: Flight) -> float:
     growth = float((s * np.log(width[known])).sum() / (s**2).sum())
     speed = abs(track.positions[flight.frames[-1], 1] - track.positions[flight.frames[0], 1]) / (t[-1] - t[0])
     return 2 * abs(growth) * speed / abs(flight.acceleration[1])
-
-
-def _quantile(level: float) -> float:
-    from scipy.stats import norm
-
-    return float(norm.ppf((1 + level) / 2))

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visviva.eval.breaks import Break, find_breaks, flights
+from visviva.eval.budget import half_width
 from visviva.eval.swing import LARGEST_MISFIT, SwingFit
 from visviva.eval.track import Track, Unmeasurable
 
@@ -128,40 +129,21 @@ def measure_pendulum(track: Track, timing_error: float = 0.005, level: float = 0
         result = measure_pendulum(track_object(video.frames, video.timestamps))
         result.low < 0.51 < result.high
     """
-    from scipy.stats import norm
-
     breaks = find_breaks(track.positions, track.times, track.sigma)
     arcs = _arcs(track, breaks)
     whole = SwingFit.of(track, arcs)
     frames = np.concatenate(arcs)
     p = track.positions[frames]
     extent = float(np.linalg.norm(np.ptp(p, axis=0)))
-    residual = float(np.sqrt((whole.residuals**2).sum(1).mean()))
-    if residual > LARGEST_MISFIT * extent and residual > 2.5 * math.sqrt(2) * track.sigma:
-        raise Unmeasurable(
-            f"the object does not swing as a pendulum does: the model misses its path by {residual / extent:.1%} of its "
-            f"extent, more than {LARGEST_MISFIT:.0%}"
-        )
-    budget = {
-        "tracking": 2 * whole.sigma,
-        "timing": 2 * timing_error,
-        "gravity": GRAVITY[1] / GRAVITY[0],
-        "parts": _spread(track, arcs, whole),
-    }
-    z = float(norm.ppf((1 + level) / 2))
-    wide = z * math.sqrt(sum(e**2 for e in budget.values()))
+    _check_fits(whole, extent, track.sigma)
+    budget = _budget(track, arcs, whole, timing_error)
+    wide, wide_period = _half_widths(budget, level)
     period, length = 2 * math.pi / whole.rate, GRAVITY[0] / whole.rate**2
-    if not wide < WIDEST:
-        raise Unmeasurable(
-            f"the object may be a pendulum, but its period is known to +-{wide / 2:.0%} only; film more of a swing, or a "
-            "larger one"
-        )
-    of_period = z * math.sqrt(budget["tracking"] ** 2 + budget["timing"] ** 2 + budget["parts"] ** 2) / 2
     spans = sum(float(track.times[a[-1]] - track.times[a[0]]) for a in arcs)
     return Pendulum(
         period,
-        period * (1 - of_period),
-        period * (1 + of_period),
+        period * (1 - wide_period),
+        period * (1 + wide_period),
         length,
         length * (1 - wide),
         length * (1 + wide),
@@ -176,10 +158,39 @@ def measure_pendulum(track: Track, timing_error: float = 0.005, level: float = 0
         spans / period,
         frames,
         p - whole.residuals,
-        residual,
+        whole.residual,
         extent,
         breaks,
     )
+
+
+def _check_fits(whole: SwingFit, extent: float, sigma: float) -> None:
+    if whole.residual > LARGEST_MISFIT * extent and whole.residual > 2.5 * math.sqrt(2) * sigma:
+        raise Unmeasurable(
+            f"the object does not swing as a pendulum does: the model misses its path by {whole.residual / extent:.1%} of its "
+            f"extent, more than {LARGEST_MISFIT:.0%}"
+        )
+
+
+def _budget(track: Track, arcs: list[NDArray[np.int64]], whole: SwingFit, timing_error: float) -> dict[str, float]:
+    """Return the parts of the length's uncertainty, relative to it (module docstring)."""
+    return {
+        "tracking": 2 * whole.sigma,
+        "timing": 2 * timing_error,
+        "gravity": GRAVITY[1] / GRAVITY[0],
+        "parts": _spread(track, arcs, whole),
+    }
+
+
+def _half_widths(budget: dict[str, float], level: float) -> tuple[float, float]:
+    """Return half the widths of the intervals of length and period, relative to them; refuse what is no measurement."""
+    wide = half_width(budget.values(), level)
+    if not wide < WIDEST:
+        raise Unmeasurable(
+            f"the object may be a pendulum, but its period is known to +-{wide / 2:.0%} only; film more of a swing, or a "
+            "larger one"
+        )
+    return wide, half_width([budget[part] for part in ("tracking", "timing", "parts")], level) / 2
 
 
 def turns(track: Track) -> int:

@@ -35,30 +35,14 @@ class SwingFit:
     @classmethod
     def of(cls, track: Track, arcs: list[NDArray[np.int64]], near: SwingFit | None = None) -> SwingFit:
         """Fit the arcs, started from the best of a few pivots, or near an earlier fit."""
-        from scipy.optimize import least_squares
-
         swing = Swing(track, arcs)
         if near is None:
             starts = [swing.start(*guess) for guess in swing.pivots()]
         else:
             starts = [swing.start(near.pivot, near.arm, near.rate)]
-        first, *others = sorted(starts, key=lambda s: float((swing.off(s) ** 2).sum()))
-        found: Any = least_squares(swing.off, first, swing.slope, x_scale="jac", max_nfev=60)
-        for start in others:
-            if float(np.sqrt((swing.residuals(found.x) ** 2).sum(1).mean())) < LARGEST_MISFIT * float(np.ptp(swing.p, 0).max()):
-                break
-            tried = least_squares(swing.off, start, swing.slope, x_scale="jac", max_nfev=60)
-            found = min(found, tried, key=lambda fit: float(fit.cost))
-        left = swing.residuals(found.x)
-        n = len(left)
-        spread = float((left**2).sum()) / max(2 * n - len(found.x), 1) / swing.noise**2
-        inflation = max(spread, 1.0) * correlation_time(left)
-        information = swing.slope(found.x)
-        information = information.T @ information
-        covariance = np.linalg.pinv(information) * inflation
-        if not (covariance[3, 3] > 0 and covariance[5, 5] > 0):
-            raise Unmeasurable("the path is no swing: its arm and its rate are not determined by it")
-        x = found.x
+        x = _searched(swing, starts)
+        left = swing.residuals(x)
+        covariance = _covariance(swing, x, left)
         return cls(
             math.exp(x[3]),
             math.sqrt(covariance[3, 3]),
@@ -70,6 +54,40 @@ class SwingFit:
             swing.angles(x),
             x,
         )
+
+    @property
+    def residual(self) -> float:
+        """Return the root mean square distance from the fit [px]."""
+        return _root_mean_square(self.residuals)
+
+
+def _searched(swing: Swing, starts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the parameters of the least squares, from the best start; from the others too while the fit misses the path."""
+    from scipy.optimize import least_squares
+
+    first, *others = sorted(starts, key=lambda s: float((swing.off(s) ** 2).sum()))
+    found: Any = least_squares(swing.off, first, swing.slope, x_scale="jac", max_nfev=60)
+    for start in others:
+        if _root_mean_square(swing.residuals(found.x)) < LARGEST_MISFIT * float(np.ptp(swing.p, 0).max()):
+            break
+        tried = least_squares(swing.off, start, swing.slope, x_scale="jac", max_nfev=60)
+        found = min(found, tried, key=lambda fit: float(fit.cost))
+    return found.x
+
+
+def _covariance(swing: Swing, x: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray:
+    """Return the covariance of the parameters with autocorrelated residuals; refuse a path that does not determine them."""
+    spread = float((left**2).sum()) / max(2 * len(left) - len(x), 1) / swing.noise**2
+    inflation = max(spread, 1.0) * correlation_time(left)
+    slope = swing.slope(x)
+    covariance = np.linalg.pinv(slope.T @ slope) * inflation
+    if not (covariance[3, 3] > 0 and covariance[5, 5] > 0):
+        raise Unmeasurable("the path is no swing: its arm and its rate are not determined by it")
+    return covariance
+
+
+def _root_mean_square(residuals: NDArray[np.float64]) -> float:
+    return float(np.sqrt((residuals**2).sum(1).mean()))
 
 
 class Swing:
@@ -150,7 +168,21 @@ class Swing:
         return np.stack([x[:, :1] + short * arm * np.sin(theta), x[:, 1:2] + arm * np.cos(theta)], axis=2)
 
     def _angles(self, x: NDArray) -> NDArray[np.float64]:
-        """Return the angle in every frame, (m, n): Runge-Kutta steps of half a frame, Hermite interpolation between them."""
+        """Return the angle in every frame, (m, n), by Hermite interpolation between the steps."""
+        angle, rate = self._integrated(x)
+        parts = []
+        for n, t in enumerate(self.t):
+            i = np.minimum((t / self.h).astype(int), self.steps - 1)
+            u = t / self.h - i
+            one, two = angle[:, n][:, i], angle[:, n][:, i + 1]
+            slow, fast = rate[:, n][:, i] * self.h, rate[:, n][:, i + 1] * self.h
+            parts.append(
+                (1 + 2 * u) * (1 - u) ** 2 * one + u * (1 - u) ** 2 * slow + u**2 * (3 - 2 * u) * two + u**2 * (u - 1) * fast
+            )
+        return np.concatenate(parts, axis=1)
+
+    def _integrated(self, x: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return angles and rates after each step of half a frame, by Runge-Kutta, (m, arcs, steps + 1)."""
         squared, roll, linear, quadratic = np.exp(2 * x[:, 3:4]), x[:, 4:5], x[:, 5:6], x[:, 6:7]
 
         def force(a: NDArray, v: NDArray) -> NDArray:
@@ -169,17 +201,7 @@ class Swing:
             )
             path.append(a)
             rates.append(v)
-        angle, rate = np.stack(path, axis=-1), np.stack(rates, axis=-1)
-        parts = []
-        for n, t in enumerate(self.t):
-            i = np.minimum((t / h).astype(int), self.steps - 1)
-            u = t / h - i
-            one, two = angle[:, n][:, i], angle[:, n][:, i + 1]
-            slow, fast = rate[:, n][:, i] * h, rate[:, n][:, i + 1] * h
-            parts.append(
-                (1 + 2 * u) * (1 - u) ** 2 * one + u * (1 - u) ** 2 * slow + u**2 * (3 - 2 * u) * two + u**2 * (u - 1) * fast
-            )
-        return np.concatenate(parts, axis=1)
+        return np.stack(path, axis=-1), np.stack(rates, axis=-1)
 
 
 def _bounded(x: NDArray) -> NDArray[np.float64]:
