@@ -158,6 +158,15 @@ class TestWorld:
         assert torch.allclose(again.positions, motion.positions, atol=1e-5)
         assert any(note.startswith(f"up axis: {up}") for note in again.notes)
 
+    def test_who_crawls_does_not_stand(self, tmp_path):
+        motion = person()
+        prone = motion.positions @ about(0, torch.tensor(torch.pi / 2)).T  # on the belly, the head towards -y
+        prone = prone - torch.linspace(0, 1.5, 24)[:, None, None] * torch.tensor([0.0, 1.0, 0.0])
+        np.savez(tmp_path / "a.npz", positions=(prone @ upright("y")).numpy(), fps=20.0, names=NAMES, parents=PARENTS)
+        again = read_motion(tmp_path / "a.npz")
+        assert any("up axis: y, as usual" in note for note in again.notes)
+        assert torch.allclose(again.positions, prone, atol=1e-5)
+
     def test_left_handed_axes_are_refused_and_mirrored_on_request(self, tmp_path):
         motion = person()
         assert mirrored(motion.positions, NAMES) > 0.7

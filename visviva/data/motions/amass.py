@@ -91,7 +91,8 @@ def from_amass(stored: Mapping[str, Any], source: str = "", reading: Reading | N
     positions, _ = forward_kinematics(rotations, offsets, PARENTS)
     notes = ["joints: of the mean shape, pelvis at trans (no body model)"]
     notes += ["shape: betas are not used"] if np.any(np.asarray(stored.get("betas", 0.0))) else []
-    given = reading if reading.units or reading.stature else replace(reading, units="m")
+    given = replace(reading, hand=reading.hand or "right")  # the mean body has its left on the left
+    given = given if given.units or given.stature else replace(given, units="m")
     return to_world(
         positions, NAMES, PARENTS, reading.fps or rates[0], source, reading=given, usual_up="z", rotations=rotations,
         rest=OFFSETS.clone(), notes=notes,

@@ -151,7 +151,11 @@ def mixed(positions: Float[Tensor, "T J 3"], fps: float, where: str) -> None:
 
 
 def up_axis(positions: Float[Tensor, "T J 3"], names: tuple[str, ...], usual: str) -> tuple[str, str]:
-    """Return the up axis and the sentence about it: where the head stands above the feet, else what is usual for the format."""
+    """Return the up axis and the sentence about it: where the head stands above the feet, else what is usual for the format.
+
+    A body that travels along that axis crawls or swims rather than stands. One that lies still all the time cannot be told from
+    one that stands: give the axis.
+    """
     found, low = parts(names), feet(names)
     high = [found[part] for part in ("head", "neck", "left_shoulder", "right_shoulder") if part in found][:1]
     high = high or [found[part] for part in ("left_hip", "right_hip", "pelvis") if part in found]
@@ -161,7 +165,9 @@ def up_axis(positions: Float[Tensor, "T J 3"], names: tuple[str, ...], usual: st
     mean = (rise / rise.norm(dim=-1, keepdim=True).clamp(min=1e-9)).mean(0)
     axis = int(mean.abs().argmax())
     name = ("-" if mean[axis] < 0 else "") + "xyz"[axis]
-    if name != usual and float(mean[axis].abs()) < 0.7:
+    lowest = (positions[..., axis] * mean[axis].sign()).amin(1)
+    stands = float(mean[axis].abs()) > 0.7 and float(lowest.std()) < 0.15 * float(rise.norm(dim=-1).median())
+    if name != usual and not stands:
         return usual, f"up axis: {usual}, as usual for this format (the body does not stand)"
     return name, f"up axis: {name}" + ("" if name == usual else f", because the body stands along it (usual would be {usual})")
 
@@ -185,17 +191,21 @@ def upright(up: str) -> Float[Tensor, "3 3"]:
 def mirrored(positions: Float[Tensor, "T J 3"], names: tuple[str, ...]) -> float | None:
     """Return how surely left is left: the mean of (left - right) . (up x forward), normalised; negative where it is mirrored.
 
-    Positions are z up. None where hips (or shoulders) or toes and heels (or ankles) of both sides are not named.
+    Positions are z up. None where hips (or shoulders) or toes and heels (or ankles) of both sides are not named, or where the
+    body hardly ever has its hips level and its toes ahead: who lies is not asked.
     """
     found = parts(names)
     pair = next((p for p in ("hip", "shoulder", "knee") if {f"left_{p}", f"right_{p}"} <= found.keys()), None)
     back = next((p for p in ("heel", "ankle") if {f"left_{p}", f"right_{p}"} <= found.keys()), None)
     if pair is None or back is None or not {"left_toe", "right_toe"} <= found.keys():
         return None
-    left = (positions[:, found[f"left_{pair}"]] - positions[:, found[f"right_{pair}"]])[:, :2]
+    left = positions[:, found[f"left_{pair}"]] - positions[:, found[f"right_{pair}"]]
     toes = [positions[:, found[f"{s}_toe"]] - positions[:, found[f"{s}_{back}"]] for s in ("left", "right")]
-    ahead = (toes[0] + toes[1])[:, :2]
-    left, ahead = (v / v.norm(dim=-1, keepdim=True).clamp(min=1e-9) for v in (left, ahead))
+    level = [(v / v.norm(dim=-1, keepdim=True).clamp(min=1e-9))[:, :2] for v in (left, toes[0] + toes[1])]
+    stands = (level[0].norm(dim=-1) > 0.5) & (level[1].norm(dim=-1) > 0.5)
+    if float(stands.double().mean()) < 0.1:
+        return None
+    left, ahead = (v[stands] / v[stands].norm(dim=-1, keepdim=True) for v in level)
     return float((left[:, 1] * ahead[:, 0] - left[:, 0] * ahead[:, 1]).mean())  # (z x a) = (-a_y, a_x)
 
 

@@ -21,6 +21,7 @@ to 1e-5 but for the heading near its end, where its last frame is missing.)
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -172,7 +173,8 @@ def from_features(vectors: Float[Tensor, "T D"], source: str = "", reading: Read
             f"{float(contact.max()):.2f} "
             f"are no HumanML3D features but look z-scored; undo that first (times Std.npy, plus Mean.npy)"
         )
-    motion = from_joints(joints, source, reading)
+    reading = reading or Reading()  # up and hand are the format's, also of a body that lies or is none
+    motion = from_joints(joints, source, replace(reading, up="y", hand=reading.hand or "right"))
     return motion.noted("263 features; contacts as labelled", contacts=contact > 0.5, contact_joints=FEET)
 
 
@@ -184,7 +186,9 @@ def from_joints(joints: Float[Tensor, "T 22 3"], source: str = "", reading: Read
     fps = reading.fps or FPS
     notes = [] if reading.fps else [f"frame rate: {FPS:g}, HumanML3D's"]
     motion = to_world(joints.float(), NAMES, PARENTS, fps, source, reading=reading, usual_up="y", notes=notes)
-    if "up axis: y" not in motion.notes:  # not as HumanML3D has it: nor may its floor be
+    if not any(
+        note.startswith("up axis: y") and "because" not in note for note in motion.notes
+    ):  # not as HumanML3D has it: nor may its floor be
         return motion
     return motion.noted("floor: at height 0, by the format", floor=0.0)
 

@@ -77,7 +77,7 @@ def to_world(
     elif reading.hand is None:
         handed(positions, names, source)
         sure = mirrored(positions, names)
-        told.append("axes: right-handed" + (" (assumed: no named hips, toes and heels or ankles)" if sure is None else ""))
+        told.append("axes: right-handed" + (" (assumed: no hips and feet by name, or never upright)" if sure is None else ""))
     return HumanMotion(
         positions, names, parents, fps, rotations=rotations, rest=rest, visible=visible, plates=plates, source=source,
         notes=tuple(told), **further,
