@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from visviva.data.bodies import read_osim
-from visviva.data.motions.opensim import coordinates, ground_forces, read_table
+from visviva.data.motions.opensim import coordinates, external_wrench, ground_forces, read_table
 from visviva.errors import InputError
 
 
@@ -93,6 +93,37 @@ def test_forces_of_plates(table):
         ground_forces(table(table_text({"a": 1})))
     with pytest.raises(InputError, match="no column 'ground_force_1_vz'"):
         ground_forces(table(table_text({"ground_force_1_vx": 1, "ground_force_1_vy": 1})))
+
+
+def loads(body="foot", frame="ground", name="ground_force_1"):
+    return (
+        "<OpenSimDocument><ExternalLoads name='l'><objects><ExternalForce name='one'><isDisabled> false </isDisabled>"
+        f"<applied_to_body> {body} </applied_to_body><force_expressed_in_body> {frame} </force_expressed_in_body>"
+        f"<point_expressed_in_body> ground </point_expressed_in_body><force_identifier> {name}_v </force_identifier>"
+        f"<point_identifier> {name}_p </point_identifier><torque_identifier> {name}_m </torque_identifier></ExternalForce>"
+        "</objects><datafile> table.mot </datafile></ExternalLoads></OpenSimDocument>"
+    )
+
+
+def test_files_of_external_loads(table, model, tmp_path):
+    columns = {f"ground_force_1_{x}{a}": i + 3 * j for j, x in enumerate("vpm") for i, a in enumerate("xyz")}
+    (force,) = ground_forces(table(table_text(columns)))
+    c = torch.rand(101, len(model.coupled.names), dtype=torch.float64)
+    path = tmp_path / "loads.xml"
+    path.write_text(loads())
+    time = torch.arange(101).double() / 100
+    found = external_wrench(path, model, c, time)
+    assert torch.allclose(found, model.coupled.wrench(c, "foot", force.force, force.point, force.moment))
+    assert float(found.abs().max()) > 1
+    for text, said in (
+        (loads(body="hand"), "no link 'hand'"),
+        (loads(frame="foot"), "one is not given in the ground"),
+        (loads(name="grf"), "no column 'grf_mx'"),
+        ("<ExternalLoads/>", "no file of external loads"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=said):
+            external_wrench(path, model, c, time)
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,9 @@ def read_smpl(path: str | Path) -> SMPLModel:
     parents = tuple(-1 if p < 0 or p >= shape[1] else int(p) for p in arrays["kintree_table"][0].astype(np.int64))
     if parents[:22] != SKELETONS["smpl"].parents[:22] or any(not 0 <= p < i for i, p in enumerate(parents) if i):
         raise InputError(f"{path}: its joints are not in the order of the SMPL family (kintree_table {list(parents)})")
-    tensors = {key: torch.tensor(arrays[key], dtype=torch.float32) for key in NEEDED if key not in ("f", "kintree_table")}
+    tensors = {
+        key: torch.tensor(arrays[key], dtype=torch.float32) for key in ("v_template", "shapedirs", "J_regressor", "weights")
+    }
     return SMPLModel(
         kind=kind,
         template=tensors["v_template"],

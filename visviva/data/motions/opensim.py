@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.data.bodies.osim import OsimModel
+from visviva.data.bodies.xml import read_xml
 from visviva.data.motions.text import numbers, text_of
 from visviva.errors import InputError, closest
 
@@ -213,3 +215,54 @@ def ground_forces(table: Table) -> tuple[GroundForce, ...]:
             f"{table.source}: no columns of forces (ending in vx, vy, vz, px, ...); it has {', '.join(table.names)}"
         )
     return tuple(found)
+
+
+def external_wrench(
+    path: str | Path, model: OsimModel, c: Float[Tensor, "t nc"], time: Float[Tensor, " t"]
+) -> Float[Tensor, "t n 6"]:
+    """Return what inverse dynamics takes for the loads of an OpenSim ExternalLoads file.
+
+    Args:
+        path: of the .xml file; its data file is looked for beside it.
+        model: that the loads act on.
+        c: coordinates at the times.
+        time: (T,) [s]; the data are taken between their rows on straight lines.
+
+    Raises:
+        InputError: no such file, forces or points that are not given in the ground, bodies or columns that are not there.
+
+    Example::
+
+        tau = model.coupled.inverse_dynamics(c, v, a, external_wrench("loads.xml", model, c, table.time))
+    """
+    path = Path(path)
+    root = read_xml(path)
+    forces = [force for force in root.iter("ExternalForce") if (force.findtext("isDisabled") or "").strip() != "true"]
+    data = (root.findtext(".//datafile") or "").strip()
+    if not forces or not data:
+        raise InputError(f"{path}: no ExternalForce with a datafile in it; this is no file of external loads")
+    table = read_table(path.parent / data).at(time)
+    return torch.stack([_load(path, force, table, model, c) for force in forces]).sum(0)
+
+
+def _load(path: Path, force: Element, table: Table, model: OsimModel, c: Tensor) -> Tensor:
+    """What one force of a file of external loads does."""
+    said = {key: (force.findtext(key) or "").strip() for key in LOAD}
+    if {said["force_expressed_in_body"], said["point_expressed_in_body"]} - {"ground", "/ground"}:
+        raise InputError(f"{path}: {force.get('name')} is not given in the ground, which is not covered")
+
+    def columns(stem: str) -> Tensor:
+        return torch.stack([table.column(f"{stem}{axis}") for axis in "xyz"], -1)
+
+    if not said["force_identifier"] or not said["point_identifier"]:
+        raise InputError(f"{path}: {force.get('name')} has no columns of a force at a point, which is what is covered")
+    moment = columns(said["torque_identifier"]) if said["torque_identifier"] else None
+    body = said["applied_to_body"].split("/")[-1]
+    return model.coupled.wrench(c, body, columns(said["force_identifier"]), columns(said["point_identifier"]), moment)
+
+
+LOAD = (
+    *("applied_to_body", "force_expressed_in_body", "point_expressed_in_body"),
+    *("force_identifier", "point_identifier", "torque_identifier"),
+)
+"""What is read of an ExternalForce."""
