@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.eval.background import background_of
 from visviva.eval.blobs import Blob, detections, followed, how_it_ends, smoothest_path
 from visviva.eval.camera import CameraMotion, camera_motion, stabilised
 from visviva.eval.continuity import changed_background, double
-from visviva.eval.opacity import Colour, crop_of, image_of, opacity_moments
+from visviva.eval.opacity import Colour, Crop, crop_of, image_of, opacity_moments
 
 WORKING = 640
 """Longest side [px] of the image that objects are detected in; positions are refined at full resolution."""
@@ -80,6 +81,18 @@ class Track:
     colour: NDArray[np.float64] | None = None
     double: tuple[int, int] | None = None
     changed: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return {
+            "unit": "px",
+            "sigma": self.sigma,
+            "times": self.times.tolist(),
+            "ends": list(self.ends),
+            "positions": [[round(x, 3) for x in p] for p in self.positions.tolist()],
+            "frames_used": int(self.seen.sum()),
+            "frames_cut": {str(k): why for k, why in self.cut.items()},
+        }
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -162,82 +175,59 @@ def _refined(
     frames: Tensor, times: NDArray, path: list[Blob], scale: float, camera: CameraMotion, rests: bool = False
 ) -> Track:
     """Measure the path at full resolution and cut what is not a free, whole object."""
-    height, width = frames.shape[2:]
-    background = _background(frames, camera, path if rests else [], scale)
+    background = background_of(frames, camera, path if rests else [], scale)
     crops = {b.frame: crop_of(frames[b.frame], background, camera.transforms[b.frame], b, scale) for b in path}
-    colour = Colour.of(list(crops.values()))
-    count = len(frames)
-    positions, boxes = np.full((count, 2), np.nan), np.full((count, 4), np.nan)
-    area, across, soft = np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan)
-    look = np.full((count, 3), np.nan)
-    cut: dict[int, str] = {}
-    for blob in path:
-        k = blob.frame
-        measured = opacity_moments(crops[k], colour)
-        if measured is None:
-            cut[k] = "the object cannot be told from the background"
-            continue
-        (x, y), area[k], (across[k], soft[k]), boxes[k], look[k] = measured
-        turn, shift = camera.transforms[k][:, :2], camera.transforms[k][:, 2]
-        positions[k] = np.linalg.solve(turn, np.array([x, y]) - shift)
-        x0, y0, w, h = boxes[k]
-        if x0 <= 1 or y0 <= 1 or x0 + w >= width - 1 or y0 + h >= height - 1:
-            cut[k] = "the object touches the image border"
-    whole = [k for k in crops if k not in cut]
-    usual_area, usual_width = np.full(count, np.nan), np.full(count, np.nan)
-    usual_area[whole], usual_width[whole] = area[whole], across[whole]
-    for k in whole:
-        near = slice(max(0, k - 15), k + 16)
-        size, wide = area[k] / np.nanmedian(usual_area[near]), across[k] / np.nanmedian(usual_width[near])
-        if not 0.6 < size < 1.6 or not 0.7 < wide < 1.4:
-            cut[k] = "the visible object changes size (occluded, or merged with something else)"
-    positions[list(cut)] = np.nan
-    if np.isfinite(positions[:, 0]).sum() < 5:
+    track = _unseen(times, camera, (frames.shape[3], frames.shape[2]))
+    colour = _measure(track, crops)
+    _cut_at_border(track)
+    _cut_jumps_of_size(track, [k for k in crops if k not in track.cut])
+    track.positions[list(track.cut)] = np.nan
+    if track.seen.sum() < 5:
         raise Unmeasurable(
             "the moving object is hidden, cut by the border or merged with something else in all but a few frames"
         )
-    return Track(
-        positions, max(_noise(positions), 0.02), times, area, across, soft, camera, (width, height), boxes, cut, colour=look
-    )
+    return replace(track, sigma=max(_noise(track.positions), 0.02), colour=colour)
 
 
-def _background(frames: Tensor, camera: CameraMotion, path: list[Blob], scale: float) -> NDArray[np.float32]:
-    """Return the temporal median; of an object that rests (``path`` not empty), of the frames in which it is elsewhere."""
-    steps = _spread(len(frames), path)
-    sample = np.ascontiguousarray(frames[steps].permute(0, 2, 3, 1).numpy())
-    if camera.verdict == "compensated":
-        sample = stabilised(sample, camera.transforms[steps])
-    here = {b.frame: b for b in path}
-    chunks = []
-    for rows in np.array_split(np.arange(sample.shape[1]), max(1, sample.shape[1] // 128)):
-        part = sample[:, rows]
-        chunks.append(_median_elsewhere(part, rows, [here.get(int(k)) for k in steps], scale) if path else np.median(part, 0))
-    return np.concatenate(chunks).astype(np.float32)
+def _unseen(times: NDArray, camera: CameraMotion, size: tuple[int, int]) -> Track:
+    """Return a track that knows nothing yet."""
+    unknown = np.full(len(times), np.nan)
+    places, boxes = np.full((len(times), 2), np.nan), np.full((len(times), 4), np.nan)
+    return Track(places, math.nan, times, unknown, unknown.copy(), unknown.copy(), camera, size, boxes)
 
 
-def _spread(count: int, path: list[Blob]) -> NDArray[np.int64]:
-    """Return about 24 frames: evenly in time or, along the path of an object that rests, evenly in where it is."""
-    if not path:
-        return np.arange(0, count, max(1, count // 24))
-    place = np.cumsum([0.0, *(math.hypot(b.x - a.x, b.y - a.y) + 1e-3 for a, b in pairwise(path))])
-    at = np.searchsorted(place, np.linspace(0, place[-1], 24)).clip(max=len(path) - 1)
-    return np.unique([path[i].frame for i in at])
+def _measure(track: Track, crops: dict[int, Crop]) -> NDArray[np.float64]:
+    """Write into the track what each frame's crop shows, and return the colours, (T, 3)."""
+    object_colour = Colour.of(list(crops.values()))
+    look = np.full((len(track.times), 3), np.nan)
+    for k, crop in crops.items():
+        measured = opacity_moments(crop, object_colour)
+        if measured is None:
+            track.cut[k] = "the object cannot be told from the background"
+            continue
+        (x, y), track.area[k], (track.width[k], track.softness[k]), track.boxes[k], look[k] = measured
+        turn, shift = track.camera.transforms[k][:, :2], track.camera.transforms[k][:, 2]
+        track.positions[k] = np.linalg.solve(turn, np.array([x, y]) - shift)
+    return look
 
 
-def _median_elsewhere(part: NDArray, rows: NDArray, blobs: list[Blob | None], scale: float) -> NDArray[np.float64]:
-    """Return the median over the frames whose object does not cover the pixel (of all, where it always does)."""
-    covered = np.zeros(part.shape[:3], bool)
-    columns = np.arange(part.shape[2])
-    for i, blob in enumerate(blobs):
-        if blob is not None:
-            radius = 1.3 * math.sqrt(blob.area / math.pi) / scale + 4
-            covered[i] = np.hypot(columns[None] - blob.x / scale, rows[:, None] - blob.y / scale) < radius
-    covered &= ~covered.all(0)
-    ordered = np.sort(np.where(covered[..., None], 256, part.astype(np.int16)), axis=0)
-    middle = ((~covered).sum(0) - 1) // 2
-    return np.take_along_axis(ordered, np.broadcast_to(middle[None, ..., None], (1, *part.shape[1:])), axis=0)[0].astype(
-        np.float64
-    )
+def _cut_at_border(track: Track) -> None:
+    width, height = track.size
+    for k in np.flatnonzero(track.seen):
+        x0, y0, w, h = track.boxes[k]
+        if x0 <= 1 or y0 <= 1 or x0 + w >= width - 1 or y0 + h >= height - 1:
+            track.cut[int(k)] = "the object touches the image border"
+
+
+def _cut_jumps_of_size(track: Track, whole: list[int]) -> None:
+    """Cut frames in which the object is much larger or smaller than in 15 frames on either side."""
+    usual_area, usual_width = np.full(len(track.times), np.nan), np.full(len(track.times), np.nan)
+    usual_area[whole], usual_width[whole] = track.area[whole], track.width[whole]
+    for k in whole:
+        near = slice(max(0, k - 15), k + 16)
+        size, wide = track.area[k] / np.nanmedian(usual_area[near]), track.width[k] / np.nanmedian(usual_width[near])
+        if not 0.6 < size < 1.6 or not 0.7 < wide < 1.4:
+            track.cut[k] = "the visible object changes size (occluded, or merged with something else)"
 
 
 def _noise(positions: NDArray) -> float:
