@@ -1,6 +1,7 @@
-"""Bodies from files: MJCF and URDF, the SMPL family, OpenSim."""
+"""Bodies from files: MJCF and URDF, the SMPL family, OpenSim, and motions with rotations (BVH)."""
 
 from visviva.data.bodies.mjcf import from_mujoco, read_mjcf, read_urdf
+from visviva.data.bodies.motion import body_of, configurations
 from visviva.data.bodies.osim import OsimModel, read_osim
 from visviva.data.bodies.smpl import SMPLModel, read_smpl
 from visviva.data.bodies.synthetic import write_test_model
@@ -8,6 +9,8 @@ from visviva.data.bodies.synthetic import write_test_model
 __all__ = [
     "OsimModel",
     "SMPLModel",
+    "body_of",
+    "configurations",
     "from_mujoco",
     "read_mjcf",
     "read_osim",

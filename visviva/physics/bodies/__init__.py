@@ -6,7 +6,7 @@ from visviva.physics.bodies.curve import Curve, Curves, curves, lines, polynomia
 from visviva.physics.bodies.deleva import SEGMENTS, segment
 from visviva.physics.bodies.human import human
 from visviva.physics.bodies.mesh import mesh_inertia
-from visviva.physics.bodies.skeletons import SKELETONS, standing_height
+from visviva.physics.bodies.skeletons import SKELETONS, Skeleton, standing_height
 
 __all__ = [
     "JOINTS",
@@ -16,6 +16,7 @@ __all__ = [
     "CoupledBody",
     "Curve",
     "Curves",
+    "Skeleton",
     "curves",
     "human",
     "lines",

@@ -27,7 +27,7 @@ def human(
     mass: float | Tensor | None = None,
     stature: float | Tensor | None = None,
     sex: float = 0.5,
-    skeleton: str | None = None,
+    skeleton: str | Skeleton | None = None,
     welded: Sequence[str] | None = None,
     up: str = "y",
     armature: float = 0.0,
@@ -43,7 +43,7 @@ def human(
         mass: of the body [kg]; None: de Leva's adult with the body mass index kept at this stature.
         stature: [m]; None: from the lengths of the skeleton's bones.
         sex: 0 female to 1 male.
-        skeleton: one of `SKELETONS`; None: the one with so many joints.
+        skeleton: one of `SKELETONS`, or one of your own; None: the one with so many joints.
         welded: names of links that do not move against their parents; None: the skeleton's own (SMPL: 16 links move, 51
             degrees of freedom); (): all joints move.
         up: axis of the world that points up, y (as SMPL) or z (as AMASS, whose root orientations then turn the body upright).

@@ -87,7 +87,7 @@ SKELETONS = {
 """The skeletons that `human` knows: SMPL, HumanML3D, Human3.6M (card: motion, section 12.1)."""
 
 
-def standing_height(joints: Float[Tensor, "n 3"], skeleton: str | None = None) -> Float[Tensor, ""]:
+def standing_height(joints: Float[Tensor, "n 3"], skeleton: str | Skeleton | None = None) -> Float[Tensor, ""]:
     """Return the stature that a skeleton's bones suggest [m]: their length from ankle to topmost joint, times a constant.
 
     The constant of SMPL's trees makes its mean male skeleton (card: motion, section 12.1) 1.70 m; Human3.6M's topmost joint is
@@ -106,19 +106,19 @@ def _way(tree: Skeleton, joints: Tensor, name: str) -> Tensor:
     return length
 
 
-def skeleton_of(joints: Float[Tensor, "n 3"], name: str | None = None) -> Skeleton:
+def skeleton_of(joints: Float[Tensor, "n 3"], name: str | Skeleton | None = None) -> Skeleton:
     """Return the skeleton of that name, or with so many joints; joints that are not finite or too few are an `InputError`."""
-    if name is not None and name not in SKELETONS:
+    if isinstance(name, str) and name not in SKELETONS:
         raise InputError(f"no skeleton {name!r}{closest(name, SKELETONS)}; there are {', '.join(SKELETONS)}")
     counts = {len(tree.names): key for key, tree in SKELETONS.items()}
-    if joints.ndim != 2 or joints.shape[-1] != 3 or len(joints) not in counts:
+    if joints.ndim != 2 or joints.shape[-1] != 3 or (name is None and len(joints) not in counts):
         raise InputError(
             f"joints of the shape {tuple(joints.shape)}; (n, 3) is wanted with n of "
             + ", ".join(f"{count} ({key})" for count, key in counts.items())
         )
-    tree = SKELETONS[name or counts[len(joints)]]
+    tree = name if isinstance(name, Skeleton) else SKELETONS[name or counts[len(joints)]]
     if len(joints) != len(tree.names):
-        raise InputError(f"{len(joints)} joints; the skeleton {name} has {len(tree.names)}")
+        raise InputError(f"{len(joints)} joints; the skeleton {name if isinstance(name, str) else ''} has {len(tree.names)}")
     if not bool(joints.isfinite().all()):
         bad = (~joints.isfinite()).any(-1).nonzero()[:, 0].tolist()
         raise InputError(f"joints that are not finite: {', '.join(tree.names[i] for i in bad)}")
