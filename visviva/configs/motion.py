@@ -39,5 +39,7 @@ class MotionRecipe(Recipe):
     say."""
     floor: float | None = None
     """Height of the floor [m] after conversion to z up; left out, the format's, or estimated from the lowest foot."""
+    mass: float | None = Field(None, gt=0, lt=1000)
+    """Mass of the person [kg]; left out, of an average adult of this stature."""
     shown: int = Field(8, ge=0)
     """Motions with an animated body and plots in the report."""

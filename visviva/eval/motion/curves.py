@@ -1,4 +1,4 @@
-"""Curves of a motion over time: heights of the feet and contact, jerk, the centre of mass."""
+"""Curves of a motion over time: heights of the feet and contact, jerk, the centre of mass, forces."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from visviva.eval.plots import Draw, Look, plain
 
 
 def curves(measured: Measured) -> Draw:
-    """Return the figure: feet above the floor with bars of contact, mean jerk, height of the centre of mass."""
+    """Return the figure: feet above the floor with bars of contact, mean jerk, height of the centre of mass, forces."""
 
     def draw(figure: Any, look: Look) -> None:
-        feet, jerk, com = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
+        feet, jerk, com, ground = figure.subplots(1, 4, width_ratios=[1.5, 1, 1, 1])
         _feet(feet, measured, look)
         t = (np.arange(len(measured.curves["jerk"])) + 1.5) / measured.motion.fps
         jerk.plot(t, measured.curves["jerk"].numpy(), color=look.run, lw=1.1)
@@ -30,8 +30,23 @@ def curves(measured: Measured) -> Draw:
         else:
             com.text(0.5, 0.5, "no centre of mass:\nnot all parts are named", ha="center", va="center", color=look.truth)
             com.set(title="centre of mass", xticks=[], yticks=[])
+        _ground(ground, measured, look)
 
     return draw
+
+
+def _ground(axes: Any, measured: Measured, look: Look) -> None:
+    found = measured.forces
+    if found is None:
+        axes.text(0.5, 0.5, "no forces:\nnot the joints of a body", ha="center", va="center", color=look.truth)
+        axes.set(title="ground reaction", xticks=[], yticks=[])
+        return
+    t = np.array(found.frames) / measured.motion.fps
+    axes.plot(t, found.vertical.numpy(), color=look.run, lw=1.2, label="ground, vertical")
+    axes.plot(t, found.reaction.violation.numpy(), color=look.other, lw=1.2, label="left unexplained")
+    axes.axhline(found.floor, color=look.ink, lw=0.8, ls=":")
+    axes.set(title="forces [body weights]", xlabel="s", ylim=(0, 1.3 * max(1.5, float(found.vertical.max()))))
+    axes.legend(loc="upper right")
 
 
 def _feet(axes: Any, measured: Measured, look: Look) -> None:

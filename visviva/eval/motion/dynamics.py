@@ -22,6 +22,7 @@ from visviva.data.motions.anatomy import parts
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
 from visviva.eval.motion.contact import contacts
+from visviva.eval.score import Score
 from visviva.physics.bodies import SKELETONS, Body, human
 from visviva.physics.bodies.posing import locals_of, posed
 from visviva.physics.dynamics import Points, Reaction, differentiate, ground_reaction, inverse_dynamics
@@ -30,6 +31,8 @@ WINDOW = 0.25
 """Length of the fits [s]."""
 SOLE = 0.047
 """How far the sole is below the ankle, of the stature."""
+UNITS = {"el_violation": "body weights", "el_floor": "body weights", "ground_peak": "body weights", "torque_peak": "N m/kg"}
+"""Scores of forces and their units."""
 
 
 @dataclass(frozen=True)
@@ -195,3 +198,24 @@ def _floor(body: Body, name: str, rest: Tensor, points: Points, noise: float, fp
     moved = differentiate(body, configuration(body, name, rest, shaken), fps, window)
     standing = torch.ones(len(moved[0]), len(points.links), dtype=torch.bool)
     return float(ground_reaction(body, *moved, points, standing).violation.mean())
+
+
+def scores(found: Forces | None, why: str = "") -> list[Score]:
+    """Return the Euler-Lagrange violation, its floor, and the peaks of ground reaction and joint torque; NaN with a reason."""
+    if found is None or why:
+        return [Score(name, math.nan, unit, note=why) for name, unit in UNITS.items()]
+    body, frames = found.body, len(found.frames)
+    violation = found.reaction.violation
+    torque = float(found.torque[:, 6:].abs().max()) / body.total_mass
+    note = f"body of {body.total_mass:.1f} kg; 1: nothing carries it; below el_floor ({found.floor:.2g}) it means nothing"
+    values = {
+        "el_violation": (float(violation.mean()), True, note),
+        "el_floor": (
+            found.floor,
+            True,
+            f"violation of a standing person with {1e3 * found.noise:.2g} mm of noise in the joints",
+        ),
+        "ground_peak": (float(found.vertical.max()), False, "no aim in itself"),
+        "torque_peak": (torque, False, "largest component of any joint; no aim in itself"),
+    }
+    return [Score(k, value, UNITS[k], low, used=frames, note=said) for k, (value, low, said) in values.items()]

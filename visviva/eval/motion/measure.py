@@ -17,7 +17,8 @@ from visviva.data.motions.anatomy import feet as feet_of
 from visviva.data.motions.anatomy import parts
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
-from visviva.eval.motion import contact, errors, ground, smoothness
+from visviva.eval.motion import contact, dynamics, errors, ground, smoothness
+from visviva.eval.motion.dynamics import Forces
 from visviva.eval.motion.mass import centre_of_mass
 from visviva.eval.score import Score, finite
 
@@ -36,6 +37,7 @@ class Measured:
         scores: by name.
         curves: ``heights`` (T, F) above the floor [m], ``contacts`` (T, F), ``airborne`` (T,), ``jerk`` (T - 3,) [m/s^3],
             ``com`` (T, 3) [m], where there are any.
+        forces: torques and ground reaction, or None where the joints are not those of a body.
     """
 
     motion: HumanMotion
@@ -43,6 +45,7 @@ class Measured:
     feet: list[int]
     scores: dict[str, Score]
     curves: dict[str, Tensor]
+    forces: Forces | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return scores and notes as a plain dictionary."""
@@ -59,11 +62,12 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(motion: HumanMotion, floor: float | None = None) -> Measured:
+def measure(motion: HumanMotion, floor: float | None = None, mass: float | None = None) -> Measured:
     """Measure a motion by itself.
 
     Args:
         floor: height of the floor [m], where it is known; else the motion's own, else it is estimated and noted.
+        mass: of the person [kg]; None: of de Leva's adults at this stature.
 
     Raises:
         InputError: fewer than 4 frames.
@@ -95,10 +99,19 @@ def measure(motion: HumanMotion, floor: float | None = None) -> Measured:
         *_smooth(x, motion, speed, still),
     ]
     scores.append(_flight(curves, motion))
+    found, why = _forces(motion, mass)
+    scores += dynamics.scores(found, still or why)
     asked = len(motion)
-    return Measured(
-        motion, height, feet, {s.name: replace(s, used=asked * math.isfinite(s.value), asked=asked) for s in scores}, curves
-    )
+    counted = {s.name: replace(s, used=s.used or asked * math.isfinite(s.value), asked=asked) for s in scores}
+    return Measured(motion, height, feet, counted, curves, found)
+
+
+def _forces(motion: HumanMotion, mass: float | None) -> tuple[Forces | None, str]:
+    """Forces, or the reason why there are none."""
+    try:
+        return dynamics.forces(motion, mass), ""
+    except InputError as error:
+        return None, str(error).removeprefix(f"{motion.source}: ")
 
 
 def without_rest_pose(motion: HumanMotion) -> HumanMotion:

@@ -25,7 +25,18 @@ from visviva.eval.plots import rendered
 from visviva.eval.run import provenance, write_json
 
 FORMAT = 1
-TERMINAL = ("support", "sliding", "skating_ratio", "penetrate", "float", "contact", "jerk", "bone_change", "flight_gravity")
+TERMINAL = (
+    "support",
+    "sliding",
+    "skating_ratio",
+    "penetrate",
+    "float",
+    "contact",
+    "jerk",
+    "bone_change",
+    "flight_gravity",
+    "el_violation",
+)
 """Scores that the terminal shows; metrics.json has all."""
 
 
@@ -60,7 +71,7 @@ def evaluate(recipe: MotionRecipe) -> Path:
 def one(file: Path, recipe: MotionRecipe, reading: Reading) -> Measured:
     """Read and measure one file, against its reference where the recipe names one."""
     motion = read_motion(file, reading)
-    measured = measure(motion, recipe.floor)
+    measured = measure(motion, recipe.floor, recipe.mass)
     if not recipe.reference:
         return measured
     reference = Path(recipe.reference)
