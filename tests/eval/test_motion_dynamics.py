@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from visviva.data.motions import read_motion
+from visviva.data.motions.axes import Reading
+from visviva.data.motions.forces import read_forces
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
 from visviva.eval.motion.dynamics import _mean, forces, scatter
+from visviva.eval.motion.mass import centre_over_pelvis, vertical_reaction
 from visviva.physics.bodies import SKELETONS
 
 REAL = Path(os.environ.get("VISVIVA_REAL", Path(__file__).parents[3] / "shared" / "real")) / "motion"
@@ -91,3 +94,33 @@ def test_recorded_people_obey_and_fixed_motions_obey_better_than_raw_ones():
     for number in (1, 2):
         raw, fixed = (forces(read_motion(REAL / f"dme_demo_3d_{number}_{kind}.bvh")) for kind in ("raw", "fixed"))
         assert float(fixed.reaction.violation.mean()) < 0.6 * float(raw.reaction.violation.mean())
+
+
+def test_the_vertical_reaction_of_a_hop_is_in_closed_form():
+    times = torch.arange(200, dtype=torch.float64) / 100
+    centre = torch.stack([times, times, 1 + 0.1 * torch.cos(5 * times)], -1)
+    found = vertical_reaction(centre, 100, window=0.1)
+    wanted = 1 - 0.1 * 25 * torch.cos(5 * times) / 9.81
+    assert torch.allclose(found, wanted[5:-5], atol=0.01)
+    whole = person(lambda t: rise(0.1 * t**2))
+    legs = centre_over_pelvis(whole.positions, whole.names)
+    assert torch.allclose(legs[1:] - legs[:-1], whole.positions[1:, 0] - whole.positions[:-1, 0], atol=1e-9)
+    assert centre_over_pelvis(whole.positions[:, :3], whole.names[:3]) is None
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings; set VISVIVA_REAL")
+def test_force_plates_measure_what_a_walkers_pelvis_and_legs_say():
+    """Vertical force from kinematics alone against plates, in the frames in which the plates carry the walker."""
+    walk = read_motion(REAL / "bmc_walk1.trc", Reading(hand="left"))
+    plates = read_forces(REAL / "bmc_walk1.forces")
+    each = round(plates[0].fps / walk.fps)
+    force = sum(plate.force[:, 2] for plate in plates).double().unflatten(0, (-1, each)).mean(1)
+    found = vertical_reaction(centre_over_pelvis(walk.positions.double(), walk.names), walk.fps)
+    half = (len(walk) - len(found)) // 2
+    measured = force[half : half + len(found)]
+    on = measured > 300
+    assert int(on.sum()) > 250
+    weight = measured[on].mean()
+    assert float(weight / 9.81) == pytest.approx(74, abs=1.5)
+    assert float((found[on] - measured[on] / weight).square().mean().sqrt()) < 0.15

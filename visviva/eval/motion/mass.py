@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from visviva.data.motions.anatomy import parts
+from visviva.data.motions.anatomy import parts, split
 
 LIMBS = (  # from, to, share of mass, place of the centre of mass from the first joint
     ("shoulder", "elbow", 0.0263, 0.576),
@@ -44,3 +44,36 @@ def centre_of_mass(positions: Float[Tensor, "*batch T J 3"], names: Sequence[str
         for first, second, share, place in LIMBS:
             total = total + share * torch.lerp(at(side, first), at(side, second), place)
     return total / (TRUNK + HEAD + 2 * sum(share for _, _, share, _ in LIMBS))
+
+
+def centre_over_pelvis(positions: Float[Tensor, "*batch T J 3"], names: Sequence[str]) -> Float[Tensor, "*batch T 3"] | None:
+    """Return a centre of mass [m] from pelvis and legs alone, the rest of the body carried by the pelvis rigidly.
+
+    Its place is that of the pelvis with the legs' share, not the body's: take its acceleration, not its height. The pelvis is
+    the mean of the iliac spines' markers, or of the hips. None where hips, knees and ankles are not all named.
+    """
+    found = parts(names)
+    if any(f"{side}_{part}" not in found for side in ("left", "right") for part in ("hip", "knee", "ankle")):
+        return None
+    spines = [index for index, name in enumerate(names) if split(name)[1] in ("asis", "psis")]
+    pelvis = positions[..., spines or [found["left_hip"], found["right_hip"]], :].mean(-2)
+    total, left = torch.zeros_like(pelvis), 1.0
+    for side in ("left", "right"):
+        for first, second, share, place in LIMBS[3:]:
+            start, end = (
+                found[f"{side}_{part}"] if f"{side}_{part}" in found else found[f"{side}_ankle"] for part in (first, second)
+            )
+            total = total + share * torch.lerp(positions[..., start, :], positions[..., end, :], place)
+            left -= share
+    return total + left * pelvis
+
+
+def vertical_reaction(centre: Float[Tensor, "*batch T 3"], fps: float, window: float = 0.2) -> Float[Tensor, "*batch M"]:
+    """Return the vertical ground reaction [body weights] of a centre of mass: ``1 + z'' / g``, parabolas over ``window`` [s].
+
+    The M values are of the frames that have a whole window.
+    """
+    length = max(3, 2 * round(window * fps / 2) + 1)
+    k = torch.arange(length, dtype=centre.dtype, device=centre.device) - length // 2
+    weights = torch.linalg.pinv(torch.stack([torch.ones_like(k), k, k.square()], -1))[2]
+    return 1 + 2 * fps**2 * (centre[..., 2].unfold(-1, length, 1) @ weights) / 9.81
