@@ -142,8 +142,7 @@ def track_noise(tracks: Tracks) -> Float[Tensor, "B N"]:
     free flight vanishes, divided by what it is for white noise of unit variance (Rayleigh's distribution).
     """
     position, seen = tracks.positions.detach(), tracks.visible
-    stated = (tracks.sigma.detach() * seen).sum(1) / seen.sum(1).clamp(min=1)
-    stated = stated.clamp(min=1e-3)
+    stated = tracks.mean_seen(tracks.sigma.detach()).clamp(min=1e-3)
     if position.shape[1] < 8:
         return stated
     third = position.diff(n=3, dim=1).norm(dim=-1)

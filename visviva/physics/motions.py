@@ -1,7 +1,7 @@
 """Motions of drawn scenes with known mechanics: what laws are calibrated on, with exact contact, scale and rotation.
 
-`draw` makes scenes of a kind; the same seed gives the same motions at every size and frame rate. The motions themselves stand in
-`visviva.physics.courses`. A scene's motion can be run again with other parameters (`Sprites.driven`), which is how
+`draw` makes scenes of a kind; the same seed gives the same motions at every size and frame rate. The motions themselves stand
+in `visviva.physics.courses`. The motion of a scene can be run again with other parameters (`Sprites.driven`), which is how
 `visviva.physics.violations` makes a body fall with a wrong g or gain energy at a bounce.
 
 Example::

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from visviva.errors import InputError
 from visviva.physics.contact import contact_frames
 from visviva.physics.measurement import Measurement
 from visviva.physics.tracks import Tracks
@@ -162,6 +163,16 @@ def fit_runs(x: Float[Tensor, "B T N D"], sigma: Float[Tensor, "B T N"], runs: R
 def beyond(x: Tensor, sigma: Tensor, significance: float) -> Tensor:
     """Return what of x >= 0 exceeds ``significance`` standard errors, 0 where nothing does."""
     return torch.relu(x - significance * sigma.detach())
+
+
+def check_significance(significance: float) -> None:
+    """Refuse to forgive less than nothing.
+
+    Raises:
+        InputError: below 0.
+    """
+    if significance < 0:
+        raise InputError(f"significance {significance} must be 0 or more standard errors; 2 is the default")
 
 
 def length(x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S"]:

@@ -81,6 +81,11 @@ class Tracks:
         """Number of frames T."""
         return self.positions.shape[1]
 
+    def mean_seen(self, x: Float[Tensor, "B T N"]) -> Float[Tensor, "B N"]:
+        """Return the mean of a quantity over the frames in which each object is seen; 0 where it never is."""
+        seen = self.visible.to(self.positions.dtype)
+        return (x * seen).sum(1) / seen.sum(1).clamp(min=1)
+
     def with_(self, **changes: Any) -> Tracks:
         """Return a copy with some quantities replaced."""
         return replace(self, **changes)

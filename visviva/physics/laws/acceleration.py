@@ -19,15 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.physics.kinematics import centroids, difference, displaced, erode, inner_velocity, window_fit
-from visviva.physics.laws.law import Residual, finite, finite_clips, require, unknown, weighted_mean
+from visviva.physics.kinematics import centroids, difference, erode, inner_velocity
+from visviva.physics.laws.law import Residual, finite, require, unknown, weighted_mean
+from visviva.physics.laws.second_difference import (
+    lines_in_runs,
+    lines_in_windows,
+    squared_along_motion,
+    squared_over_pixels,
+    standard_error,
+)
 from visviva.physics.measurement import Measurement
 
 CACHE = 2**18
@@ -135,11 +141,13 @@ class ConstantAcceleration:
             velocity, area = difference(centre), torch.minimum(area[:, 1:], area[:, :-1])
         free = _free(measurement, velocity) & clean[:, None]
         seen = (area.detach() >= self.least_area) & free[:, :, None]
-        per_sample, freedom = _runs(velocity, seen) if self.window is None else _windows(velocity, seen, self.window)
+        per_sample, freedom = (
+            lines_in_runs(velocity, seen) if self.window is None else lines_in_windows(velocity, seen, self.window)
+        )
         freedoms = freedom.sum((1, 2))
         value = per_sample.sum((1, 2)) / freedoms.clamp(min=1)
         overlap = 1 if self.window is None else self.window - 1
-        sigma = _sigma(value, measurement.noise, freedoms / overlap)
+        sigma = standard_error(value, measurement.noise, freedoms / overlap)
         share = per_sample.detach() / freedom.clamp(min=1)
 
         def speed() -> Tensor:
@@ -157,7 +165,7 @@ class ConstantAcceleration:
         if form == "eulerian":
             squared, weight = difference(flow, 2).square().sum(2), self._union(measurement)[:, 1:-1]
         else:
-            squared, weight = _material(flow, self._interior(measurement, flow), measurement.confidence, self.smooth)
+            squared, weight = squared_along_motion(flow, self._interior(measurement, flow), measurement.confidence, self.smooth)
         weight = (weight * free).detach()
         valid = (free if measurement.masks is None else weight > 0).flatten(1).any(1)
         value = weighted_mean(squared, weight)
@@ -172,7 +180,7 @@ class ConstantAcceleration:
         flow = _given(measurement.flow)
         pixels = flow.shape[-2] * flow.shape[-1]
         at_once = max(1, CACHE // flow[:1].numel()) if flow.device.type == "cpu" else max(1, len(flow))
-        squares, clean = (torch.cat(part) for part in zip(*map(_squares, flow.split(at_once)), strict=True))
+        squares, clean = (torch.cat(part) for part in zip(*map(squared_over_pixels, flow.split(at_once)), strict=True))
         free = _free(measurement, flow) & clean[:, None]
         free = free[:, 2:] & free[:, 1:-1] & free[:, :-2]
         value = weighted_mean(squares / pixels, free.to(flow.dtype))
@@ -231,76 +239,3 @@ def _free(measurement: Measurement, timed: Tensor) -> Tensor:
         return torch.ones(timed.shape[:2], dtype=torch.bool, device=timed.device)
     contact = measurement.contact.to(timed.device)
     return ~(contact[:, 1:] | contact[:, :-1])
-
-
-def _squares(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the squared second differences over the pixels, (B, T-3), and which clips are finite.
-
-    Flow without gradient is not copied to clean it: the sums of clips that are not finite are not finite either.
-    """
-    flow, clean = finite(flow) if flow.requires_grad else (flow, finite_clips(flow))
-    second = (flow[:, 2:] + flow[:, :-2]).sub_(flow[:, 1:-1], alpha=2)
-    return torch.linalg.vector_norm(second.flatten(2), dim=2).square(), clean
-
-
-def _windows(velocity: Tensor, seen: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Six times the squares left by a line through every window and its degrees of freedom, at the window's centre.
-
-    velocity (B, T-1, N, 2), seen (B, T-1, N) -> two of shape (B, T-1, N); zero where the window is not all seen.
-    """
-    squared = window_fit(velocity.flatten(2), window, 1).squared.unflatten(2, velocity.shape[2:]).sum(-1)
-    whole = seen.unfold(1, window, 1).all(-1).to(velocity.dtype)
-    before = (window - 1) // 2
-    around = (0, 0, before, window - 1 - before)
-    pad = torch.nn.functional.pad
-    return pad(6 * squared * whole, around), pad((window - 2) * whole, around)
-
-
-def _runs(velocity: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_windows`, each uninterrupted run of seen samples being one window; its freedom is spread over its samples."""
-    steps, inside = velocity.shape[1], seen.to(velocity.dtype)
-    run = (~seen).cumsum(1)
-
-    def total(*parts: Tensor) -> tuple[Tensor, ...]:
-        """Sums over the run of each sample."""
-        x = torch.stack(parts, -1)
-        at = run[..., None].expand_as(x)
-        return x.new_zeros(x.shape[0], steps + 1, *x.shape[2:]).scatter_add(1, at, x).gather(1, at).unbind(-1)
-
-    time = torch.arange(steps, dtype=velocity.dtype, device=velocity.device)[:, None] * inside
-    along, across = (velocity * inside[..., None]).unbind(-1)
-    count, *sums = total(inside, time, along, across)
-    t, x, y = ((part - whole / count.clamp(min=1)) * inside for part, whole in zip((time, along, across), sums, strict=True))
-    spread, tx, ty = total(t.square(), t * x, t * y)
-    spread = spread.clamp(min=0.5)
-    left = (x - tx / spread * t).square() + (y - ty / spread * t).square()
-    long = (count >= 3).to(velocity.dtype) * inside
-    return 6 * left * long, long * (count - 2) / count.clamp(min=1)
-
-
-def _sigma(value: Tensor, noise: Tensor | None, freedom: Tensor) -> Tensor:
-    """Standard error of ``6 SSE / freedom`` (two coordinates) when each velocity has the standard error ``noise``."""
-    if noise is None:
-        return unknown(value)
-    variance = 24 * torch.relu(value.detach() - 12 * noise.square()) * noise.square() + 144 * noise**4
-    return (variance / freedom.clamp(min=1)).sqrt()
-
-
-def _material(flow: Tensor, interior: Tensor, confidence: Tensor | None, smooth: int) -> tuple[Tensor, Tensor]:
-    """Squared second difference along the motion and its weight, both (B, T-3, H, W)."""
-    clips, steps = flow.shape[0], flow.shape[1] - 2
-    before, here, after = (flow[:, i : steps + i].flatten(0, 1) for i in range(3))
-    inside = interior[:, :, None].to(flow.dtype)
-    inside_before, inside_here, inside_after = (inside[:, i : steps + i].flatten(0, 1) for i in range(3))
-    back = -here
-    for _ in range(3):
-        back = -displaced(before, back)
-    second = displaced(after, here) - 2 * here - back
-    weight = inside_here * torch.maximum(displaced(inside_after, here.detach()), displaced(inside_before, back.detach()))
-    if confidence is not None:
-        weight = weight * confidence[:, 1:-1].flatten(0, 1)
-    weight = weight.detach()
-    if smooth:
-        mean = partial(torch.nn.functional.avg_pool2d, kernel_size=2 * smooth + 1, stride=1, padding=smooth)
-        second = mean(second * weight) / mean(weight).clamp(min=1e-6)
-    return second.square().sum(1).unflatten(0, (clips, steps)), weight[:, 0].unflatten(0, (clips, steps))

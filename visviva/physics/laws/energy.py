@@ -12,12 +12,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from visviva.errors import InputError
 from visviva.physics.kinematics import window_fit
 from visviva.physics.laws.free_fall import G
 from visviva.physics.laws.law import Residual, require
 from visviva.physics.measurement import Measurement
-from visviva.physics.runs import Crossing, Runs, beyond, crossings, runs_of_clips, sound
+from visviva.physics.runs import Crossing, Runs, beyond, check_significance, crossings, runs_of_clips, sound
 from visviva.physics.tracks import Tracks
 
 WINDOW = 5
@@ -67,8 +66,7 @@ class Energy:
 
     def __post_init__(self) -> None:
         """Refuse to forgive less than nothing."""
-        if self.significance < 0:
-            raise InputError(f"significance {self.significance} must be 0 or more standard errors; 2 is the default")
+        check_significance(self.significance)
 
     def __call__(self, measurement: Measurement) -> Residual:
         """Return the gains of each clip; differentiable with respect to the positions."""
@@ -99,11 +97,10 @@ class Energy:
 
 def relative_masses(tracks: Tracks) -> Tensor:
     """Return each object's mean area over the clip's mean, shape (B, N), detached; ones where no area was measured."""
-    seen = tracks.visible.to(tracks.positions.dtype)
     if tracks.area is None:
-        return torch.ones_like(seen[:, 0])
-    area = (torch.nan_to_num(tracks.area.detach()).to(seen) * seen).sum(1) / seen.sum(1).clamp(min=1)
-    present = (area > 0).to(seen)
+        return torch.ones_like(tracks.positions[:, 0, :, 0])
+    area = tracks.mean_seen(torch.nan_to_num(tracks.area.detach()).to(tracks.positions.dtype))
+    present = (area > 0).to(area)
     mean = (area * present).sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
     return torch.where(area > 0, area / mean.clamp(min=1e-12), 1.0)
 
@@ -113,42 +110,90 @@ def between(tracks: Tracks, runs: Runs, most: Tensor) -> tuple[Tensor, Tensor, T
 
     The last value is the largest kinetic energy per mass, shape (B, N). ``most``: the largest gamma, shape (B, N).
     """
-    position, sigma = tracks.positions, tracks.sigma
-    clips, frames, count = sigma.shape
+    frames = tracks.frames
     if frames < WINDOW:
-        none = torch.zeros(clips, runs.count, count, dtype=position.dtype, device=position.device)
+        none = tracks.positions.new_zeros(len(tracks.sigma), runs.count, tracks.sigma.shape[2])
         return none, none, none.bool(), none[:, 0]
-    fit = window_fit(position.flatten(2), WINDOW, 2)
-    place, velocity = (fit.derivatives[:, :, k].unflatten(2, (count, 2)) for k in (0, 1))
-    noise = sigma.unfold(1, WINDOW, 1).square().mean(-1)
-    windows = Runs(runs.number[:, WINDOW // 2 : frames - WINDOW // 2], runs.inside.unfold(1, WINDOW, 1).all(-1), runs.count)
-    speed2, error2 = velocity.square().sum(-1), noise * fit.covariance[1, 1]
-    kinetic = speed2 / 2 - error2
-    number = windows.total(torch.ones_like(kinetic))
-    time = torch.arange(kinetic.shape[1], dtype=kinetic.dtype, device=kinetic.device)[None, :, None].expand_as(kinetic)
-    time = time - windows.spread(windows.total(time) / number.clamp(min=1))
-    spread = windows.total(time.square()).clamp(min=0.5)
-
-    def steady(x: Tensor) -> tuple[Tensor, Tensor]:
-        x = x - windows.spread(windows.total(x) / number.clamp(min=1))
-        slope = windows.total(x * time) / spread
-        return (x - windows.spread(slope) * time) * windows.inside, slope
-
-    (curved, power), (height, fall) = steady(kinetic), steady(place[..., 1])
+    seen = _Windows.of(tracks, runs)
+    lines = _Lines.of(seen.runs, seen.kinetic)
+    (curved, power), (height, fall) = lines.split(seen.kinetic), lines.split(seen.height)
     heights = height.square().sum(1)
     gamma = torch.minimum(torch.relu((curved * height).sum(1) / heights.clamp(min=1e-12)), most)
-    sloped = _extent(place[..., 1].detach(), windows.inside) > 5 * noise.mean(1).sqrt()
+    sloped = _extent(seen.height.detach(), seen.runs.inside) > 5 * seen.noise.mean(1).sqrt()
     gamma = gamma * sloped
-    length = (number - 1).clamp(min=0)
-    variance = speed2.detach() * error2 + gamma.detach().square()[:, None] * noise * fit.covariance[0, 0]
-    error = length * (windows.total(time.square() * variance) * WINDOW).sqrt() / spread
-    certain = torch.relu(heights.detach() - (noise * windows.inside).sum(1) * fit.covariance[0, 0]).clamp(min=1e-12)
-    unsure = ((windows.inside * height.detach().square() * variance).sum(1) * WINDOW).sqrt() / certain
-    unsure = torch.minimum(unsure, most - gamma.detach()) * sloped
+    length, judged = (lines.number - 1).clamp(min=0), lines.number >= 3
+    variance = seen.variance(gamma.detach())
+    unsure = torch.minimum(seen.gamma_error(height.detach(), variance), most - gamma.detach()) * sloped
+    error = length * lines.slope_error(variance) / lines.spread
     error = (error.square() + (unsure[:, None] * fall.detach() * length).square()).sqrt().clamp(max=1e6)
-    judged = number >= 3
-    top = (kinetic.detach() * windows.inside).amax(1)
+    top = (seen.kinetic.detach() * seen.runs.inside).amax(1)
     return (power - gamma[:, None] * fall) * length * judged, error * judged, judged, torch.relu(top)
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """What parabolas through windows of 5 frames say of each object: height (down), squared speed, noise of a coordinate.
+
+    All of shape (B, W, N); ``covariance``: of the fits, (3, 3), for unit noise.
+    """
+
+    runs: Runs
+    height: Tensor
+    speed2: Tensor
+    noise: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, tracks: Tracks, runs: Runs) -> _Windows:
+        fit, count = window_fit(tracks.positions.flatten(2), WINDOW, 2), tracks.sigma.shape[2]
+        place, velocity = (fit.derivatives[:, :, k].unflatten(2, (count, 2)) for k in (0, 1))
+        number = runs.number[:, WINDOW // 2 : tracks.frames - WINDOW // 2]
+        inside = runs.inside.unfold(1, WINDOW, 1).all(-1)
+        noise = tracks.sigma.unfold(1, WINDOW, 1).square().mean(-1)
+        return cls(Runs(number, inside, runs.count), place[..., 1], velocity.square().sum(-1), noise, fit.covariance)
+
+    @property
+    def kinetic(self) -> Tensor:
+        """Energy per mass, without what noise adds."""
+        return self.speed2 / 2 - self.noise * self.covariance[1, 1]
+
+    def variance(self, gamma: Tensor) -> Tensor:
+        """Of the energy with its share of height, detached."""
+        fast = self.speed2.detach() * (self.noise * self.covariance[1, 1])
+        return fast + gamma.square()[:, None] * self.noise * self.covariance[0, 0]
+
+    def gamma_error(self, height: Tensor, variance: Tensor) -> Tensor:
+        """Standard error of gamma, shape (B, N), from the heights about their trends."""
+        of_noise = (self.noise * self.runs.inside).sum(1) * self.covariance[0, 0]
+        certain = torch.relu(height.square().sum(1) - of_noise).clamp(min=1e-12)
+        return ((self.runs.inside * height.square() * variance).sum(1) * WINDOW).sqrt() / certain
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Straight lines in time through each run: number of windows, time since their mean, its sum of squares."""
+
+    runs: Runs
+    number: Tensor
+    time: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, runs: Runs, like: Tensor) -> _Lines:
+        number = runs.total(torch.ones_like(like))
+        time = torch.arange(like.shape[1], dtype=like.dtype, device=like.device)[None, :, None].expand_as(like)
+        time = time - runs.spread(runs.total(time) / number.clamp(min=1))
+        return cls(runs, number, time, runs.total(time.square()).clamp(min=0.5))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what x is off its line, (B, W, N), and the line's slope, (B, R, N)."""
+        x = x - self.runs.spread(self.runs.total(x) / self.number.clamp(min=1))
+        slope = self.runs.total(x * self.time) / self.spread
+        return (x - self.runs.spread(slope) * self.time) * self.runs.inside, slope
+
+    def slope_error(self, variance: Tensor) -> Tensor:
+        """Return the standard error of a slope times `spread`; neighbouring windows share their frames."""
+        return (self.runs.total(self.time.square() * variance) * WINDOW).sqrt()
 
 
 def _extent(x: Tensor, inside: Tensor) -> Tensor:
@@ -185,6 +230,5 @@ def _most_gamma(measurement: Measurement, tracks: Tracks) -> Tensor:
 
 def _moves(kinetic: Tensor, tracks: Tracks, significance: float = 5.0) -> Tensor:
     """Whether any object reaches so many standard errors of a window's velocity, shape (B,)."""
-    seen = tracks.visible.to(kinetic.dtype)
-    noise = (tracks.sigma.square() * seen).sum(1) / seen.sum(1).clamp(min=1)
+    noise = tracks.mean_seen(tracks.sigma.square())
     return (2 * kinetic > significance**2 * noise * 12 / (WINDOW * (WINDOW**2 - 1))).any(-1)

@@ -13,12 +13,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from visviva.errors import InputError
 from visviva.physics.contact import REACH
 from visviva.physics.laws.energy import DENSE, relative_masses
 from visviva.physics.laws.law import Residual, require
 from visviva.physics.measurement import Measurement
-from visviva.physics.runs import Crossing, beyond, crossings, length, runs_of_clips, sound
+from visviva.physics.runs import Crossing, beyond, check_significance, crossings, length, runs_of_clips, sound
 from visviva.physics.tracks import Tracks
 
 
@@ -62,8 +61,7 @@ class Momentum:
 
     def __post_init__(self) -> None:
         """Refuse to forgive less than nothing."""
-        if self.significance < 0:
-            raise InputError(f"significance {self.significance} must be 0 or more standard errors; 2 is the default")
+        check_significance(self.significance)
 
     def __call__(self, measurement: Measurement) -> Residual:
         """Return the violations of each clip; differentiable with respect to the positions."""
@@ -135,8 +133,7 @@ def pairs(tracks: Tracks, crossing: Crossing) -> Tensor:
     both = crossing.known[:, :, None] & crossing.known[:, :, :, None]
     if tracks.area is None:
         return torch.zeros_like(both)
-    seen = tracks.visible.to(tracks.positions.dtype)
-    area = (torch.nan_to_num(tracks.area.detach()).to(seen) * seen).sum(1) / seen.sum(1).clamp(min=1)
+    area = tracks.mean_seen(torch.nan_to_num(tracks.area.detach()).to(tracks.positions.dtype))
     radius = (area.clamp(min=0) / torch.pi).sqrt()
     apart = torch.cdist(crossing.place.detach(), crossing.place.detach())
     reach = REACH * (radius[:, :, None] + radius[:, None]) + 1
