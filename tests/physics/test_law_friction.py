@@ -7,19 +7,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_paths import bouncing, sliding, stacked, swinging, tracks
+from judged import (
+    assert_broken_clips_are_left_out,
+    assert_clips_without_objects_are_not_judged,
+    assert_gradient_leads_down,
+    assert_not_judged,
+    assert_same_elsewhere,
+    judged,
+    measured,
+)
+from simulated_paths import bouncing, sliding, swinging, tracks
 
 from visviva.errors import InputError
 from visviva.physics.laws.friction import Friction, line
-from visviva.physics.measurement import Measurement
 from visviva.physics.runs import fit_runs, runs_between
-from visviva.physics.tracks import Tracks
 
 LAW, OVERHEAD = Friction(), Friction(overhead=True)
-
-
-def measured(seen, **more):
-    return Measurement(fps=torch.full((seen.positions.shape[0],), 30.0), tracks=seen, **more)
 
 
 def along(way, turn):
@@ -47,16 +50,14 @@ DISHONEST = {
 @pytest.mark.parametrize("name", HONEST)
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
 def test_friction_is_obeyed(name, noise):
-    residual = LAW(measured(stacked([tracks(HONEST[name], noise, seed=k) for k in range(8)])))
-    assert bool(residual.valid.all())
+    residual = judged(LAW, HONEST[name], noise)
     assert float(residual.value.mean()) < 0.05
 
 
 @pytest.mark.parametrize("name", DISHONEST)
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
 def test_what_friction_cannot_do_is_seen(name, noise):
-    residual = LAW(measured(stacked([tracks(DISHONEST[name], noise, seed=k) for k in range(8)])))
-    assert bool(residual.valid.all())
+    residual = judged(LAW, DISHONEST[name], noise)
     assert float(residual.value.min()) > 0.1
 
 
@@ -89,19 +90,12 @@ NOT_JUDGED = {
 
 @pytest.mark.parametrize("name", NOT_JUDGED)
 def test_what_does_not_slide_is_not_judged(name):
-    residual = LAW(measured(tracks(NOT_JUDGED[name], 0.1)))
-    assert not bool(residual.valid)
-    assert float(residual.value) == 0
-    assert Friction.trivial, "such clips are not told to be wrong, so the law wants an anchor"
+    assert_not_judged(LAW, NOT_JUDGED[name])
 
 
 def test_a_broken_clip_is_not_judged_and_leaves_the_others_alone():
     seen = tracks(DISHONEST["speeds up on the level"], 0.05)
-    both = stacked([seen, seen])
-    both.positions[0, 3] = float("nan")
-    residual = LAW(measured(both))
-    assert residual.valid.tolist() == [False, True]
-    assert float(residual.value[1]) == pytest.approx(float(LAW(measured(seen)).value), abs=1e-9)
+    assert_broken_clips_are_left_out(LAW, seen)
     with pytest.raises(InputError, match="slope"):
         Friction(slope=2.0)
 
@@ -116,9 +110,7 @@ def test_a_broken_clip_is_not_judged_and_leaves_the_others_alone():
 )
 def test_the_value_does_not_depend_on_place_pixels_and_left_or_right(name, x, zoom, mirror, seed):
     seen = tracks({**HONEST, **DISHONEST}[name], noise=0.1, seed=seed)
-    flip = torch.tensor([-1.0 if mirror else 1.0, 1.0])
-    moved = seen.with_(positions=zoom * flip * seen.positions + x, sigma=zoom * seen.sigma)
-    assert torch.allclose(LAW(measured(moved)).value, LAW(measured(seen)).value, atol=1e-6)
+    assert_same_elsewhere(LAW, seen, x, zoom, mirror)
 
 
 @settings(max_examples=10, deadline=None)
@@ -141,13 +133,8 @@ def test_gradients_are_exact_and_lead_to_less_violation():
 
     position = seen.positions.requires_grad_()
     assert torch.autograd.gradcheck(fits, position)
-    value = LAW(measured(seen.with_(positions=position))).value
-    (gradient,) = torch.autograd.grad(value.sum(), position)
-    lower = (position - 0.05 * gradient / gradient.norm()).detach()
-    assert float(LAW(measured(seen.with_(positions=lower))).value) < float(value.detach())
+    assert_gradient_leads_down(LAW, seen)
 
 
 def test_clips_without_objects_are_not_judged():
-    nothing = Tracks(torch.zeros(2, 24, 0, 2), torch.zeros(2, 24, 0, dtype=torch.bool), torch.zeros(2, 24, 0))
-    residual = LAW(measured(nothing))
-    assert (residual.value.tolist(), residual.valid.tolist()) == ([0, 0], [False, False])
+    assert_clips_without_objects_are_not_judged(LAW)

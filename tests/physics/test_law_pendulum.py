@@ -7,18 +7,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judged import (
+    assert_broken_clips_are_left_out,
+    assert_clips_without_objects_are_not_judged,
+    assert_gradient_leads_down,
+    assert_not_judged,
+    assert_same_elsewhere,
+    between_frames,
+    measured,
+)
 from simulated_paths import bouncing, sliding, stacked, swinging, tracks
 
 from visviva.errors import InputError
 from visviva.physics.laws.pendulum import Pendulum, swing
-from visviva.physics.measurement import Measurement
 from visviva.physics.tracks import Tracks
 
 LAW = Pendulum()
-
-
-def measured(seen, **more):
-    return Measurement(fps=torch.full((seen.positions.shape[0],), 30.0), tracks=seen, **more)
 
 
 @pytest.mark.parametrize("period", [16.0, 24.0, 40.0])
@@ -78,10 +82,7 @@ NO_SWING = {
 
 @pytest.mark.parametrize("name", NO_SWING)
 def test_what_is_no_pendulum_is_not_judged(name):
-    residual = LAW(measured(tracks(NO_SWING[name], 0.1)))
-    assert not bool(residual.valid)
-    assert float(residual.value) == 0
-    assert Pendulum.trivial, "such clips are not told to be wrong, so the law wants an anchor"
+    assert_not_judged(LAW, NO_SWING[name])
 
 
 def test_contact_hidden_and_broken_clips():
@@ -93,11 +94,7 @@ def test_contact_hidden_and_broken_clips():
     hidden[:, 10:14] = False
     assert bool(LAW(measured(seen.with_(visible=hidden))).valid)
     assert float(LAW(measured(seen.with_(visible=hidden))).value) < 0.01
-    both = stacked([seen, seen])
-    both.positions[0, 3] = float("nan")
-    residual = LAW(measured(both))
-    assert residual.valid.tolist() == [False, True]
-    assert float(residual.value[1]) == pytest.approx(float(LAW(measured(seen)).value), abs=1e-9)
+    assert_broken_clips_are_left_out(LAW, seen)
     with pytest.raises(InputError, match="window"):
         Pendulum(window=8)
 
@@ -112,16 +109,14 @@ def test_contact_hidden_and_broken_clips():
 )
 def test_the_value_does_not_depend_on_place_pixels_and_left_or_right(damping, x, zoom, mirror, seed):
     seen = tracks(swinging(50, damping=damping), noise=0.2, seed=seed)
-    flip = torch.tensor([-1.0 if mirror else 1.0, 1.0])
-    moved = seen.with_(positions=zoom * flip * seen.positions + x, sigma=zoom * seen.sigma)
-    assert torch.allclose(LAW(measured(moved)).value, LAW(measured(seen)).value, atol=1e-6)
+    assert_same_elsewhere(LAW, seen, x, zoom, mirror)
 
 
 @settings(max_examples=10, deadline=None)
 @given(early=st.integers(0, 10), damping=st.sampled_from([-0.02, 0.02]))
 def test_stiffness_and_damping_do_not_depend_on_when_the_clip_begins(early, damping):
     seen = tracks(swinging(60, damping=damping, amplitude=0.4))
-    later = seen.with_(**{key: getattr(seen, key)[:, early:] for key in ("positions", "visible", "sigma")})
+    later = between_frames(seen, slice(early, None))
     assert torch.allclose(swing(later).stiffness, swing(seen).stiffness, rtol=1e-2)
     assert torch.allclose(swing(later).damping, swing(seen).damping, rtol=5e-2)
 
@@ -151,13 +146,8 @@ def test_gradients_are_exact_and_lead_to_a_better_pendulum():
         return found.pivot, found.radius, found.stiffness, found.damping
 
     assert torch.autograd.gradcheck(fits, position)
-    value = LAW(measured(seen.with_(positions=position))).value
-    (gradient,) = torch.autograd.grad(value.sum(), position)
-    better = (position - 0.05 * gradient / gradient.norm()).detach()
-    assert float(LAW(measured(seen.with_(positions=better))).value) < float(value.detach())
+    assert_gradient_leads_down(LAW, seen)
 
 
 def test_clips_without_objects_are_not_judged():
-    nothing = Tracks(torch.zeros(2, 24, 0, 2), torch.zeros(2, 24, 0, dtype=torch.bool), torch.zeros(2, 24, 0))
-    residual = LAW(measured(nothing))
-    assert (residual.value.tolist(), residual.valid.tolist()) == ([0, 0], [False, False])
+    assert_clips_without_objects_are_not_judged(LAW)
