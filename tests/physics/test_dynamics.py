@@ -265,3 +265,28 @@ def test_wrong_lengths_are_refused(body):
         inverse_dynamics(body, q, v, a, torch.zeros(1, 2, 6))
     with pytest.raises(InputError, match="forces of"):
         forward_dynamics(body, q, v[:, :-1], a[:, :-1])
+
+
+def test_joints_without_inertia_are_named():
+    import dataclasses
+
+    body = tree(3, 0, kinds=("ball",))
+    mass, inertia = body.mass.clone(), body.inertia.clone()
+    mass[2], inertia[2] = 0, 0
+    light = dataclasses.replace(body, mass=mass, inertia=inertia)
+    q, v, a = state(light, 2)
+    assert bool(inverse_dynamics(light, q, v, a).isfinite().all())
+    with pytest.raises(InputError, match="the joints of 'link2' move no inertia"):
+        forward_dynamics(light, q, v, a)
+    geared = dataclasses.replace(light, armature=torch.full((light.nv,), 0.01, dtype=torch.float64))
+    assert relative(forward_dynamics(geared, q, v, inverse_dynamics(geared, q, v, a)), a) < 1e-8
+
+
+def test_what_cannot_move_has_no_forces():
+    import dataclasses
+
+    post = dataclasses.replace(tree(2, 0, kinds=("weld",)), joints=("weld", "weld"))
+    nothing = torch.zeros(4, 0, dtype=torch.float64)
+    assert inverse_dynamics(post, nothing, nothing, nothing).shape == (4, 0)
+    assert mass_matrix(post, nothing).shape == (4, 0, 0)
+    assert forward_dynamics(post, nothing, nothing, nothing).shape == (4, 0)

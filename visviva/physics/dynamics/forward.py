@@ -49,7 +49,7 @@ def forward_dynamics(
     inertia, push, drift = _state(body, layout, motion, v, wrench)
     filled = _filled(tau, slots)
     rotor = _filled(body.armature.expand_as(tau), slots) if body.armature is not None else torch.zeros_like(filled)
-    kept = _inwards(layout, joint, inertia, push, drift, filled, rotor + (slots == body.nv).to(tau))
+    kept = _inwards(body, layout, joint, inertia, push, drift, filled, rotor + (slots == body.nv).to(tau))
     found = _outwards(body, layout, joint, drift, kept)
     places = slots.flatten().argsort(stable=True)[: body.nv]
     return found.flatten(-2)[..., places]
@@ -114,8 +114,19 @@ def _skew(vector: Tensor) -> Tensor:
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
 
 
+def _check(body: Body, links: Tensor, failed: Tensor) -> None:
+    """Raise for joints that move no inertia."""
+    bad = failed.flatten(0, -2).bool().any(0) if failed.ndim > 1 else failed.bool()
+    if bool(bad.any()):
+        names = ", ".join(repr(body.names[link]) for link in links[bad].tolist())
+        raise InputError(
+            f"the joints of {names} move no inertia (or the state is not finite), so forces cause no finite acceleration; "
+            "give the links mass and inertia, weld them, or give the body an armature"
+        )
+
+
 def _inwards(
-    layout: Layout, joint: Tensor, inertia: Tensor, push: Tensor, drift: Tensor, tau: Tensor, more: Tensor
+    body: Body, layout: Layout, joint: Tensor, inertia: Tensor, push: Tensor, drift: Tensor, tau: Tensor, more: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """For each level, roots first: ``U``, the factor of D, and u."""
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -127,7 +138,8 @@ def _inwards(
             inside = layout.inside[depth + 1]
             whole, load = whole.index_add(-3, inside, passed[0]), load.index_add(-2, inside, passed[1])
         u = whole @ s
-        factor = torch.linalg.cholesky(s.mT @ u + torch.diag_embed(more[..., links, :]))
+        factor, failed = torch.linalg.cholesky_ex(s.mT @ u + torch.diag_embed(more[..., links, :]))
+        _check(body, links, failed)
         left = tau[..., links, :] - turned(s.mT, load)
         kept.append((u, factor, left))
         rest = whole - u @ torch.cholesky_solve(u.mT, factor)
