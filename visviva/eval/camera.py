@@ -59,48 +59,79 @@ def camera_motion(frames: NDArray[np.uint8], still: float = STILL, largest: floa
 
     Too little texture to align anything is not an error: the camera is then taken as fixed and the sentence says unverified.
     """
-    count, height, width = frames.shape
-    middle, size = count // 2, f"{width}x{height} working image"
-    fixed = np.tile(np.eye(2, 3), (count, 1, 1))
-    background = np.median(frames[:: max(1, count // 25)], axis=0).astype(np.uint8)  # moving objects are not in it
-    still_view = _Reference.of(background)
-    if still_view is None:
+    count = len(frames)
+    view = _Reference.of(np.median(frames[:: max(1, count // 25)], axis=0).astype(np.uint8))  # moving objects are not in it
+    if view is None:
         sentence = "the background has too little texture to check whether the camera stood still; it is taken as fixed"
-        return CameraMotion(fixed, np.zeros(count), np.full(count, np.nan), "fixed", sentence)
-    transforms, agreement = _chained(still_view, frames, 0)
-    shift = np.array([_shift(t, width, height) for t in transforms])
+        return CameraMotion(_unmoved(count), np.zeros(count), np.full(count, np.nan), "fixed", sentence)
+    transforms, agreement = _chained(view, frames, 0)
+    stood = _stood(frames, view, transforms, agreement, still)
+    if stood is not None:
+        return stood
+    lined_up = transforms if agreement.min() >= AGREEMENT else None
+    transforms, agreement = _followed(frames, view, lined_up, largest * _diagonal(frames))
+    return _judged(frames, transforms, agreement, largest)
+
+
+def _stood(frames: NDArray, view: _Reference, transforms: NDArray, agreement: NDArray, still: float) -> CameraMotion | None:
+    """Return that the camera stood still, if it did: the background hardly shifts, or lines up as well without a shift."""
+    count, shift = len(frames), _shifts(frames, transforms)
     if agreement.min() >= AGREEMENT and shift.max() <= still:
-        sentence = f"the camera stood still (the background shifts by at most {shift.max():.2f} px of a {size})"
-        return CameraMotion(fixed, shift, agreement, "fixed", sentence)
-    unmoved = np.array([still_view.align(f, np.eye(2, 3), iterations=3, moving=False)[1] for f in frames])
+        sentence = f"the camera stood still (the background shifts by at most {shift.max():.2f} px of a {_size(frames)})"
+        return CameraMotion(_unmoved(count), shift, agreement, "fixed", sentence)
+    unmoved = np.array([view.align(f, np.eye(2, 3), iterations=3, moving=False)[1] for f in frames])
     if unmoved.min() >= AGREEMENT and np.median((1 - unmoved**2) / np.maximum(1 - agreement**2, 1e-9)) < GAIN:
         sentence = "the background has too few edges to tell small motions, but lines up as it is; the camera is taken as fixed"
-        return CameraMotion(fixed, np.zeros(count), unmoved, "fixed", sentence)
-    lined_up, trusted = transforms, agreement.min() >= AGREEMENT
-    diagonal = float(np.hypot(width, height))
-    transforms, agreement = _chained(_Reference.of(frames[middle]) or still_view, frames, middle)
-    shift = np.array([_shift(t, width, height) for t in transforms])
-    if trusted and shift.max() > largest * diagonal:  # one frame holds the object too, and may have followed it
-        picked = slice(0, None, max(1, count // 25))
+        return CameraMotion(_unmoved(count), np.zeros(count), unmoved, "fixed", sentence)
+    return None
+
+
+def _followed(
+    frames: NDArray, view: _Reference, lined_up: NDArray | None, farthest: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Align every frame to the middle one, or to the median of frames lined up by ``lined_up`` where that goes too far."""
+    middle = len(frames) // 2
+    transforms, agreement = _chained(_Reference.of(frames[middle]) or view, frames, middle)
+    if lined_up is not None and _shifts(frames, transforms).max() > farthest:  # the object may have been followed instead
+        picked = slice(0, None, max(1, len(frames) // 25))
         sharp = np.median(stabilised(frames[picked, ..., None], lined_up[picked]), axis=0).astype(np.uint8)
-        transforms, agreement = _chained(_Reference.of(sharp) or still_view, frames, middle)
-        shift = np.array([_shift(t, width, height) for t in transforms])
+        transforms, agreement = _chained(_Reference.of(sharp) or view, frames, middle)
+    return transforms, agreement
+
+
+def _judged(frames: NDArray, transforms: NDArray, agreement: NDArray, largest: float) -> CameraMotion:
+    """Return the motion, refused where it cannot be told or is too large."""
+    shift, diagonal = _shifts(frames, transforms), _diagonal(frames)
     lost = agreement < AGREEMENT
     if lost.mean() > 0.1 or lost.all():
-        sentence = f"the background does not line up in {int(lost.sum())} of {count} frames, so camera motion cannot be removed"
-        return CameraMotion(transforms, shift, agreement, "refused", sentence)
+        words = f"does not line up in {int(lost.sum())} of {len(frames)} frames, so camera motion cannot be removed"
+        return CameraMotion(transforms, shift, agreement, "refused", f"the background {words}")
     if shift.max() > largest * diagonal:
-        sentence = (
-            f"the camera moves by {shift.max() / diagonal:.0%} of the image diagonal; at most {largest:.0%} is compensated"
-        )
-        return CameraMotion(transforms, shift, agreement, "refused", sentence)
-    sentence = f"the camera moves by up to {shift.max():.1f} px of a {size}; the motion is compensated"
+        words = f"by {shift.max() / diagonal:.0%} of the image diagonal; at most {largest:.0%} is compensated"
+        return CameraMotion(transforms, shift, agreement, "refused", f"the camera moves {words}")
+    sentence = f"the camera moves by up to {shift.max():.1f} px of a {_size(frames)}; the motion is compensated"
     return CameraMotion(transforms, shift, agreement, "compensated", sentence)
+
+
+def _unmoved(count: int) -> NDArray[np.float64]:
+    return np.tile(np.eye(2, 3), (count, 1, 1))
+
+
+def _diagonal(frames: NDArray) -> float:
+    return float(np.hypot(frames.shape[2], frames.shape[1]))
+
+
+def _size(frames: NDArray) -> str:
+    return f"{frames.shape[2]}x{frames.shape[1]} working image"
+
+
+def _shifts(frames: NDArray, transforms: NDArray) -> NDArray[np.float64]:
+    return np.array([_shift(t, frames.shape[2], frames.shape[1]) for t in transforms])
 
 
 def _chained(reference: _Reference, frames: NDArray, first: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Align every frame to the reference, outwards from frame ``first``, each started from its neighbour's answer."""
-    transforms, agreement = np.tile(np.eye(2, 3), (len(frames), 1, 1)), np.ones(len(frames))
+    transforms, agreement = _unmoved(len(frames)), np.ones(len(frames))
     for order in (range(first, len(frames)), range(first - 1, -1, -1)):
         start = np.eye(2, 3)
         for k in order:

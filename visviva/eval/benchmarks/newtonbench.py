@@ -39,12 +39,16 @@ def run(inputs: Inputs) -> Result:
     """Score clips against their true clips, paired by scene."""
     scores = scored(inputs)
     rows = [row(s, {m: s.score.penalised[m].value for m in UNITS}) for s in scores]
-    means = [
-        mean_score(m, rows, UNITS[m], lower_is_better=LOWER_IS_BETTER[m], note=NOTES[m], statistics=inputs.statistics)
-        for m in UNITS
-    ]
     notes = ["a frame without the object counts as the worst a visible object could have done, and so does an unreadable clip"]
-    return Result("newtonbench", VERSION, STANDING, means + beside(rows, inputs), rows, {}, notes)
+    return Result("newtonbench", VERSION, STANDING, means(list(UNITS), rows, inputs) + beside(rows, inputs), rows, {}, notes)
+
+
+def means(metrics: Sequence[str], rows: Sequence[ClipRow], inputs: Inputs) -> list[Score]:
+    """Return the mean of each metric over the clips that have it."""
+    return [
+        mean_score(m, rows, UNITS[m], lower_is_better=LOWER_IS_BETTER[m], note=NOTES[m], statistics=inputs.statistics)
+        for m in metrics
+    ]
 
 
 def scored(inputs: Inputs) -> list[Scored]:

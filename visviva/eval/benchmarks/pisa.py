@@ -16,9 +16,9 @@ from torch import Tensor
 
 from visviva.eval.benchmarks.inputs import Inputs
 from visviva.eval.benchmarks.newtonbench import NEEDS as NEEDS
-from visviva.eval.benchmarks.newtonbench import beside, row, scored
-from visviva.eval.benchmarks.result import UNCALIBRATED, Result, mean_score
-from visviva.eval.newtonbench import LOWER_IS_BETTER, NOTES, UNITS, score_clip
+from visviva.eval.benchmarks.newtonbench import beside, means, row, scored
+from visviva.eval.benchmarks.result import UNCALIBRATED, Result
+from visviva.eval.newtonbench import score_clip
 
 VERSION = "1"
 STANDING = UNCALIBRATED
@@ -42,12 +42,8 @@ def run(inputs: Inputs) -> Result:
     """Score clips against their true clips, paired by scene."""
     scores = scored(inputs)
     rows = [row(s, {m: s.score.as_coded[m].value for m in TRIO}) for s in scores]
-    means = [
-        mean_score(m, rows, UNITS[m], lower_is_better=LOWER_IS_BETTER[m], note=NOTES[m], statistics=inputs.statistics)
-        for m in TRIO
-    ]
     notes = ["masks are followed from the true first frame, not SAM 2's: compare runs, not with the published table"]
     notes.append("frames without the object are dropped, as published: read 'lost' beside the distances")
     if any(len(frame) > 1 for s in scores for frame in s.score.true_track[:1]):
         notes.append("of several objects the mean is taken; the published code scores the dropped one only")
-    return Result("pisa", VERSION, STANDING, means + beside(rows, inputs), rows, {}, notes)
+    return Result("pisa", VERSION, STANDING, means(TRIO, rows, inputs) + beside(rows, inputs), rows, {}, notes)
