@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_gravity import EXACT, flown
+from flown_tracks import EXACT, flown
 
 from visviva.eval.kind import Scales, measure_motion
 from visviva.eval.verdict import judge

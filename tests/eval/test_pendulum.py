@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_films import film
-from test_gravity import flown
+from flown_tracks import flown
 
 from visviva.eval.kind import Scales, likely_kind, measure_motion
 from visviva.eval.pendulum import measure_pendulum, turns
@@ -123,10 +123,15 @@ def test_what_is_no_pendulum_is_refused():
         measure_pendulum(swung(count=13, fps=120, start=0.05))
 
 
+def drawn(count, length, start, linear):
+    """Times and places of a swing in a film, its thread 180 pixels long."""
+    times = np.arange(count) / 30
+    theta = angles(times, length, start, linear=linear)
+    return times, np.stack([160 + 180 * np.sin(theta), 20 + 180 * np.cos(theta)], axis=1)
+
+
 def test_a_drawn_pendulum_from_pixels_to_metres():
-    times = np.arange(75) / 30
-    theta = angles(times, 0.6, 0.6, linear=0.1)
-    path = np.stack([160 + 180 * np.sin(theta), 20 + 180 * np.cos(theta)], axis=1)
+    times, path = drawn(75, 0.6, 0.6, 0.1)
     result = measure_frames(film(path), torch.from_numpy(times), Settings(metres_per_pixel=0.6 / 180, laws=False))
     assert result.kind == "pendulum"
     assert result.pendulum.low < 0.6 < result.pendulum.high
@@ -139,9 +144,7 @@ def test_a_drawn_pendulum_from_pixels_to_metres():
 
 def test_a_ball_that_comes_to_rest_in_the_background_is_followed_there():
     """At rest for most of the clip it is part of the temporal median; it is found there by its colour."""
-    times = np.arange(120) / 30
-    theta = angles(times, 0.5, 0.7, linear=1.6)
-    path = np.stack([160 + 180 * np.sin(theta), 20 + 180 * np.cos(theta)], axis=1)
+    times, path = drawn(120, 0.5, 0.7, 1.6)
     result = measure_frames(film(path), torch.from_numpy(times), Settings(laws=False))
     assert result.track.seen.mean() > 0.9
     off = result.track.positions - path

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_films import film
-from test_gravity import EXACT, PIXELS_PER_METRE, flown
+from flown_tracks import EXACT, PIXELS_PER_METRE, flown
 
 from visviva.eval.gravity import Scale
 from visviva.eval.kind import Scales, likely_kind, measure_motion

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_gravity import EXACT, PIXELS_PER_METRE, flown
+from flown_tracks import EXACT, PIXELS_PER_METRE, flown
 from test_pendulum import swung
 
 from visviva.eval import plots, recording_plots
