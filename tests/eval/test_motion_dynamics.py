@@ -11,7 +11,7 @@ from visviva.data.motions.axes import Reading
 from visviva.data.motions.forces import read_forces
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
-from visviva.eval.motion.dynamics import _mean, forces, scatter
+from visviva.eval.motion.dynamics import forces, mean_rest, scatter
 from visviva.eval.motion.mass import centre_over_pelvis, vertical_reaction
 from visviva.physics.bodies import SKELETONS
 
@@ -21,7 +21,7 @@ TREE = SKELETONS["smpl"]
 
 def person(move, frames=60, fps=30.0, noise=0.0):
     """SMPL's mean skeleton, standing, z up; ``move`` adds to it a displacement (T, 1 or 24, 3)."""
-    mean = _mean("smpl")
+    mean = mean_rest("smpl")
     upright = torch.stack([mean[:, 2], mean[:, 0], mean[:, 1] - mean[:, 1].min()], -1)
     times = torch.arange(frames, dtype=torch.float64) / fps
     joints = upright + move(times)

@@ -263,6 +263,10 @@ def test_wrong_lengths_are_refused(body):
         inverse_dynamics(body, q.float(), v, a)
     with pytest.raises(InputError, match="wrenches of the shape"):
         inverse_dynamics(body, q, v, a, torch.zeros(1, 2, 6))
+    with pytest.raises(InputError, match=r"the wrench is torch\.float32"):
+        inverse_dynamics(body, q, v, a, torch.zeros(1, len(body), 6))
+    with pytest.raises(InputError, match="unknown method 'cuda'"):
+        body.inverse_dynamics(q, v, a, method="cuda")
     with pytest.raises(InputError, match="forces of"):
         forward_dynamics(body, q, v[:, :-1], a[:, :-1])
 

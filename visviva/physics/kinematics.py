@@ -32,8 +32,8 @@ def difference(x: Float[Tensor, "B T *D"], order: int = 1) -> Float[Tensor, "B t
 
 
 @lru_cache(maxsize=64)
-def _projection(window: int, degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficient weights (degree+1, window), their covariance, and residual projector (window, window) of a local fit."""
+def projection(window: int, degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return weights (degree+1, window) of derivatives at a window's centre, their covariance, the residual projector."""
     if degree < 0 or window <= degree:
         raise InputError(f"a polynomial of degree {degree} needs a window of at least {degree + 1} samples, not {window}")
     time = np.arange(window) - (window - 1) / 2
@@ -70,7 +70,7 @@ def window_fit(x: Float[Tensor, "B T D"], window: int, degree: int) -> WindowFit
     """
     if x.shape[1] < window:
         raise InputError(f"the window of {window} samples is longer than the {x.shape[1]} samples given; use a shorter window")
-    weights, covariance, projector = (torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in _projection(window, degree))
+    weights, covariance, projector = (torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in projection(window, degree))
     windows = x.unfold(1, window, 1)
     derivatives = torch.einsum("btdw,kw->btkd", windows, weights)
     squared = (windows @ projector).square().sum(-1)

@@ -20,8 +20,8 @@ from visviva.configs.simulate import SimulateRecipe
 from visviva.data.dataset import write_rows
 from visviva.data.manifest import Manifest
 from visviva.data.scenes.simulation import Shot, Slot, plan, shoot
-from visviva.data.scenes.world import quiet
 from visviva.errors import InputError
+from visviva.physics.quiet import quiet
 
 Row = dict[str, Any]
 

@@ -33,6 +33,7 @@ from torch.nn import functional
 from visviva.data.motions.axes import Reading, upright
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
+from visviva.physics.bodies.posing import swing
 
 FPS = 20.0
 NAMES = (
@@ -127,19 +128,9 @@ def swings(joints: Float[Tensor, "*batch 22 3"], yaw: Float[Tensor, "*batch"]) -
         before = start
         for parent, child in pairwise(chain):
             wanted = functional.normalize(joints[..., child, :] - joints[..., parent, :], dim=-1)
-            swing = _swing(bones[child].expand_as(wanted), wanted)
-            turns[child], before = before.mT @ swing, swing
+            turn = swing(bones[child].expand_as(wanted), wanted)
+            turns[child], before = before.mT @ turn, turn
     return torch.stack(turns, -3)
-
-
-def _swing(one: Tensor, two: Tensor) -> Tensor:
-    """Return the smallest rotation that takes unit vectors ``one`` to ``two``: I + [v] + [v]^2 / (1 + c)."""
-    v, c = torch.linalg.cross(one, two), (one * two).sum(-1)
-    x, y, z = v.unbind(-1)
-    zero = torch.zeros_like(x)
-    skew = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
-    eye = torch.eye(3, dtype=one.dtype, device=one.device)
-    return eye + skew + skew @ skew / (1 + c).clamp(min=1e-6)[..., None, None]
 
 
 def joints_of(vectors: Float[Tensor, "*batch T D"]) -> Float[Tensor, "*batch T 22 3"]:

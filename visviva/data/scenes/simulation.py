@@ -14,6 +14,7 @@ from visviva.data.scenes.caption import caption
 from visviva.data.scenes.primitives import PRIMITIVES, sample_scene
 from visviva.data.scenes.scene import Scene
 from visviva.errors import InputError, closest
+from visviva.physics.quiet import quiet
 
 BATCH = 128
 
@@ -88,7 +89,7 @@ def simulate(
     """
     shot = Shot((height, width), frames, fps, objects, split, seed, device, flow, renderer)
     chosen = [primitive] if isinstance(primitive, str) else list(primitive)
-    with world.quiet():
+    with quiet():
         clips = dict(pair for batch in plan(shot, chosen, range(n), BATCH) for pair in shoot(shot, batch))
     return [clips[i] for i in range(n)]
 

@@ -10,8 +10,7 @@ chatters (measured: 1.6 % error of the acceleration going up, 0.2 % with feet).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,21 +25,6 @@ DENSITY = 500.0
 STIFFNESS = 1.0e4
 DAMPING = {"ramp_down": 50.0, "ramp_up": 100.0}
 FOOT = 0.1
-WARNINGS = 30
-"""Warp's log level for warnings and worse."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Warp from reporting each kernel that it loads; its warnings stay, and the caller's own level comes back."""
-    import warp as wp
-
-    before = wp.config.log_level
-    wp.config.log_level = max(before, WARNINGS)
-    try:
-        yield
-    finally:
-        wp.config.log_level = before
 
 
 def layout(scene: Scene) -> tuple[bool, int]:

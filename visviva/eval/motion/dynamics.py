@@ -123,7 +123,7 @@ def skeleton(motion: HumanMotion) -> tuple[str, Float[Tensor, "T n 3"]]:
     return "h36m", torch.stack([hips, *legs, (hips + chest) / 2, chest, neck, at("head"), *arms], 1)
 
 
-def _mean(name: str) -> Tensor:
+def mean_rest(name: str) -> Tensor:
     """SMPL's mean joints at rest in the order of the skeleton, the root at 0."""
     tree = SKELETONS["smpl"]
     places: list[Tensor] = []
@@ -140,7 +140,7 @@ def _mean(name: str) -> Tensor:
 
 def _rest(name: str, joints: Tensor) -> Tensor:
     """Rest joints with the mean directions and the measured lengths (medians over time), standing on the ground y = 0."""
-    parents, mean = SKELETONS[name].parents, _mean(name)
+    parents, mean = SKELETONS[name].parents, mean_rest(name)
     places = [torch.zeros(3, dtype=joints.dtype)]
     for link, parent in list(enumerate(parents))[1:]:
         bone = mean[link] - mean[parent]

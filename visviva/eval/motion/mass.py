@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.data.motions.anatomy import parts, split
+from visviva.physics.kinematics import projection
 
 LIMBS = (  # from, to, share of mass, place of the centre of mass from the first joint
     ("shoulder", "elbow", 0.0263, 0.576),
@@ -74,6 +75,5 @@ def vertical_reaction(centre: Float[Tensor, "*batch T 3"], fps: float, window: f
     The M values are of the frames that have a whole window.
     """
     length = max(3, 2 * round(window * fps / 2) + 1)
-    k = torch.arange(length, dtype=centre.dtype, device=centre.device) - length // 2
-    weights = torch.linalg.pinv(torch.stack([torch.ones_like(k), k, k.square()], -1))[2]
-    return 1 + 2 * fps**2 * (centre[..., 2].unfold(-1, length, 1) @ weights) / 9.81
+    weights = torch.as_tensor(projection(length, 2)[0][2], dtype=centre.dtype, device=centre.device)
+    return 1 + fps**2 * (centre[..., 2].unfold(-1, length, 1) @ weights) / 9.81

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -166,7 +165,7 @@ class Body:
         v: Float[Tensor, "*batch nv"],
         a: Float[Tensor, "*batch nv"],
         wrench: Float[Tensor, "*batch n 6"] | None = None,
-        method: Literal["torch", "warp"] = "torch",
+        method: str = "torch",
     ) -> Float[Tensor, "*batch nv"]:
         """Return the generalised forces that make the body move so: see `visviva.physics.dynamics.inverse_dynamics`."""
         from visviva.physics.dynamics import inverse_dynamics

@@ -43,7 +43,7 @@ def posed(
         if len(below) > 1:
             found.append(_nearest(bones, seen, above))
         elif below:
-            found.append(_swing((above @ bones[0][:, None])[..., 0], seen[..., 0, :]) @ above)
+            found.append(swing((above @ bones[0][:, None])[..., 0], seen[..., 0, :]) @ above)
         else:
             found.append(above)
     return torch.stack(found, -3)
@@ -55,19 +55,24 @@ def _nearest(bones: Tensor, seen: Tensor, above: Tensor) -> Tensor:
     return roma.special_procrustes((seen.mT @ bones) / size + 1e-5 * above)
 
 
-def _swing(one: Tensor, other: Tensor) -> Tensor:
-    """Smallest rotation that turns one direction into the other; half a turn about any axis across where they are opposite."""
+def swing(one: Float[Tensor, "*batch 3"], other: Float[Tensor, "*batch2 3"]) -> Float[Tensor, "*batch3 3 3"]:
+    """Return the smallest rotation from one direction to the other; half a turn across where they are opposite."""
     one, other = one / one.norm(dim=-1, keepdim=True).clamp(min=1e-9), other / other.norm(dim=-1, keepdim=True).clamp(min=1e-9)
     axis = torch.linalg.cross(one, other.expand_as(one))
     cosine = (one * other).sum(-1)[..., None, None]
-    x, y, z = axis.unbind(-1)
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    turned = torch.eye(3).to(one) + skew + skew @ skew / (1 + cosine).clamp(min=1e-6)
+    around = skew(axis)
+    turned = torch.eye(3).to(one) + around + around @ around / (1 + cosine).clamp(min=1e-6)
     across = torch.linalg.cross(one, torch.eye(3).to(one)[one.abs().argmin(-1)])
     across = across / across.norm(dim=-1, keepdim=True)
     half = 2 * across[..., :, None] * across[..., None, :] - torch.eye(3).to(one)
     return torch.where(cosine < -1 + 1e-6, half, turned)
+
+
+def skew(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Return the matrix of the vector product, ``skew(v) w = v x w``."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
 
 
 def locals_of(parents: Sequence[int], world: Float[Tensor, "*batch n 3 3"]) -> Float[Tensor, "*batch n 3 3"]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from visviva.errors import InputError
 from visviva.physics.bodies.body import JOINTS, Body
 from visviva.physics.dynamics.motion import check_configuration
+from visviva.physics.kinematics import projection
 
 
 def differentiate(
@@ -56,14 +57,9 @@ def differentiate(
     half = window // 2
     middle = q[..., half : frames - half, :]
     apart = differences(body, middle[..., None, :], q.unfold(-2, window, 1).movedim(-1, -2))
-    weights = torch.linalg.pinv(_powers(window, q)) * q.new_tensor([1.0, fps, 2 * fps**2])[:, None]
-    _, v, a = torch.einsum("cw,...mwd->c...md", weights, apart)
+    weights = torch.as_tensor(projection(window, 2)[0], dtype=q.dtype, device=q.device)
+    _, v, a = torch.einsum("cw,...mwd->c...md", weights * q.new_tensor([1.0, fps, fps**2])[:, None], apart)
     return middle, v, a
-
-
-def _powers(window: int, like: Tensor) -> Tensor:
-    k = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
-    return torch.stack([torch.ones_like(k), k, k.square()], -1)
 
 
 def differences(body: Body, q: Float[Tensor, "*batch nq"], other: Float[Tensor, "*batch2 nq"]) -> Float[Tensor, "*batch3 nv"]:

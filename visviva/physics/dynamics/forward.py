@@ -16,6 +16,7 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.physics.bodies.body import JOINTS, Body
+from visviva.physics.bodies.posing import skew
 from visviva.physics.dynamics.inverse import check_wrench
 from visviva.physics.dynamics.layout import Layout, layout_of
 from visviva.physics.dynamics.motion import Motion, cross, directions, move, rates, turned
@@ -80,9 +81,9 @@ def _state(body: Body, layout: Layout, motion: Motion, v: Tensor, wrench: Tensor
     rotation, position, spin = motion.pose.rotation, motion.pose.position, motion.spin
     centre = motion.pose.centres(body)
     mass = body.mass[:, None, None] * torch.eye(3, dtype=v.dtype, device=v.device)
-    skew = _skew(centre)
-    turning = rotation @ body.inertia @ rotation.mT - body.mass[:, None, None] * skew @ skew
-    shifted = body.mass[:, None, None] * skew
+    across = skew(centre)
+    turning = rotation @ body.inertia @ rotation.mT - body.mass[:, None, None] * across @ across
+    shifted = body.mass[:, None, None] * across
     inertia = torch.cat([torch.cat([turning, shifted], -1), torch.cat([shifted.mT, mass.expand_as(shifted)], -1)], -2)
     speed = motion.velocity + cross(position, spin)
     carried = turned(inertia, torch.cat([spin, speed], -1))
@@ -106,12 +107,6 @@ def _drift(body: Body, layout: Layout, motion: Motion, v: Tensor) -> Tensor:
     turning = cross(whirl, own)
     linear = cross(motion.velocity, own) + cross(motion.pose.position, turning) + cross(whirl, slid)
     return torch.cat([turning, linear], -1)
-
-
-def _skew(vector: Tensor) -> Tensor:
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
 
 
 def _check(body: Body, links: Tensor, failed: Tensor) -> None:

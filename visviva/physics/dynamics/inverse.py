@@ -8,8 +8,6 @@ After the accelerations of `visviva.physics.dynamics.motion`, from the leaves to
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +18,7 @@ from visviva.physics.dynamics.layout import Layout, layout_of
 from visviva.physics.dynamics.motion import (
     Motion,
     check_configuration,
+    check_kind,
     check_velocity,
     cross,
     directions,
@@ -34,7 +33,7 @@ def inverse_dynamics(
     v: Float[Tensor, "*batch nv"],
     a: Float[Tensor, "*batch nv"],
     wrench: Float[Tensor, "*batch n 6"] | None = None,
-    method: Literal["torch", "warp"] = "torch",
+    method: str = "torch",
 ) -> Float[Tensor, "*batch nv"]:
     """Return the generalised forces tau of ``M(q) a + h(q, v) = tau + J^T wrench``.
 
@@ -57,6 +56,8 @@ def inverse_dynamics(
         tau = inverse_dynamics(body, q, v, a)
     """
     check_wrench(body, wrench)
+    if method not in ("torch", "warp"):
+        raise InputError(f"unknown method {method!r} of inverse dynamics; 'torch' or 'warp'")
     if method == "warp":
         from visviva.physics.dynamics import warped
 
@@ -74,9 +75,12 @@ def inverse_dynamics(
 
 
 def check_wrench(body: Body, wrench: Tensor | None) -> None:
-    """Raise an `InputError` for wrenches of another shape."""
-    if wrench is not None and wrench.shape[-2:] != (len(body), 6):
+    """Raise an `InputError` for wrenches of another shape, dtype or device."""
+    if wrench is None:
+        return
+    if wrench.shape[-2:] != (len(body), 6):
         raise InputError(f"wrenches of the shape {tuple(wrench.shape)}; (*batch, {len(body)}, 6) is wanted")
+    check_kind(body, wrench, "wrench")
 
 
 def carried(body: Body, layout: Layout, motion: Motion, wrench: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -96,17 +96,18 @@ def check_configuration(body: Body, q: Tensor) -> None:
     """Raise an `InputError` for a configuration of another length, dtype or device than the body's."""
     if q.shape[-1] != body.nq:
         raise InputError(f"a configuration of {q.shape[-1]} numbers; this body has {body.nq} (free 7, ball 4, hinge, slide 1)")
-    _check_kind(body, q, "configuration")
+    check_kind(body, q, "configuration")
 
 
 def check_velocity(body: Body, v: Tensor) -> None:
     """Raise an `InputError` for a velocity, or a change of one, of another length, dtype or device than the body's."""
     if v.shape[-1] != body.nv:
         raise InputError(f"a velocity of {v.shape[-1]} numbers; this body has {body.nv} (free 6, ball 3, hinge and slide 1)")
-    _check_kind(body, v, "velocity")
+    check_kind(body, v, "velocity")
 
 
-def _check_kind(body: Body, values: Tensor, what: str) -> None:
+def check_kind(body: Body, values: Tensor, what: str) -> None:
+    """Raise an `InputError` for values of another dtype or device than the body's."""
     if values.dtype != body.mass.dtype or values.device != body.mass.device:
         raise InputError(
             f"the {what} is {values.dtype} on {values.device}, the body {body.mass.dtype} on {body.mass.device}; use "

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from visviva.errors import InputError
 from visviva.physics.bodies.body import JOINTS, SHAPES, Body
 from visviva.physics.dynamics.kernel import KIND, kernel
+from visviva.physics.quiet import quiet
 
 REAL = {torch.float32: wp.float32, torch.float64: wp.float64}
 CHUNK = {"cpu": 256, "cuda": 2**18}
@@ -36,14 +37,14 @@ def inverse_dynamics(body: Body, q: Tensor, v: Tensor, a: Tensor, wrench: Tensor
         raise InputError(
             "the body's tensors ask for gradients; Warp's inverse dynamics has those of states only: method='torch'"
         )
-    wp.init()
-    batch = q.shape[:-1]
-    shared = torch.broadcast_shapes(batch, v.shape[:-1], a.shape[:-1], () if wrench is None else wrench.shape[:-2])
+    shared = torch.broadcast_shapes(q.shape[:-1], v.shape[:-1], a.shape[:-1], () if wrench is None else wrench.shape[:-2])
     flat = [x.expand(*shared, x.shape[-1]).reshape(-1, x.shape[-1]).contiguous() for x in (q, v, a)]
     outside = wrench
     if wrench is not None:  # forces, then moments
         outside = wrench.expand(*shared, len(body), 6).reshape(-1, len(body), 2, 3).movedim(-2, 0).contiguous()
-    tau = _Inverse.apply(body, *flat, outside)
+    with quiet():
+        wp.init()
+        tau = _Inverse.apply(body, *flat, outside)
     return tau.reshape(*shared, body.nv)
 
 
@@ -61,7 +62,8 @@ class _Inverse(torch.autograd.Function):
     def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor | None, ...]:
         states = ctx.saved_tensors
         grads = [None if x is None else torch.zeros_like(x) for x in states]
-        _launched(ctx.body, list(states), torch.empty_like(states[1]), (wanted.contiguous(), grads))
+        with quiet():
+            _launched(ctx.body, list(states), torch.empty_like(states[1]), (wanted.contiguous(), grads))
         return None, *grads
 
 
