@@ -83,8 +83,11 @@ def yawed(points: Float[Tensor, "*batch 3"], angle: Float[Tensor, "#*batch"]) ->
     return torch.stack((c * x + s * z, y, c * z - s * x), -1)
 
 
-def features(joints: Float[Tensor, "*batch T J C"]) -> Float[Tensor, "*batch T-1 263"]:
+def features(joints: Float[Tensor, "*batch T J C"], fps: float = FPS) -> Float[Tensor, "*batch T-1 263"]:
     """Return the 263 features of joints, y up [m], at 20 frames/s; batched, differentiable where contacts are not looked at.
+
+    At another rate what the format counts per frame (yaw, velocities) is given per 1/20 s, the heading is smoothed over the
+    same time, and contact is the same speed: a motion has the same features at every rate (ours; `joints_of` takes it too).
 
     Raises:
         InputError: other than 22 joints, fewer than 2 frames.
@@ -93,18 +96,19 @@ def features(joints: Float[Tensor, "*batch T J C"]) -> Float[Tensor, "*batch T-1
         raise InputError(
             f"HumanML3D features need (T >= 2, 22, 3) joints, not {tuple(joints.shape)}; give the first 22 of SMPL"
         )
-    yaw = heading(joints)
+    scale = fps / FPS
+    yaw = heading(joints, SMOOTH * scale)
     root = joints[..., 0, :]
     ground = torch.stack((root[..., 0], torch.zeros_like(root[..., 0]), root[..., 2]), -1)
     local = yawed(joints - ground[..., None, :], -yaw[..., None])
     turn = yaw.diff(dim=-1)
     turn = torch.atan2(turn.sin(), turn.cos())  # the short way round
-    velocity = yawed(ground.diff(dim=-2), -yaw[..., 1:])
-    moved = joints.diff(dim=-3)
+    velocity = yawed(ground.diff(dim=-2) * scale, -yaw[..., 1:])
+    moved = joints.diff(dim=-3) * scale
     contact = (moved[..., FEET, :].square().sum(-1) < CONTACT).to(joints.dtype)
     rotations = swings(joints, yaw)[..., 1:, :, :2].mT.flatten(-3)
     parts = (
-        -turn[..., None] / 2,
+        -turn[..., None] * scale / 2,
         velocity[..., [0, 2]],
         local[..., :-1, 0, 1:2],
         local[..., :-1, 1:, :].flatten(-2),
@@ -133,14 +137,14 @@ def swings(joints: Float[Tensor, "*batch 22 3"], yaw: Float[Tensor, "*batch"]) -
     return torch.stack(turns, -3)
 
 
-def joints_of(vectors: Float[Tensor, "*batch T D"]) -> Float[Tensor, "*batch T 22 3"]:
+def joints_of(vectors: Float[Tensor, "*batch T D"], fps: float = FPS) -> Float[Tensor, "*batch T 22 3"]:
     """Return the joints, y up [m], that features hold: the motion begins above the origin, facing +z.
 
-    The first column is *half* of the yaw, so its running sum, doubled, is the angle.
+    The first column is *half* of the yaw, so its running sum, doubled, is the angle. ``fps`` as in `features`.
     """
     if vectors.shape[-1] != 263:
         raise InputError(f"HumanML3D features have 263 columns, not {vectors.shape[-1]}; KIT's 251 are another skeleton")
-    before = functional.pad(vectors[..., :-1, :3], (0, 0, 1, 0))
+    before = functional.pad(vectors[..., :-1, :3] * (FPS / fps), (0, 0, 1, 0))
     yaw = -2 * before[..., 0].cumsum(-1)
     step = torch.stack((before[..., 1], torch.zeros_like(before[..., 1]), before[..., 2]), -1)
     ground = yawed(step, yaw).cumsum(-2)

@@ -1,0 +1,1 @@
+"""Networks of human motion: the diffusion transformer of body parts, its text encoder, and evaluators."""
