@@ -88,6 +88,7 @@ def ours(paths: list[Path], masks: torch.Tensor) -> Measurement:
 
 LAWS = {
     "object": ConstantAcceleration(form="object", subtract_noise=False),
+    "object, kernel": ConstantAcceleration(form="object", subtract_noise=False, method="warp"),
     "fixed pixels": ConstantAcceleration(form="eulerian", subtract_noise=False),
 }
 
@@ -121,7 +122,7 @@ def row(folder: Path, clips: int, side: int, objects: int, repeat: int, clock: C
     measured, flows = ours(paths, masks), [plain_flow(p) for p in paths]
     same = [list(measured.flow[k].permute(0, 2, 3, 1).contiguous().numpy()) for k in range(clips)]  # type: ignore[index]
     found: dict[str, Any] = {"clips": clips, "side": side, "objects": objects, "laws": {}}
-    plain = {"object": lambda f, m: plain_object(f, m), "fixed pixels": lambda f, m: plain_pixels(f)}
+    plain = {"object": plain_object, "object, kernel": plain_object, "fixed pixels": lambda f, m: plain_pixels(f)}
     with torch.no_grad():
         read = lambda: (measured.flow.sum(), masks.sum())  # noqa: E731
         found["floor"] = compare({"ours": read, "plain": read}, repeat, clock)["ours"]

@@ -183,20 +183,28 @@ def inner_velocity(
     masks: Float[Tensor, "B T N H W"],
     confidence: Float[Tensor, "B t 1 H W"] | None = None,
     pixels: int = 1,
+    method: str = "torch",
 ) -> tuple[Float[Tensor, "B t N 2"], Float[Tensor, "B t N"], Bool[Tensor, " B"]]:
     """Return `object_velocity` inside the masks less their outermost ``pixels``, the area there, and which clips are finite.
 
     Flow is that of the body only away from its edge. Objects that erosion would halve keep their whole mask. The masks are
-    detached; clips that hold NaN or infinity have velocity 0. On a CPU only boxes around the objects are worked on where these
-    are small (`visviva.physics.boxes`); the result is the same.
+    detached; flow outside of all masks is not looked at. Clips that hold NaN or infinity in a mask, or in the flow inside one,
+    have velocity 0. On a CPU only boxes around the objects are worked on where these are small (`visviva.physics.boxes`); the
+    result is the same. ``method`` "warp": the kernel of `visviva.physics.inner_flow`, for flow without gradient on a CPU.
 
     Example::
 
         velocity, area, clean = inner_velocity(measured.flow, measured.masks)  # T = t + 1, or t
     """
+    if method not in ("torch", "warp"):
+        raise InputError(f"no method {method!r}; use 'torch' or 'warp'")
+    if method == "warp":
+        found = _by_kernel(flow, masks, confidence, pixels)
+        if found is not None:
+            return found
     masks, steps = masks.detach(), flow.shape[1]
     rows = masks[:, :steps].sum(-1)
-    clean = torch.isfinite(flow.detach().flatten(1).sum(1)) & torch.isfinite(rows.flatten(1).sum(1))
+    clean = torch.isfinite(rows.flatten(1).sum(1))
     boxes = around(masks[:, :steps], rows, pixels)
     if boxes is None:
         masks = masks[:, :steps]
@@ -212,7 +220,28 @@ def inner_velocity(
     if not (told and bool(enough.all())):
         inner, area = torch.where(enough[..., None, None], inner, masks), torch.where(enough, area, whole)
     velocity = _weighted_mean(flow, inner, area, confidence)
+    if not (told and bool(velocity.isfinite().all())):
+        flow = torch.where((masks != 0)[:, :, :, None] if told else (masks != 0).any(2, keepdim=True), flow, 0.0)
+        velocity = _weighted_mean(flow, inner, area, confidence)
+    clean = clean & velocity.detach().isfinite().flatten(1).all(1)
     return torch.where(clean[:, None, None, None], velocity, 0.0), area, clean
+
+
+def _by_kernel(flow: Tensor, masks: Tensor, confidence: Tensor | None, pixels: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """What `inner_velocity` returns, by the kernel; None where numbers are not finite, which it cannot place."""
+    if confidence is not None:
+        raise InputError("flow with confidence; the kernel does not weigh by it: use method='torch'")
+    from visviva.physics.inner_flow import sums_inside
+
+    whole, area, summed = sums_inside(flow, masks, pixels)
+    enough = area >= 0.5 * whole
+    if not bool(enough.all()):
+        _, _, uneroded = sums_inside(flow, masks, 0)
+        area, summed = torch.where(enough, area, whole), torch.where(enough[..., None], summed, uneroded)
+    if not bool(summed.isfinite().all()) or not bool(whole.isfinite().all()):
+        return None
+    clean = torch.ones(len(flow), dtype=torch.bool)
+    return summed / area.clamp(min=1e-6)[..., None], area, clean
 
 
 def erode(masks: Float[Tensor, "B T N H W"], pixels: int) -> Float[Tensor, "B T N H W"]:
