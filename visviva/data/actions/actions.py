@@ -134,9 +134,9 @@ def _solved(names: Sequence[str], generator: torch.Generator, fps: float, frames
         captions += said
         order += mine
     plan = joined(plans)
-    found = balanced(plan, dt)
+    joints, rotations = balanced(plan, dt)
     kept = slice(before, before + frames * step, step)
-    joints, rotations = headed(found.joints[:, kept], found.local[:, kept], generator)
+    joints, rotations = headed(joints[:, kept], rotations[:, kept], generator)
     rest = offsets() * plan.size[:, None, None]
     back = torch.tensor(order).argsort()
     tensors = [x[back].float() for x in (joints, rotations, rest, torch.cat(tempi), plan.size * STATURE)]

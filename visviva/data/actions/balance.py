@@ -21,41 +21,45 @@ from torch import Tensor
 from torch.nn import functional
 
 from visviva.data.actions.curves import first, second
-from visviva.data.actions.figure import Posed, posed
-from visviva.data.actions.plan import GRAVITY, Plan
+from visviva.data.actions.figure import feet, legs, momentum, rest_height, trunk, whole
+from visviva.data.actions.plan import GRAVITY, MOVING, Plan
 
 PRESSURE = 0.04
 """Where a flat foot is pressed on, before the ankle [m at 1.70 m]."""
 FORE, RISE = 0.085, 0.15
 """How far that point moves towards ball or heel with the pitch of the foot, and the pitch that it takes [m, rad]."""
 PASSES = 5
+STRIDE = 1.15
+"""Of the pelvis for one of the centre of mass, whose legs stay behind."""
 SPREAD = 0.2
 """Half of the time over which the pelvis is lowered towards a foot that is far away [s]."""
 
 
-def balanced(plan: Plan, dt: float, passes: int = PASSES) -> Posed:
-    """Return the figure that follows the plan with its pelvis moved into balance.
+def balanced(plan: Plan, dt: float, passes: int = PASSES) -> tuple[Float[Tensor, "B T 22 3"], Float[Tensor, "B T 22 3 3"]]:
+    """Return joints [m] and local rotations of the figure that follows the plan with its pelvis moved into balance.
 
     Args:
         dt: between the plan's times [s].
         passes: of the iteration; the centre of mass is then within a millimetre of its path.
     """
-    wanted = pressed(plan)
-    shift = torch.zeros(*plan.height.shape, 3, dtype=plan.size.dtype)
-    lower = torch.zeros_like(plan.height)
-    still = _centre_at_rest(plan, dt)
-    found = posed(plan, shift)
+    wanted, stands = pressed(plan), feet(plan)
+    ahead = torch.stack([plan.yaw.cos(), plan.yaw.sin()], -1)
+    ends = (plan.pelvis + PRESSURE * ahead)[:, [0, -1]] * plan.size[:, None, None]
+    above, local = trunk(plan, dt)
+    size = plan.size[:, None, None]
+    pelvis = torch.cat([plan.pelvis, plan.height[..., None] + rest_height()], -1) * size
+    height = plan.height * size[..., 0] + _at_rest(plan, dt)
+    below, short = legs(plan, stands, above.world[:, :, 0], pelvis, dt)
     for _ in range(passes):
-        centre, spin = found.momentum(plan.size, dt)
-        target = torch.cat([centre[..., :2], (plan.height * plan.size[:, None])[..., None]], -1)
-        target[..., 2] = torch.where(plan.ballistic[:, None], still[:, None] + target[..., 2] - lower, centre[..., 2])
-        target[..., :2] = path(target[..., 2], wanted, spin, dt, plan)
-        shift = shift + 1.15 * (target - centre)
-        found = posed(plan, shift)
-        need = _needed(plan, found.short, dt)
-        lower = lower + need
-        shift[..., 2] = shift[..., 2] - need
-    return posed(plan, shift)
+        need = _needed(plan, short, dt)
+        pelvis = torch.cat([pelvis[..., :2], (pelvis[..., 2] - need)[..., None]], -1)
+        height = height - need
+        centre, spin = momentum((above, below), pelvis, dt)
+        rise = torch.where(plan.ballistic[:, None], height, centre[..., 2])
+        target = torch.cat([path(rise, wanted, spin, ends, dt), rise[..., None]], -1)
+        pelvis = pelvis + STRIDE * (target - centre)
+        below, short = legs(plan, stands, above.world[:, :, 0], pelvis, dt)
+    return whole(above, local, below, pelvis)
 
 
 def _needed(plan: Plan, short: Tensor, dt: float) -> Float[Tensor, "B T"]:
@@ -70,11 +74,15 @@ def _needed(plan: Plan, short: Tensor, dt: float) -> Float[Tensor, "B T"]:
     return torch.where(plan.ballistic[:, None], need.amax(1, keepdim=True), smooth)
 
 
-def _centre_at_rest(plan: Plan, dt: float) -> Float[Tensor, " B"]:
+def _at_rest(plan: Plan, dt: float) -> Float[Tensor, "B 1"]:
     """Height of the centre of mass of the figure as it stands in the first frame [m]."""
-    still = replace(plan, height=torch.zeros_like(plan.height))
-    centre, _ = posed(still, torch.zeros(*plan.height.shape, 3, dtype=plan.size.dtype)).momentum(plan.size, dt)
-    return centre[:, 0, 2]
+    early = replace(
+        plan, **{k: getattr(plan, k)[:, :1].expand_as(getattr(plan, k))[:, :3] for k in MOVING}, times=plan.times[:3]
+    )
+    above, _ = trunk(early, dt)
+    pelvis = torch.cat([early.pelvis, torch.full_like(early.pelvis[..., :1], rest_height())], -1) * plan.size[:, None, None]
+    below, _ = legs(early, feet(early), above.world[:, :, 0], pelvis, dt)
+    return momentum((above, below), pelvis, dt)[0][:, :1, 2]
 
 
 def pressed(plan: Plan) -> Float[Tensor, "B T 2"]:
@@ -85,7 +93,11 @@ def pressed(plan: Plan) -> Float[Tensor, "B T 2"]:
 
 
 def path(
-    height: Float[Tensor, "B T"], wanted: Float[Tensor, "B T 2"], spin: Float[Tensor, "B T 3"], dt: float, plan: Plan
+    height: Float[Tensor, "B T"],
+    wanted: Float[Tensor, "B T 2"],
+    spin: Float[Tensor, "B T 3"],
+    ends: Float[Tensor, "B 2 2"],
+    dt: float,
 ) -> Float[Tensor, "B T 2"]:
     """Return the way of the centre of mass over the floor that makes the ground push through the wanted points [m].
 
@@ -93,6 +105,7 @@ def path(
         height: of the centre of mass [m].
         wanted: points of the floor [m].
         spin: angular momentum about the centre of mass, per kg [m^2/s].
+        ends: where the way begins and ends [m]; what is wrong with them fades within some tenths of a second.
     """
     push = (GRAVITY + second(height, dt)).clamp(min=0)
     stiff = push / height
@@ -103,5 +116,6 @@ def path(
     inner[[0, -1]] = 0
     matrix = torch.diag_embed(-2 * inner - stiff * dt**2 * inner + (1 - inner))
     matrix = matrix + torch.diag(inner[:-1], 1) + torch.diag(inner[1:], -1)
-    right = (turned - stiff[..., None] * wanted) * dt**2 * inner[:, None] + wanted * (1 - inner)[:, None]
+    right = (turned - stiff[..., None] * wanted) * dt**2
+    right = torch.cat([ends[:, :1], right[:, 1:-1], ends[:, 1:]], 1)
     return torch.linalg.solve(matrix, right)

@@ -42,7 +42,7 @@ class Draws:
 
 
 PEOPLE = ("a person", "someone", "a man", "a woman", "the person", "a figure", "this person")
-SLOW = ("slowly", "at a slow pace", "in slow motion", "without haste")
+SLOW = ("slowly", "at a slow pace", "without haste")
 FAST = ("quickly", "fast", "rapidly", "at a high pace")
 EVEN = ("", "", "", "at a normal pace", "at a medium speed")
 

@@ -68,20 +68,33 @@ def _activity(where: Tensor, yaw: Tensor, steps: Steps) -> Float[Tensor, "B K-1"
 
 def _step(plan: Plan, steps: Steps, foot: int, when: tuple[Tensor, Tensor], where: Tensor, yaw: Tensor, active: Tensor) -> None:
     begin, end = when
-    at = torch.stack([begin, end], -1).flatten(1)
     times, period = plan.times, steps.period[:, None]
-    for axis in (0, 1):
-        plan.place[:, :, foot, axis] = quintic(times, at, where[..., axis].repeat_interleave(2, -1))
-    plan.turn[:, :, foot] += quintic(times, at, yaw.repeat_interleave(2, -1))
     leave, land = end[:, :-1], begin[:, 1:]
+    for axis in (0, 1):
+        plan.place[:, :, foot, axis] = _carried(times, leave, land, where[..., axis])
+    at = torch.stack([begin, end], -1).flatten(1)
+    plan.turn[:, :, foot] += quintic(times, at, yaw.repeat_interleave(2, -1))
     at = torch.stack([leave, (0.55 * leave + 0.45 * land), land], -1).flatten(1)
     zero, high = torch.zeros_like(active), steps.lift[:, None] * active
     plan.lift[:, :, foot] = quintic(times, at, torch.stack([zero, high, zero], -1).flatten(1))
-    flat, rise = land + 0.1 * period, leave - 0.2 * period * steps.duty[:, None] / 0.62
-    middle = leave + 0.6 * (land - leave)
-    at = torch.stack([rise, leave, middle, land, torch.minimum(flat, land + 0.4 * steps.duty[:, None] * period)], -1).flatten(1)
+    stand = steps.duty[:, None] * period
+    rise, middle, flat = leave - 0.4 * stand, leave + 0.65 * (land - leave), land + 0.16 * stand
+    at = torch.stack([rise, leave + 0.12 * (land - leave), middle, land, flat], -1).flatten(1)
     off, strike = steps.toe_off[:, None] * active, -steps.heel_strike[:, None] * active
     plan.point[:, :, foot] = quintic(times, at, torch.stack([zero, off, 0.6 * strike, strike, zero], -1).flatten(1))
+    at = torch.stack([leave, land, flat, land + 0.6 * stand], -1).flatten(1)
+    one = zero + 1
+    plan.heel[:, :, foot] = quintic(times, at, torch.stack([zero, one, one, zero], -1).flatten(1))
+
+
+def _carried(times: Tensor, leave: Tensor, land: Tensor, where: Tensor) -> Float[Tensor, "B T"]:
+    """One coordinate of a foot that stands at places (B, K) one after the other; it hurries at first, for the body is ahead."""
+    moved, swing = where.diff(dim=1), land - leave
+    soon, share, pace = 0.25, 0.16, 1.3
+    at = torch.stack([leave, leave + soon * swing, land], -1).flatten(1)
+    places = torch.stack([where[:, :-1], where[:, :-1] + share * moved, where[:, 1:]], -1).flatten(1)
+    speeds = torch.stack([0 * moved, pace * moved / swing, 0 * moved], -1).flatten(1)
+    return quintic(times, at, places, speeds)
 
 
 def _unloaded(times: Tensor, steps: Steps, begin: Tensor, end: Tensor, active: Tensor) -> Float[Tensor, "B T"]:
@@ -126,12 +139,12 @@ def walk(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
     curve = torch.where(draws.uniform(0, 1) < 0.5, 0.0, draws.sign() * draws.uniform(0.25, 0.6)) * (back > 0)
     steps = Steps(
         period, draws.uniform(0.6, 0.64), draws.uniform(0, 1), draws.uniform(0.09, 0.15), draws.uniform(0.03, 0.06),
-        torch.where(back > 0, draws.uniform(0.55, 0.75) * stride / 1.3, 0.25), torch.where(back > 0, 0.25 * stride / 1.3, 0.0),
+        torch.where(back > 0, draws.uniform(0.75, 0.95) * stride / 1.3, 0.25), torch.where(back > 0, 0.25 * stride / 1.3, 0.0),
     )  # fmt: skip
     plan = stepped(standing(times, draws.size), steps, path := _straight(back * stride / period, curve))
     plan.yaw = path(times.expand(len(tempo), -1))[1]
     angle = 4 * math.pi * (times / period[:, None] + steps.phase[:, None] - steps.duty[:, None] / 2)
-    plan.height = -0.02 - 0.035 * stride[:, None] ** 2 + 0.018 * stride[:, None] * angle.cos()
+    plan.height = -0.018 + 0.016 * stride[:, None] * (angle.cos() - 1)
     plan.pitch += 0.03
     plan.roll = 0.04 * (angle / 2 + 0.5).sin()
     plan = swung(plan, steps, draws.uniform(0.2, 0.45) * stride, draws.uniform(0.2, 0.5))
@@ -146,17 +159,17 @@ def walk(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
 
 def run(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
     """Run or jog forward: flight between the steps, of which gravity fixes the height."""
-    period = draws.uniform(0.68, 0.76) / draws.tempo.clamp(0.85, 1.25) ** 0.5
+    period = draws.uniform(0.6, 0.66) / draws.tempo**0.4
     duty = draws.uniform(0.33, 0.4)
-    stride = draws.uniform(1.6, 2.3) * draws.tempo**0.5
+    stride = draws.uniform(1.4, 1.9) * draws.tempo**0.5
     curve = torch.where(draws.uniform(0, 1) < 0.6, 0.0, draws.sign() * draws.uniform(0.1, 0.25))
     steps = Steps(
-        period, duty, draws.uniform(0, 1), draws.uniform(0.04, 0.1), draws.uniform(0.2, 0.32), draws.uniform(0.7, 0.9),
+        period, duty, draws.uniform(0, 1), draws.uniform(0.04, 0.1), draws.uniform(0.2, 0.32), draws.uniform(1.0, 1.2),
         draws.uniform(0.0, 0.1),
     )  # fmt: skip
     plan = stepped(standing(times, draws.size, ballistic=True), steps, path := _straight(stride / period, curve))
     plan.yaw = path(times.expand(len(period), -1))[1]
-    plan.height = bounced(plan, period / 2, 2 * duty, steps.phase * 2) - 0.07
+    plan.height = bounced(plan, period / 2, 2 * duty, steps.phase * 2) - 0.05
     plan.pitch += draws.uniform(0.08, 0.16)[:, None]
     plan.spine[..., 0] += 0.05
     plan = swung(plan, steps, draws.uniform(0.5, 0.75), draws.uniform(1.2, 1.6))

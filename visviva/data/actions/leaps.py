@@ -13,7 +13,7 @@ from visviva.data.actions.draws import Draws, said
 from visviva.data.actions.gaits import bounced
 from visviva.data.actions.plan import Plan, standing
 
-TAKE_OFF = 0.05
+TAKE_OFF = 0.04
 """Height of the centre of mass at take-off and touch-down, above that of standing [m at 1.70 m]."""
 LEAVE = 0.09
 """After take-off and before touch-down, how long the feet take to follow the body [s]."""
@@ -62,7 +62,8 @@ def leapt(plan: Plan, draws: Draws, fly: Tensor, depth: Tensor, forward: Tensor)
 def _progress(times: Tensor, start: Tensor, every: Tensor, off: Tensor, land: Tensor, count: Tensor) -> Tensor:
     """How far of the present leap the feet have come, 0 to 1; 0 before the first take-off."""
     since = times - (start + off)[:, None] - count * every[:, None]
-    s = ((since + 0.02) / (land - off + 0.03)[:, None]).clamp(0, 1)
+    s = (since / (land - off)[:, None]).clamp(0, 1)
+    s = s + 0.3 * s * (1 - s) ** 2
     return torch.where(count < 0, 0.0, s**3 * (10 - 15 * s + 6 * s * s))
 
 
@@ -101,25 +102,20 @@ def jump_forward(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[s
 
 def jumping_jack(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
     """Hop with the feet apart and together again, the arms going up and down."""
-    fly = draws.uniform(0.2, 0.24)
-    stand = draws.uniform(0.3, 0.34) / draws.tempo.clamp(0.8, 1.3)
-    hop, phase = fly + stand, draws.uniform(0, 2)
+    fly = draws.uniform(0.18, 0.23)
+    stand = draws.uniform(0.24, 0.28) / draws.tempo.clamp(0.8, 1.3)
+    hop = fly + stand
+    begin = times[0] - draws.uniform(0, 2) * hop
     plan = standing(times, draws.size, draws.uniform(0.2, 0.26), ballistic=True)
-    plan.height = bounced(plan, hop, stand / hop, phase) - 0.02
-    angle = math.pi * (times / hop[:, None] + phase[:, None])
-    index = torch.floor(times / hop[:, None] + phase[:, None])
-    into = (times / hop[:, None] + phase[:, None] - index) * hop[:, None]
-    s = ((into - stand[:, None]) / fly[:, None]).clamp(0, 1)
-    rise = s**3 * (10 - 15 * s + 6 * s * s)
-    apart = torch.where(index % 2 == 0, rise, 1 - rise)
-    spread = draws.uniform(0.28, 0.42)
-    up = draws.uniform(2.0, 2.7)
-    for foot, sign in ((0, 1.0), (1, -1.0)):
-        plan.place[:, :, foot, 1] += sign * apart * spread[:, None] / 2
-        plan.lift[:, :, foot] = 0.075 * 64 * (s * (1 - s)) ** 3
-        plan.point[:, :, foot] = 0.5 * torch.exp(-(((into - stand[:, None] - 0.35 * fly[:, None]) / 0.11) ** 2))
-    smooth = (1 - (angle - math.pi * (stand / hop / 2)[:, None]).cos()) / 2
-    plan.arms[..., 1] += (up[:, None] * smooth)[..., None]
+    plan.height = bounced(plan, hop, stand / hop, -begin / hop) + 0.02
+    zero, spread = 0 * fly, draws.uniform(0.28, 0.42)
+    apart = keyed(times, begin, 2 * hop, [(stand, zero), (hop, spread), (hop + stand, spread), (2 * hop, zero)])
+    plan.lift += keyed(times, begin, hop, [(stand, zero), (stand + fly / 2, zero + 0.075), (hop, zero)])[..., None]
+    toes = [(0.5 * stand, zero), (stand + 0.3 * fly, zero + 0.5), (hop, zero + 0.15)]
+    plan.point += keyed(times, begin, hop, [*toes, (hop + 0.1, zero)])[..., None]
+    plan.place[..., 1] += apart[..., None] / 2 * torch.tensor([1.0, -1.0], dtype=torch.float64)
+    angle = math.pi * (times - (begin + stand / 2)[:, None]) / hop[:, None]
+    plan.arms[..., 1] += (draws.uniform(2.0, 2.7)[:, None] * (1 - angle.cos()) / 2)[..., None]
     plan.arms[..., 3] = 0.2
     phrases = [["does jumping jacks", "performs jumping jacks", "is doing star jumps", "jumps with arms and legs apart"]]
     return plan, said(draws, phrases * len(fly))

@@ -25,7 +25,7 @@ class Plan:
         yaw, pitch, roll: of the pelvis: to the left, forward, to the right, (B, T).
         spine, neck: flexion, lean to the right, twist to the left, (B, T, 3).
         place: of the floor below each ankle, (B, T, 2, 2); ``lift``: of the foot, ``turn``: its yaw, ``point``: its pitch, toes
-            down positive (the foot turns about its ball; toes up: about its heel), (B, T, 2).
+            down positive; ``heel``: 1 where it turns about its heel, 0 about its toe joint, (B, T, 2).
         load: share of the weight that each foot should carry, (B, T, 2).
         splay: yaw of the knees outward, (B, T, 2).
         arms: swing forward, lift to the side, twist, bend of the elbow, (B, T, 2, 4).
@@ -45,6 +45,7 @@ class Plan:
     lift: Tensor
     turn: Tensor
     point: Tensor
+    heel: Tensor
     load: Tensor
     splay: Tensor
     arms: Tensor
@@ -76,7 +77,7 @@ def standing(
     flying: Bool[Tensor, " B"] = torch.full(size.shape, ballistic)
     return Plan(
         times, size, flying, zero(2), zero(), zero(), zero(), zero(), zero(3), zero(3), place, zero(2), turn, zero(2),
-        zero(2) + 0.5, turn.clone(), arms,
+        zero(2), zero(2) + 0.5, turn.clone(), arms,
     )  # fmt: skip
 
 
@@ -84,3 +85,7 @@ def joined(plans: Sequence[Plan]) -> Plan:
     """Return one plan of the clips of all, at the same times."""
     names = [field.name for field in fields(Plan) if field.name != "times"]
     return Plan(plans[0].times, *(torch.cat([getattr(plan, name) for plan in plans]) for name in names))
+
+
+MOVING = tuple(field.name for field in fields(Plan) if field.name not in ("times", "size", "ballistic"))
+"""What of a plan is over time."""

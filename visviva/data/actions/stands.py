@@ -64,8 +64,8 @@ def kick(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
     lift = draws.uniform(0.45, 0.6) / tempo
     strike, fall = lift + draws.uniform(0.26, 0.34) / tempo, draws.uniform(0.5, 0.65) / tempo
     end, start = strike + fall, draws.starts(0.35, 0.7)
-    every = end + draws.uniform(0.5, 0.8)
     zero, shifts = 0 * lift, draws.uniform(0.4, 0.5)
+    every = end + 2 * shifts + draws.uniform(0.0, 0.3)
     free = keyed(times, start, every, [(-shifts, zero), (zero, zero + 1), (end, zero + 1), (end + shifts - 0.05, zero)])
     plan.load = 0.5 - 0.5 * sided(free, sign) + 0.5 * sided(free, -sign)
     ahead = keyed(times, start, every, [(zero, zero), (lift, zero - 0.35), (strike, zero + 0.62), (end, zero)])
