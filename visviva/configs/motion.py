@@ -16,8 +16,8 @@ class MotionRecipe(Recipe):
 
     verb: Literal["motion"] = "motion"
     """Which verb this recipe is for."""
-    action: Positional[Literal["evaluate"]] = "evaluate"
-    """What to do."""
+    action: Positional[Literal["evaluate", "reestimate"]] = "evaluate"
+    """evaluate: measure; reestimate: repair motions so that they obey dynamics, and say what changed."""
     files: Positional[list[str]] = []
     """Motion files, or folders of them: BVH, TRC, C3D, AMASS/SMPL .npz, HumanML3D .npy (joints or features), .npz of joints."""
     output: Annotated[str, arg(aliases=["--out"])] = "runs/motion"
@@ -41,5 +41,9 @@ class MotionRecipe(Recipe):
     """Height of the floor [m] after conversion to z up; left out, the format's, or estimated from the lowest foot."""
     mass: float | None = Field(None, gt=0, lt=1000)
     """Mass of the person [kg]; left out, of an average adult of this stature."""
+    noise: float | None = Field(None, gt=0, le=1)
+    """reestimate: how far a coordinate of a joint may be wrong [m]; left out, found from the joints' scatter, 0.01 at least."""
+    steps: int = Field(60, ge=1)
+    """reestimate: steps of each of the two optimizations."""
     shown: int = Field(8, ge=0)
     """Motions with an animated body and plots in the report."""

@@ -84,7 +84,7 @@ def forces(motion: HumanMotion, mass: float | None = None, sex: float = 0.5, win
     length = max(5, 2 * round(window * motion.fps / 2) + 1)
     if len(motion) < length:
         raise InputError(f"{motion.source}: {len(motion)} frames; dynamics fits windows of {length} ({window:g} s): give more")
-    rest = _rest(name, joints)
+    rest = rest_of(name, joints)
     body = human(rest, mass=mass, sex=sex, skeleton=name, up="z")
     moved = differentiate(body, configuration(body, name, rest, joints), motion.fps, length)
     half = length // 2
@@ -138,7 +138,7 @@ def mean_rest(name: str) -> Tensor:
     return torch.stack([fixed.get(i, joint) for i, joint in enumerate(rest)])
 
 
-def _rest(name: str, joints: Tensor) -> Tensor:
+def rest_of(name: str, joints: Tensor) -> Tensor:
     """Rest joints with the mean directions and the measured lengths (medians over time), standing on the ground y = 0."""
     parents, mean = SKELETONS[name].parents, mean_rest(name)
     places = [torch.zeros(3, dtype=joints.dtype)]

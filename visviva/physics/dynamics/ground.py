@@ -103,18 +103,18 @@ def ground_reaction(
     pose = place(body, q)
     centre, up = pose.centre_of_mass(body), body.down if normal is None else normal.to(q)
     up = -up / up.norm() if normal is None else up / up.norm()
-    radius = _radius(body, pose, centre)
+    radius = gyration(body, pose, centre)
     wanted = _about_centre(inverse_dynamics(body, q, v, a), pose, centre, radius)
     arm = (points.positions(pose) - centre[..., None, :]) / radius[..., None, None]
-    force = _solved(wanted, arm, contact, up, friction, steps, damping)
+    force = contact_forces(wanted, arm, contact, up, friction, steps, damping)
     left = wanted - torch.cat([force.sum(-2), cross(arm, force).sum(-2)], -1)
     weight = body.mass.sum() * body.down.norm()
     scale = torch.cat([torch.ones_like(centre), radius[..., None].expand_as(centre)], -1)
     return Reaction(force, left * scale, left.norm(dim=-1) / weight)
 
 
-def _radius(body: Body, pose: Pose, centre: Tensor) -> Tensor:
-    """Radius of gyration about the centre of mass, (*batch,) [m]: the length that makes forces of moments."""
+def gyration(body: Body, pose: Pose, centre: Tensor) -> Tensor:
+    """Return the radius of gyration about the centre of mass, (*batch,) [m]: the length that makes forces of moments."""
     apart = (pose.centres(body) - centre[..., None, :]).square().sum(-1)
     own = body.inertia.diagonal(dim1=-2, dim2=-1).sum(-1) / 2
     return ((body.mass * apart + own).sum(-1) / body.mass.sum()).sqrt()
@@ -126,8 +126,20 @@ def _about_centre(tau: Tensor, pose: Pose, centre: Tensor, radius: Tensor) -> Te
     return torch.cat([force, (moment + cross(pose.position[..., 0, :] - centre, force)) / radius[..., None]], -1)
 
 
-def _solved(wanted: Tensor, arm: Tensor, contact: Tensor, up: Tensor, friction: float, steps: int, damping: float) -> Tensor:
-    """Forces (*batch, P, 3) by projected gradient steps with Nesterov's momentum."""
+def contact_forces(
+    wanted: Float[Tensor, "*batch 6"],
+    arm: Float[Tensor, "*batch P 3"],
+    contact: Bool[Tensor, "*batch P"],
+    up: Float[Tensor, " 3"],
+    friction: float = 0.8,
+    steps: int = 200,
+    damping: float = 1e-6,
+) -> Float[Tensor, "*batch P 3"]:
+    """Return the forces at points, in their cones, whose sum and moment come nearest to a wanted wrench.
+
+    By projected gradient steps with Nesterov's momentum. ``arm``: from where moments are taken, in the unit of length by which
+    the wanted moment was divided.
+    """
     curvature = ((1 + arm.square().sum(-1)) * contact).sum(-1)[..., None, None].detach().clamp(min=1.0)
     force = last = torch.zeros_like(arm)
     for step in range(steps):

@@ -17,6 +17,10 @@ def run(recipe: MotionRecipe) -> Path:
 
         folder = motion.run(MotionRecipe(files=["walk.bvh"]))
     """
+    if recipe.action == "reestimate":
+        from visviva.pipelines.motion.reestimate import reestimate
+
+        return reestimate(recipe)
     from visviva.pipelines.motion.evaluate import evaluate
 
     return evaluate(recipe)

@@ -1,0 +1,85 @@
+"""Repair motions so that they obey dynamics, measure them before and after, write npz and BVH, and say what changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from visviva.configs.motion import MotionRecipe
+from visviva.data.manifest import output_folder
+from visviva.data.motions.arrays import write_npz
+from visviva.data.motions.axes import Reading
+from visviva.data.motions.bvh import write_bvh
+from visviva.data.motions.motion import HumanMotion
+from visviva.data.motions.reading import read_motion
+from visviva.errors import InputError
+from visviva.eval.motion import changes
+from visviva.eval.motion.changes import Change
+from visviva.eval.motion.measure import measure, without_rest_pose
+from visviva.eval.run import provenance, write_json
+from visviva.pipelines.motion.evaluate import collect, distinct
+from visviva.pipelines.motion.repair import repaired
+
+FORMAT = 1
+
+
+def reestimate(recipe: MotionRecipe) -> Path:
+    """Re-estimate the recipe's motions; returns the folder that holds them, metrics.json and report.html.
+
+    Raises:
+        InputError: no file is given, or none can be re-estimated; the first one's reason.
+    """
+    files = collect(recipe.files)
+    names = distinct(files)
+    output = output_folder(recipe.output)
+    done: dict[str, Change] = {}
+    failures: dict[str, str] = {}
+    for file, name in zip(tqdm(files, desc="motions", disable=len(files) < 2), names, strict=True):
+        try:
+            before, after, note = one(file, recipe)
+        except InputError as error:
+            failures[name] = str(error)
+            continue
+        stem = str(Path(name).with_suffix("")).strip("/").replace("/", "-")
+        write_npz(output / f"{stem}.npz", after)
+        write_bvh(output / f"{stem}.bvh", after)
+        done[name] = Change(measure(before, recipe.floor, recipe.mass), measure(after, recipe.floor, recipe.mass), note)
+    if not done:
+        first, more = next(iter(failures.values())), len(failures) - 1
+        raise InputError(first + (f" (and {more} more file{'s' * (more > 1)} failed)" if more else ""))
+    about = {"recipe": recipe.model_dump()}
+    rows = [
+        {"file": str(f), **(done[n].to_json() if n in done else {"reason": failures[n]})}
+        for f, n in zip(files, names, strict=True)
+    ]
+    write_json(output / "metrics.json", {"format": FORMAT, "motions": rows, **about, "made_with": provenance()})
+    changes.write(output / "report.html", done, failures, about, recipe.shown)
+    _say(output, done, failures)
+    return output
+
+
+def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str]:
+    """Read and re-estimate one file: before, after, and how."""
+    motion = without_rest_pose(
+        read_motion(file, Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate))
+    )
+    found = repaired(motion, noise=recipe.noise, mass=recipe.mass, floor=recipe.floor, steps=recipe.steps)
+    terms = ", ".join(f"{k} {found.estimate.before[k]:.3g} to {v:.3g}" for k, v in found.estimate.after.items())
+    return found.before, found.after, f"{found.after.notes[-1]}. Terms of the objective: {terms}."
+
+
+def _say(output: Path, done: dict[str, Change], failures: dict[str, str]) -> None:
+    console = Console(highlight=False, soft_wrap=True, width=max(120, Console().width))
+    for name, change in done.items():
+        shown = Table(box=None, pad_edge=False, header_style="")
+        for head in (name, "before", "after", "change"):
+            shown.add_column(head.replace("[", "\\["), justify="left" if head == name else "right")
+        for row in changes.table(change):
+            shown.add_row(*(cell.replace("[", "\\[") for cell in row))
+        console.print(shown)
+    for reason in failures.values():
+        console.print(f"not re-estimated: {reason}", markup=False)
+    console.print(f"written: {output / 'report.html'}, {output / 'metrics.json'}, .npz and .bvh of each motion", markup=False)
