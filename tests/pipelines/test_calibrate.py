@@ -7,16 +7,17 @@ import torch
 
 from visviva.configs.calibrate import CalibrateRecipe
 from visviva.errors import InputError
-from visviva.eval.calibrate import VARIANTS, scenes_of, variants
+from visviva.eval.calibrate import VARIANTS, altered, read, scenes_of, variants
 from visviva.eval.eyes import photographed
 from visviva.eval.probe_error import gate_disagreement, probe_error
 from visviva.eval.reading import Reading, auc, interval, wilson
 from visviva.eval.robustness import disturbed, h264, jpeg
 from visviva.models.probes import DIS, LucasKanade, Oracle
-from visviva.physics import LAWS, Gate, Measurement
+from visviva.physics import LAWS, ConstantAcceleration, Gate, Measurement
 from visviva.physics.kinematics import object_velocity
-from visviva.physics.motions import KINDS
+from visviva.physics.motions import KINDS, draw
 from visviva.physics.sprites import random_sprites
+from visviva.physics.violations import VIOLATIONS
 from visviva.pipelines import calibrate
 
 
@@ -182,3 +183,24 @@ def test_compression_spoils_frames_more_at_lower_quality():
     for kind, levels in ((jpeg, (90, 20)), (h264, (18, 40))):
         fine, coarse = (float((kind(level)(frames, 0) - clean).abs().mean()) for level in levels)
         assert 0 < fine < coarse < 0.1, kind
+
+
+def test_what_a_law_does_not_judge_is_told_from_what_it_calls_true():
+    truth, broken = torch.tensor([0.0, 0.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
+    valid, judged = torch.tensor([True, True, False, True]), torch.tensor([True, True, True, False])
+    row = Reading(truth, {"float": broken}, valid=valid, judged={"float": judged}).summary(("float",))["violations"]["float"]
+    assert (row["auc"], row["judged"], row["judged_auc"]) == (0.75, 0.5, 1.0)
+    all_judged = Reading(truth, {"float": broken}, valid=valid | True, judged={"float": judged | True}).summary(("float",))
+    assert "judged" not in all_judged["violations"]["float"]
+
+
+def test_a_violation_that_changes_nothing_is_not_counted():
+    scene = draw("moves", 4, seed=0, size=48, objects=1)
+    path = scene.trajectory.clone()
+    path[:2] = path[:2, :1]  # at rest
+    scene = scene.with_(trajectory=path)
+    assert altered(VIOLATIONS["dead_stop"](scene), scene).tolist() == [False, False, True, True]
+    assert altered(VIOLATIONS["vanish"](scene), scene).all()
+    assert altered(VIOLATIONS["noise"](scene), scene).all()
+    exact, _ = read({"energy": ConstantAcceleration()}, [scene], 32.0)
+    assert exact["energy"].violated["dead_stop"].isnan().tolist() == [True, True, False, False]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import visviva
 from visviva.data.files import whole
@@ -100,14 +101,29 @@ def read(
         for name in (*(["reference"] if compared else []), "", *named) if mine else ():
             readers = {key: law for key, law in mine.items() if _reads(law, declared[key], name)}
             sight = _sight(readers.values(), eyes)
-            shown = _seen(VIOLATIONS[name](scene) if name in named else scene, scene, fps, sight, exact, name == "reference")
+            violated = VIOLATIONS[name](scene) if name in named else scene
+            broken = altered(violated, scene) if name in named else None
+            shown = _seen(violated, scene, fps, sight, exact, name == "reference")
             if name == "reference":
                 references = shown
                 continue
             for notes, measured, reference in zip(found, shown, references, strict=True):
                 for key, law in readers.items() if measured is not None else ():
-                    notes[key].take(name, scene.kind, law(measured.with_(reference=reference)))  # type: ignore[union-attr]
+                    notes[key].take(name, scene.kind, law(measured.with_(reference=reference)), broken)  # type: ignore[union-attr]
     return tuple({name: note.reading() for name, note in notes.items() if note.kinds} for notes in found)  # type: ignore[return-value]
+
+
+def altered(violated: Sprites, scene: Sprites) -> Tensor:
+    """Say which clips a violation changes, (B,): something moves by half a pixel, or looks, sizes or noise are others.
+
+    A body at rest does not stop dead, and one that rolls without friction does not lose its acceleration.
+    """
+    moved = (violated.trajectory - scene.trajectory).abs().flatten(1).amax(1) >= 0.5
+    for name in ("texture", "alpha", "scale", "opacity", "angle", "noise"):
+        before, after = getattr(scene, name), getattr(violated, name)
+        if before is not None:
+            moved = moved | ((after - before).abs().reshape(len(moved), -1).amax(1) > 1e-3)
+    return moved
 
 
 def _reads(law: Law, declared: Container[str], violation: str) -> bool:

@@ -7,7 +7,7 @@ often it rings is counted on others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,8 +33,9 @@ def auc(truth: Float[Tensor, " n"], violated: Float[Tensor, " m"]) -> float:
 class Reading:
     """Residuals of one law variant on true clips and on each violation of them, every one of shape (n,).
 
-    A violation that does not apply to a clip is NaN there. ``kinds``: what kind of scene each clip is; ``valid``: to which
-    true clips the law applied; ``perfect``: residuals of other true clips, for the alarm alone, shape (m,).
+    A violation that does not apply to a clip, or changes nothing in it, is NaN there. ``kinds``: what kind of scene each clip
+    is; ``valid``: to which true clips the law applied; ``judged``: to which violated ones; ``perfect``: residuals of other true
+    clips, for the alarm alone, shape (m,). What the law did not judge has residual 0.
     """
 
     truth: Tensor
@@ -42,6 +43,7 @@ class Reading:
     kinds: tuple[str, ...] = ()
     valid: Tensor | None = None
     perfect: Tensor | None = None
+    judged: dict[str, Tensor] = field(default_factory=dict)
 
     def summary(self, declared: Sequence[str]) -> dict[str, Any]:
         """Return quantiles on perfect physics, the noise floor, the AUC table and the alarm, as plain numbers."""
@@ -70,7 +72,18 @@ class Reading:
             "interval": interval(truth, values),
             "paired": round(paired, 4),
             "median": short(float(values.median())),
+            **self._where_judged(name, there),
         }
+
+    def _where_judged(self, name: str, there: Tensor) -> dict[str, Any]:
+        """The AUC of the clips that the law judges, true and violated, and their share; nothing where it judges all."""
+        if self.valid is None or name not in self.judged:
+            return {}
+        both = there & self.valid & self.judged[name]
+        if bool(both[there].all()) or not bool(both.any()):
+            return {}
+        share = float(both.sum() / there.sum())
+        return {"judged": round(share, 4), "judged_auc": round(auc(self.truth[both], self.violated[name][both]), 4)}
 
     def _kind(self, kind: str, declared: Sequence[str]) -> dict[str, Any]:
         mine = torch.tensor([name == kind for name in self.kinds])
@@ -136,23 +149,25 @@ class Notes:
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
-        self.valid: list[Tensor] = []
         self.values: dict[str, list[Tensor]] = {}
+        self.valid: dict[str, list[Tensor]] = {}
 
-    def take(self, name: str, kind: str, residual: Residual) -> None:
-        """Write down a batch; the true clips (name "") come first."""
+    def take(self, name: str, kind: str, residual: Residual, broken: Tensor | None = None) -> None:
+        """Write down a batch; the true clips (name "") come first. ``broken``: which clips the violation changed, (B,)."""
         if name == "":
             self.kinds += [kind] * len(residual.value)
-            self.valid.append(residual.valid)
-        written = self.values.setdefault(name, [])
-        missing = len(self.kinds) - sum(map(len, written)) - len(residual.value)
-        self.values[name] = [*written, torch.full((missing,), float("nan")), residual.value]
+        value = residual.value if broken is None else torch.where(broken, residual.value, float("nan"))
+        for kept, now in ((self.values, value), (self.valid, residual.valid)):
+            written = kept.setdefault(name, [])
+            missing = len(self.kinds) - sum(map(len, written)) - len(now)
+            kept[name] = [*written, now.new_full((missing,), float("nan") if kept is self.values else False), now]
 
     def reading(self) -> Reading:
         """Return all of it."""
-        count = len(self.kinds)
-        joined = {}
-        for name, parts in self.values.items():
-            values = torch.cat(parts)
-            joined[name] = torch.cat([values, torch.full((count - len(values),), float("nan"))])
-        return Reading(joined.pop(""), joined, tuple(self.kinds), torch.cat(self.valid))
+        values = {name: self._joined(parts, float("nan")) for name, parts in self.values.items()}
+        valid = {name: self._joined(parts, False) for name, parts in self.valid.items()}
+        return Reading(values.pop(""), values, tuple(self.kinds), valid.pop(""), judged=valid)
+
+    def _joined(self, parts: list[Tensor], filler: float | bool) -> Tensor:
+        found = torch.cat(parts)
+        return torch.cat([found, found.new_full((len(self.kinds) - len(found),), filler)])

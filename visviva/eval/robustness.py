@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visviva.eval.calibrate import Readings, read, scenes_of
+from visviva.eval.calibrate import Readings, altered, read, scenes_of
 from visviva.eval.eyes import Eyes, Shown, photographed
 from visviva.eval.reading import Notes, auc, short
 from visviva.physics.laws import Law
@@ -132,12 +132,12 @@ def noise_floor(laws: Mapping[str, Law], scenes: Iterable[Sprites], fps: float, 
         wanted = {violation for law in mine.values() for violation in first_of(law, scene)}
         for violation in ("", *sorted(wanted)):
             shown = VIOLATIONS[violation](scene) if violation else scene
-            exact = eyes.true(shown, shown.render(), rate)
+            exact, broken = eyes.true(shown, shown.render(), rate), altered(shown, scene) if violation else None
             for i, error in enumerate(ERRORS):
                 measured = disturbed(exact, error, seed=1000 * number + 10 * i + len(violation))
                 for name, law in mine.items():
                     if not violation or violation in first_of(law, scene):
-                        notes[name][error].take(violation, scene.kind, law(measured.with_(reference=exact)))
+                        notes[name][error].take(violation, scene.kind, law(measured.with_(reference=exact)), broken)
     return {
         name: {f"{error:g}": _row({name: note.reading()}, name) for error, note in rows.items() if note.kinds}
         for name, rows in notes.items()
