@@ -121,7 +121,7 @@ def _solved(names: Sequence[str], generator: torch.Generator, fps: float, frames
     step = math.ceil(RATE / fps)
     dt = 1 / (fps * step)
     before = math.ceil(MARGIN / (dt * step)) * step
-    times = torch.arange(-before, (frames - 1) * step + before + 1, dtype=torch.float64) * dt
+    times = torch.arange(-before, frames * step + before, dtype=torch.float64) * dt
     plans, tempi = [], []
     captions: list[str] = []
     order: list[int] = []

@@ -60,7 +60,7 @@ def _stances(times: Tensor, steps: Steps, foot: int) -> tuple[Tensor, Tensor]:
     return begin, begin + steps.duty[:, None] * period
 
 
-def _activity(where: Tensor, yaw: Tensor, steps: Steps) -> Float[Tensor, "B K-1"]:
+def _activity(where: Tensor, yaw: Tensor, steps: Steps) -> Float[Tensor, "B S"]:
     """How much of a step each swing is: 0 where the foot stays."""
     moved = where.diff(dim=1).norm(dim=-1) / 0.15 + yaw.diff(dim=1).abs() / 0.3
     return torch.ones_like(moved) if steps.always else moved.clamp(max=1)

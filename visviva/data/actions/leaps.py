@@ -78,7 +78,7 @@ def _counter(
     plan.pitch = plan.pitch + bent
     plan.spine[..., 0] += 0.5 * bent
     plan.neck[..., 0] -= 0.6 * bent
-    swing = [(zero, zero), (sink, zero - 0.8), (off + 0.02, zero + 1.6), (land - 0.02, zero + 1.3), (caught + 0.25, zero)]
+    swing = [(zero, zero), (0.75 * sink, zero - 0.6), (off + 0.06, zero + 1.4), (land, zero + 1.2), (caught + 0.3, zero)]
     plan.arms[..., 0] += keyed(plan.times, start, every, swing)[..., None]
 
 

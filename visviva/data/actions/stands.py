@@ -154,7 +154,7 @@ def lunge(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
     """Step far forward with one leg, sink, and step back."""
     tempo, sign = draws.tempo, draws.sign()
     plan = standing(times, draws.size, draws.uniform(0.18, 0.26))
-    far, depth = draws.uniform(0.55, 0.8), draws.uniform(0.16, 0.3)
+    far, depth = draws.uniform(0.45, 0.65), draws.uniform(0.1, 0.24)
     go, hold = draws.uniform(0.6, 0.7) / tempo, draws.uniform(0.7, 0.9) / tempo
     home, end = go + hold, 2 * go + hold
     start, zero = draws.starts(0.4, 0.7), 0 * far
@@ -164,12 +164,12 @@ def lunge(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
     plan.place[..., 0] += sided(ahead, sign)
     plan.lift = sided(0.09 * keyed(times, start, every, keys), sign)
     shifts = zero + 0.38
-    give = (home - go) / 2.4
+    give = 0.24 / tempo
     keys = [(-shifts, zero), (zero, zero + 1), (go, zero + 1), (go + give, zero - 0.3), (home - give, zero - 0.3)]
     free = keyed(times, start, every, [*keys, (home, zero + 1), (end, zero + 1), (end + shifts, zero)])
     plan.load = 0.5 - 0.5 * sided(free, sign) + 0.5 * sided(free, -sign)
     sunk = keyed(times, start, every, [(0.3 * go, zero), (go + 0.45 * hold, zero + 1), (home + 0.6 * go, zero)])
-    plan.height = -0.03 - (depth[:, None] + 0.06) * sunk
+    plan.height = -0.03 - depth[:, None] * sunk
     heel = keyed(times, start, every, [(0.4 * go, zero), (go, zero + 1), (home, zero + 1), (home + 0.6 * go, zero)])
     plan.point = sided(0.75 * heel, -sign)
     plan.pitch = 0.1 * sunk
@@ -180,4 +180,4 @@ def lunge(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
         phrases.append(
             [f"lunges forward with the {leg} leg", f"does a lunge on the {leg} leg", f"steps forward into a {leg} lunge"]
         )
-    return plan, said(draws, phrases, [["deep" if d > 0.25 else ""] for d in depth.tolist()])
+    return plan, said(draws, phrases, [["deep" if d > 0.19 else ""] for d in depth.tolist()])
