@@ -157,6 +157,20 @@ def test_degenerate_input_gives_finite_values_and_gradients(law, case):
 
 
 @every_law
+def test_clips_without_objects_are_measured_or_not_judged(law):
+    """Masks of no object at all (an empty scene, a tracker that found nothing) are no error and no NaN."""
+
+    def bare(measurement):
+        return measurement.with_(masks=measurement.masks[:, :, :0], tracks=None)
+
+    both = full(law)
+    residual = law(bare(both).with_(reference=bare(both.reference)))
+    assert torch.isfinite(residual.value).all()
+    assert bool((residual.value >= 0).all())
+    assert not bool(residual.valid.any()) or not {"masks", "tracks"} & law.needs
+
+
+@every_law
 def test_one_broken_clip_does_not_touch_its_neighbours(law):
     both = full(law)
     hurt = {}

@@ -143,7 +143,7 @@ def track_noise(tracks: Tracks) -> Float[Tensor, "B N"]:
     """
     position, seen = tracks.positions.detach(), tracks.visible
     stated = tracks.mean_seen(tracks.sigma.detach()).clamp(min=1e-3)
-    if position.shape[1] < 8:
+    if position.shape[1] < 8 or not position.shape[2]:
         return stated
     third = position.diff(n=3, dim=1).norm(dim=-1)
     whole = seen[:, 3:] & seen[:, 2:-1] & seen[:, 1:-2] & seen[:, :-3]

@@ -92,5 +92,7 @@ def speeds(measurement: Measurement) -> tuple[Tensor, Tensor]:
     if measurement.masks is None:
         return speed.mean((2, 3))[:, :, None], clean
     masks, clean_masks = finite(measurement.masks[:, :-1].detach())
+    if not masks.shape[2]:  # no object to be held up, and none that moves
+        return speed.mean((2, 3))[:, :, None] * 0, torch.zeros_like(clean)
     area = masks.sum((-2, -1))
     return torch.einsum("bthw,btnhw->btn", speed, masks) / area.clamp(min=1.0), clean & clean_masks

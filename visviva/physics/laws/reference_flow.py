@@ -75,8 +75,9 @@ class ReferenceFlow:
                 raise InputError(f"the law {self.name!r} within masks needs masks of the reference; measure them as well")
             here, clean_here = finite(measurement.masks[:, :-1].detach())
             there, clean_there = finite(reference.masks[:, :-1].detach())
-            weight = torch.maximum(here.amax(2), there.amax(2))
+            both = torch.cat([here, there], 2)
+            weight = both.amax(2) if both.shape[2] else torch.zeros_like(apart)
             value = (apart * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1.0)
-            clean = clean & clean_here & clean_there
+            clean = clean & clean_here & clean_there & (both.shape[2] > 0)
         valid = clean & clean_reference
         return Residual(torch.where(valid, value, 0.0), valid, unknown(value), apart.detach())
