@@ -1,0 +1,90 @@
+"""Folders in HumanML3D's layout: what is written is read again, and what is none is refused."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from visviva.data.actions import draw
+from visviva.data.motions.axes import upright
+from visviva.data.motions.folder import BLOCKS, HumanML3DFolder, read_captions, write_folder
+from visviva.data.motions.humanml3d import features
+from visviva.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return draw(["walk", "jump", "wave", "bow"] * 3, seed=2, seconds=2.0)
+
+
+@pytest.fixture
+def folder(batch, tmp_path):
+    write_folder(tmp_path, batch.joints, [[caption, "second words"] for caption in batch.captions])
+    return tmp_path
+
+
+def test_what_is_written_is_read_again(batch, folder):
+    read = [HumanML3DFolder(folder, split) for split in ("train", "val", "test")]
+    assert sorted(name for part in read for name in part.names) == [f"{k:06d}" for k in range(12)]
+    assert not read[0].missing
+    everything = HumanML3DFolder(folder, "all")
+    wanted = features(batch.joints @ upright("y"))
+    for k in range(12):
+        clip = everything[k]
+        assert torch.equal(clip.features, wanted[k])
+        assert [c.text for c in clip.captions] == [batch.captions[k], "second words"]
+        assert clip.captions[1].tokens == ("second/OTHER", "words/OTHER")
+        assert clip.said(clip.captions[0]).shape == (39, 263)
+    joints = everything[1].motion.positions
+    assert joints.shape == (39, 22, 3)
+    assert (joints[..., 2] - batch.joints[1, :39, :, 2]).abs().max() < 1e-4
+
+
+def test_statistics_are_those_of_the_training_clips_by_kind(batch, folder):
+    read = HumanML3DFolder(folder, "train")
+    mean, std = read.statistics
+    stacked = torch.cat([read[k].features for k in range(len(read))])
+    assert torch.allclose(mean, stacked.mean(0), atol=1e-5)
+    assert torch.allclose(std[4:67], stacked[:, 4:67].std(0, correction=0).mean().expand(63), atol=1e-5)
+    assert all(bool((std[a:b] == std[a]).all()) for a, b in pairwise(BLOCKS))
+
+
+def test_parts_of_a_clip_and_times_that_are_none(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("walks#walk/VERB#0.0#0.0\n\nturns left#turn/VERB left/ADV#1.0#2.5\nstands#stand/VERB#nan#nan\nsits\n")
+    whole, part, none, bare = read_captions(file, 45)
+    assert (whole.start, whole.stop, part.start, part.stop) == (0, None, 20, 45)
+    assert (none.stop, bare.stop, bare.tokens) == (None, None, ())
+    for line, words in (("a##2.0#1.0", "no part"), ("a##3#4", "no part"), ("a##soon#1", "no time"), ("", "no caption")):
+        file.write_text(line)
+        with pytest.raises(InputError, match=words):
+            read_captions(file, 45)
+
+
+def test_what_is_missing_is_told_and_what_is_damaged_refused(folder):
+    (folder / "texts" / "000003.txt").unlink()
+    read = HumanML3DFolder(folder, "all")
+    assert read.missing == ["000003"]
+    vectors = folder / "new_joint_vecs"
+    np.save(vectors / "000000.npy", np.full((5, 263), np.nan, np.float32))
+    np.save(vectors / "000001.npy", np.zeros((5, 251), np.float32))
+    np.save(vectors / "000002.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    for index, words in ((0, "not finite"), (1, "263"), (2, "not a readable")):
+        with pytest.raises(InputError, match=words):
+            read[index]
+    with pytest.raises(InputError, match=r"did you mean.*train"):
+        HumanML3DFolder(folder, "trian")
+    (folder / "odd.txt").write_text("../secret\n")
+    with pytest.raises(InputError, match="leads out"):
+        HumanML3DFolder(folder, "odd")
+    (folder / "none.txt").write_text("999999\n")
+    with pytest.raises(InputError, match="none of its 1"):
+        HumanML3DFolder(folder, "none")
+
+
+def test_what_cannot_be_written_is_refused(batch, tmp_path):
+    with pytest.raises(InputError, match="separates fields"):
+        write_folder(tmp_path, batch.joints[:1], [["a # b"]])
+    with pytest.raises(InputError, match="clips, frames, 22, 3"):
+        write_folder(tmp_path, batch.joints[:2], [["a"]])
