@@ -7,26 +7,50 @@ from typing import Annotated, Literal
 from pydantic import Field
 from tyro.conf import Positional, arg
 
-from visviva.configs.schema import Recipe
+from visviva.configs.schema import Recipe, Section
+
+
+class MotionSampler(Section):
+    """How motions are generated: steps, guidance by text, speed and laws, projection."""
+
+    steps: int = Field(50, ge=1)
+    """Denoising steps (DDIM)."""
+    text_guidance: float = Field(2.5, ge=0)
+    """Classifier-free guidance on the text; 1 is none."""
+    speed_guidance: float = Field(1.0, ge=0)
+    """Classifier-free guidance on the speed ratio, independent of the text's; 1 is none."""
+    laws: dict[str, float] = {"skating": 1.0, "penetration": 5.0, "euler_lagrange": 0.5}
+    """Laws whose residuals guide the predicted clean motion, and their weights (skating, penetration, flight_gravity,
+    euler_lagrange, liveliness)."""
+    law_guidance: float = Field(0.0, ge=0)
+    """Length of a law's step, in Polyak steps (loss over squared gradient norm); 0 is off, 1 a full one."""
+    guided: int = Field(10, ge=1)
+    """How many of the last steps the laws guide."""
+    projected: int = Field(0, ge=0)
+    """At how many of the last steps the motion is put on the floor, feet held where they stand, flights on parabolas (PhysDiff:
+    4); 0 is off."""
 
 
 class MotionRecipe(Recipe):
     """Measure motions of people (visviva motion evaluate FILES): feet and ground, smoothness, bones, flight; errors against a
-    reference where there is one."""
+    reference where there is one. Or make them from text (visviva motion generate "a person jumps forward" --count 4): BVH, .npz
+    of joints, SMPL parameters and a video each."""
 
     verb: Literal["motion"] = "motion"
     """Which verb this recipe is for."""
-    action: Positional[Literal["evaluate", "reestimate"]] = "evaluate"
-    """evaluate: measure; reestimate: repair motions so that they obey dynamics, and say what changed."""
+    action: Positional[Literal["evaluate", "reestimate", "generate"]] = "evaluate"
+    """evaluate: measure; reestimate: repair motions so that they obey dynamics, and say what changed; generate: make motions
+    from texts."""
     files: Positional[list[str]] = []
-    """Motion files, or folders of them: BVH, TRC, C3D, AMASS/SMPL .npz, HumanML3D .npy (joints or features), .npz of joints."""
+    """Motion files, or folders of them: BVH, TRC, C3D, AMASS/SMPL .npz, HumanML3D .npy (joints or features), .npz of joints.
+    generate: texts, or files of texts (.txt with one a line; .jsonl or .csv with a column prompt, optionally id and seed)."""
     output: Annotated[str, arg(aliases=["--out"])] = "runs/motion"
     """Folder to write: metrics.json, report.html, plots."""
     reference: str = ""
     """A motion to compare each file with, or a folder with a motion of the same name for each: MPJPE, PA-MPJPE, velocity and
     acceleration errors."""
     frame_rate: Annotated[float | None, arg(aliases=["--fps"])] = Field(None, gt=0)
-    """Frames per second, where a file does not say or says it wrongly."""
+    """Frames per second, where a file does not say or says it wrongly; of generated motions (20 where nothing is said)."""
     units: Literal["m", "cm", "mm", "inch", "ft", "dm", "cmu"] | None = None
     """Units of length of the files; left out, what a file states, or what makes the body of human size; cmu: of CMU's
     BVH files."""
@@ -45,5 +69,19 @@ class MotionRecipe(Recipe):
     """reestimate: how far a coordinate of a joint may be wrong [m]; left out, found from the joints' scatter, 0.01 at least."""
     steps: int = Field(60, ge=1)
     """reestimate: steps of each of the two optimizations."""
+    model: str = "tiny"
+    """generate: the motion model, 'tiny' (shipped) or a folder that 'visviva pretrain --config pretrain-motion' wrote."""
+    count: int = Field(1, ge=1)
+    """generate: motions of each text, each from its own noise."""
+    seconds: float = Field(3.0, gt=0)
+    """generate: length of a motion [s]."""
+    speed: float | None = Field(None, ge=0.1, le=10)
+    """generate: ratio to the usual speed, whatever the text says; left out, as the text has it."""
+    seed: int = Field(0, ge=0)
+    """generate: with the text's id this gives each motion its own noise."""
+    batch_size: int = Field(16, ge=1)
+    """generate: motions made together."""
+    sampler: MotionSampler = MotionSampler()
+    """generate: steps, guidance, projection."""
     shown: int = Field(8, ge=0)
     """Motions with an animated body and plots in the report."""

@@ -104,14 +104,78 @@ class LocaliserStage(Section):
     """Share of a clip's windows hidden because the teacher attends to them most."""
 
 
+class MotionStage(Section):
+    """Training of the motion transformer and its text encoder, on simulated actions or a HumanML3D folder."""
+
+    data: str = ""
+    """A folder in HumanML3D's format (new_joint_vecs or new_joints, texts, train.txt, val.txt); empty: simulated actions."""
+    actions: list[str] = []
+    """Names of the simulated actions; none: all."""
+    clips: int = Field(2400, ge=16)
+    """Simulated training clips; a tenth as many are held out."""
+    seconds: float = Field(4.0, gt=0.5, le=30)
+    """Length of a simulated clip [s]."""
+    steps: int = Field(3000, ge=1)
+    """Updates."""
+    batch_size: int = Field(16, ge=1)
+    """Windows per update; all of one update have the same frame rate."""
+    frames: int = Field(40, ge=8)
+    """Frames of a window at most."""
+    rates: list[float] = Field([10.0, 13.0, 16.0, 20.0, 20.0, 30.0], min_length=1)
+    """Frame rates of the windows [frames/s], drawn evenly: a rate that stands twice is drawn twice as often."""
+    speeds: tuple[float, float] = (0.6, 1.7)
+    """Range of the speed ratio at which half of the windows are played (even in its logarithm); the others at 1."""
+    width: int = Field(64, ge=8, multiple_of=4)
+    """Width of a part's token."""
+    layers: int = Field(4, ge=1)
+    """Layers of the transformer."""
+    attention: Literal["art", "plain"] = "art"
+    """ArtAttention, or a plain transformer to compare with."""
+    templates: int = Field(32, ge=2)
+    """ArtAttention's templates per part."""
+    experts: int = Field(1, ge=1)
+    """Experts in front of the attention, of which each token takes one; 1: a plain feed-forward network (on a CPU the changing
+    shapes of more cost twice the time)."""
+    hidden: int = Field(256, ge=8)
+    """Width of the feed-forward networks."""
+    text_encoder: str = ""
+    """Folder of a CLIP or T5 text encoder in transformers' format, kept frozen; empty: a word encoder trained here."""
+    schedule: Literal["linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    """Noise schedule: LMM's, or the cosine of MDM."""
+    noise_steps: int = Field(1000, ge=2)
+    """Diffusion steps of the schedule (50 or 1000)."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW (embeddings, read-in and read-out, text encoder)."""
+    muon_lr: float = Field(2e-3, gt=0)
+    """Peak learning rate of Muon (hidden matrices of the transformer), on AdamW's scale."""
+    warmup: int = Field(100, ge=0)
+    """Updates of linear warm-up."""
+    decay: float = Field(0.4, ge=0, le=1)
+    """Share of the run over which the learning rate falls linearly to zero, at the end."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay."""
+    ema: float = Field(0.998, ge=0, lt=1)
+    """Decay of the averaged weights that are saved."""
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Share of windows without a caption."""
+    speed_dropout: float = Field(0.3, ge=0, le=1)
+    """Share of windows whose speed ratio is not told, independent of the caption."""
+    masked: float = Field(0.2, ge=0, le=1)
+    """Share of windows of which a random share of (frame, part) tokens is hidden."""
+    rotation_weight: float = Field(0.5, ge=0)
+    """Weight of the rotation columns, which follow from the positions."""
+    velocity_weight: float = Field(1.0, ge=0)
+    """Weight of the error of the features' change from frame to frame, which keeps the motion smooth."""
+
+
 class PretrainRecipe(Recipe):
-    """Train a model that ships with the package from scratch: the tiny image-to-video model of the real Wan classes, or the
-    flow network."""
+    """Train a model that ships with the package from scratch: the tiny image-to-video model of the real Wan classes, the
+    motion model, or the flow network."""
 
     verb: Literal["pretrain"] = "pretrain"
     """Which verb this recipe is for."""
-    model: Literal["tiny-wan", "flow", "localiser"] = "tiny-wan"
-    """What to train; 'flow' and 'localiser' read their own settings, and neither data nor validation."""
+    model: Literal["tiny-wan", "flow", "localiser", "motion"] = "tiny-wan"
+    """What to train; 'flow', 'localiser' and 'motion' read their own settings, and neither data nor validation."""
     data: str = "runs/train"
     """Folder of training clips written by 'visviva simulate'."""
     validation: str = "runs/val"
@@ -130,6 +194,8 @@ class PretrainRecipe(Recipe):
     """The flow network."""
     localiser: LocaliserStage = LocaliserStage()
     """The violation localiser."""
+    motion: MotionStage = MotionStage()
+    """The motion model."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision; weights and optimizer state stay in float32."""
     device: str = "auto"

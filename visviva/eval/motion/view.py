@@ -123,6 +123,42 @@ def _marks(measured: Measured, pixel: NDArray[np.float64], shown: list[int], sec
     return marks
 
 
+def film(measured: Measured, height: int = 360) -> NDArray[np.uint8]:
+    """Return the stick figure over the floor as frames of a video, (T, 3, height, W), every frame of the motion.
+
+    Same view and colours as `animated`; W follows from the motion's extent, 16 : 9 at most.
+    """
+    import cv2
+
+    points, corners, below = flat(measured)
+    margin, everything = 0.15, np.concatenate((points.reshape(-1, 2), corners))
+    low, high = everything.min(0) - margin, everything.max(0) + margin
+    scale = min(height / (high[1] - low[1]), height * 16 / 9 / (high[0] - low[0]))
+    width = max(height * 3 // 4, math.ceil((high[0] - low[0]) * scale))
+    width += width % 2
+    shift = np.array([width / 2 - scale * (low[0] + high[0]) / 2, height / 2 + scale * (low[1] + high[1]) / 2])
+
+    def pixel(x: NDArray[np.float64]) -> NDArray[np.int32]:
+        return np.round((x * [scale, -scale] + shift) * 16).astype(np.int32)  # 4 fractional bits, for anti-aliased lines
+
+    frames = np.empty((len(points), 3, height, width), np.uint8)
+    bones = _bones(measured)
+    for t, joints in enumerate(points):  # one picture each: drawing is not batched
+        image = np.full((height, width, 3), 255, np.uint8)
+        cv2.fillPoly(image, [pixel(corners)], (238, 240, 244), cv2.LINE_AA, 4)
+        cv2.circle(image, pixel(below[t]).tolist(), round(0.12 * scale * 16), (222, 225, 231), -1, cv2.LINE_AA, 4)
+        for side in SIDES:
+            for a, b in bones[side]:
+                ends = pixel(joints[[a, b]]).tolist()
+                cv2.line(image, ends[0], ends[1], FILMED[side], max(2, round(0.035 * scale)), cv2.LINE_AA, 4)
+        frames[t] = image.transpose(2, 0, 1)
+    return frames
+
+
+FILMED = {"left": (36, 86, 214), "right": (217, 138, 0), "": (31, 36, 48)}
+"""Colours of the sides in a film, RGB."""
+
+
 def strip(measured: Measured, count: int = 9) -> Draw:
     """Return the figure of poses at even times, side by side, whatever way the body goes."""
     points, _, below = flat(measured)

@@ -21,6 +21,10 @@ def run(recipe: MotionRecipe) -> Path:
         from visviva.pipelines.motion.reestimate import reestimate
 
         return reestimate(recipe)
+    if recipe.action == "generate":
+        from visviva.pipelines.motion.generate import generate
+
+        return generate(recipe)
     from visviva.pipelines.motion.evaluate import evaluate
 
     return evaluate(recipe)

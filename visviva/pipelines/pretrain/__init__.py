@@ -1,8 +1,8 @@
 """``visviva pretrain``: train a shipped model from scratch.
 
-The tiny Wan (the video autoencoder, then the transformer with its text encoder), or with ``model: flow`` the flow network
-(`visviva.pipelines.pretrain.flow`). All stages resume exactly from their last complete checkpoint: everything random is keyed
-by (seed, stage, update).
+The tiny Wan (the video autoencoder, then the transformer with its text encoder), with ``model: flow`` the flow network
+(`visviva.pipelines.pretrain.flow`), with ``model: motion`` the motion model (`visviva.pipelines.pretrain.motion`). All stages
+resume exactly from their last complete checkpoint: everything random is keyed by (seed, stage, update).
 
 Example::
 
@@ -20,7 +20,7 @@ import torch
 
 from visviva.configs.pretrain import PretrainRecipe
 from visviva.models.backbones.tiny import tiny_wan
-from visviva.pipelines.pretrain import autoencoder, card, denoiser, flow, localiser
+from visviva.pipelines.pretrain import autoencoder, card, denoiser, flow, localiser, motion
 from visviva.pipelines.pretrain.clips import load_clips
 
 
@@ -35,6 +35,12 @@ def run(recipe: PretrainRecipe) -> Path:
         return flow.run(recipe, out, deadline)
     if recipe.model == "localiser":
         return localiser.run(recipe, out)
+    if recipe.model == "motion":
+        return motion.run(recipe, out, deadline, device)
+    if recipe.model == "reestimation":
+        from visviva.pipelines.pretrain import reestimation
+
+        return reestimation.run(recipe, out, deadline)
     backbone = tiny_wan(recipe.size, seed=recipe.seed)
     backbone.pipeline.to(device)
     train, held_out = load_clips(recipe.data, recipe.limit), load_clips(recipe.validation, 64)

@@ -1,0 +1,211 @@
+"""Text to motion: the diffusers pipeline, guidance, projection, the verb and its files; tiny sizes, real classes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+from visviva.cli import main
+from visviva.configs.motion import MotionRecipe
+from visviva.data.motions.reading import read_motion
+from visviva.data.video import read_video
+from visviva.errors import InputError
+from visviva.models.motion.text import WordEncoder
+from visviva.models.motion.transformer import MotionTransformer
+from visviva.physics.motion_laws import MotionTerm, MotionVerifier, Penetration
+from visviva.pipelines.motion.generate import plan
+from visviva.pipelines.motion.pipeline import MotionPipeline, load
+from visviva.pipelines.motion.smpl import rigid
+from visviva.pipelines.motion.steering import LawGuidance, Projection, features_of, verifier_of
+
+WORDS = ["a", "person", "walk", "jump", "forward"]
+
+
+def moving(frames=40, fps=20.0):
+    """Joints (1, T, 22, 3) of a walking action, z up."""
+    from visviva.data.actions import draw
+
+    return draw(["walk"], seed=0, fps=fps, seconds=frames / fps).joints
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    torch.manual_seed(0)
+    network = MotionTransformer(width=16, layers=1, text_width=8, templates=8, hidden=32)
+    with torch.no_grad():
+        for p in network.parameters():
+            if not bool(p.any()):
+                p.normal_(0, 0.05)
+    rows = features_of(moving(), 20.0)[0]
+    network.set_statistics(rows.mean(0), rows.std(0).clamp(min=0.05))
+    return MotionPipeline(network.eval(), WordEncoder(WORDS, width=8).eval(), scheduler())
+
+
+def scheduler(kind=DDIMScheduler, steps=50):
+    more = {} if kind is DPMSolverMultistepScheduler else {"clip_sample": False}
+    return kind(num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2", prediction_type="sample", **more)
+
+
+def test_saved_and_read_back_by_diffusers(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "m")
+    found = {p.suffix for p in (tmp_path / "m").rglob("*") if p.is_file()}
+    assert found == {".json", ".safetensors"}
+    again = load(tmp_path / "m")
+    assert again.tokenizer is None
+    one, two = (p(["a person walks"], seconds=1.0, steps=3).joints for p in (pipeline, again))
+    assert torch.equal(one, two)
+    with pytest.raises(InputError, match="no motion model"):
+        load(tmp_path)
+
+
+def test_the_seed_decides_and_the_batch_does_not(pipeline):
+    both = pipeline(["a person walks", "jump"], seconds=1.0, steps=3, seeds=[4, 5]).joints
+    alone = pipeline(["jump"], seconds=1.0, steps=3, seeds=[5]).joints
+    assert torch.allclose(both[1], alone[0], atol=1e-4)
+    assert not torch.allclose(both[1], pipeline(["jump"], seconds=1.0, steps=3, seeds=[6]).joints[0], atol=1e-3)
+
+
+def test_motions_of_other_lengths_do_not_disturb_each_other(pipeline):
+    both = pipeline(["a person", "jump"], seconds=[1.0, 2.0], steps=3, seeds=[4, 5])
+    noise = pipeline.noise([4], 40)
+    alone = pipeline(["a person"], seconds=1.0, steps=3, noise=noise[:, :20])
+    assert both.lengths.tolist() == [20, 40]
+    assert torch.allclose(both.joints[0, :20], alone.joints[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler])
+def test_any_scheduler_that_predicts_the_sample_will_do(pipeline, kind):
+    other = MotionPipeline(pipeline.transformer, pipeline.text_encoder, scheduler(kind))
+    torch.manual_seed(0)
+    assert other(["jump"], seconds=1.0, steps=4).joints.isfinite().all()
+    with pytest.raises(InputError, match="predicts 'epsilon'"):
+        MotionPipeline(pipeline.transformer, pipeline.text_encoder, DDIMScheduler())
+
+
+def test_guidance_on_text_and_speed_composes(pipeline):
+    def made(**options):
+        return pipeline(["jump"], seconds=1.0, steps=1, speed=1.3, **options).features
+
+    both, text, speed, none = (
+        made(text_guidance=t, speed_guidance=s) for t, s in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+    )
+    wanted = none + 2.0 * (text - none) + 3.0 * (both - text)
+    assert torch.allclose(made(text_guidance=2.0, speed_guidance=3.0), wanted, atol=1e-4)
+    assert torch.allclose(speed, none + both - text, atol=1e-4)
+
+
+def test_an_identity_projection_is_plain_ddim_and_a_true_one_ends_in_its_space(pipeline):
+    plain = pipeline(["jump"], seconds=1.0, steps=5).features
+    same = pipeline(["jump"], seconds=1.0, steps=5, project=lambda x, n, f: x).features
+    assert torch.equal(plain, same)
+    held = pipeline(["jump"], seconds=1.0, steps=5, project=lambda x, n, f: torch.where(torch.arange(263) < 100, 0.0, x))
+    wanted = pipeline.transformer.denormalised(torch.zeros(263))[:100]
+    assert torch.allclose(held.features[..., :100], wanted.expand(1, 20, -1), atol=1e-4)
+
+
+def test_law_guidance_lowers_the_residual(pipeline):
+    verifier = MotionVerifier([MotionTerm(Penetration(floor=0.2))], allow_trivial=True)
+    guide = LawGuidance(pipeline.transformer, verifier, inner=4, radius=0.3)
+    plain = pipeline(["jump"], seconds=1.0, steps=8).joints
+    guided = pipeline(["jump"], seconds=1.0, steps=8, guide=guide, guided=4).joints
+    one, two = (float(verifier(x, 20.0).loss) for x in (plain, guided))
+    assert two < 0.8 * one
+    assert len(guide.losses) == 16
+    with pytest.raises(InputError, match="no law of motion 'skate'"):
+        verifier_of({"skate": 1.0})
+
+
+def test_projection_stands_and_its_features_are_true(pipeline):
+    joints = moving() - torch.tensor([0.0, 0.0, 0.03])
+    clean = pipeline.transformer.normalised(features_of(joints, 20.0))
+    lengths, fps = torch.tensor([40]), torch.tensor([20.0])
+    found = Projection(pipeline.transformer)(clean, lengths, fps)
+    made = pipeline.joints(pipeline.transformer.denormalised(found), 20.0)
+    assert float(Penetration()(made, 20.0, lengths).value) < 1e-3
+    again = pipeline.transformer.normalised(features_of(made, 20.0))
+    assert torch.allclose(found[:, :-1], again[:, :-1], atol=0.02)
+
+
+def test_gradient_through_the_last_steps(pipeline):
+    network = pipeline.transformer.requires_grad_(True)
+    pipeline(["jump"], seconds=1.0, steps=4, grad_steps=2).joints.square().mean().backward()
+    grown = [p.grad is not None and bool(p.grad.any()) for p in network.parameters()]
+    network.requires_grad_(False)
+    network.zero_grad()
+    assert sum(grown) > len(grown) // 2
+    assert not pipeline(["jump"], seconds=1.0, steps=4).joints.requires_grad
+
+
+def test_what_is_asked_wrongly_is_said(pipeline):
+    for options, said in (
+        ({"seconds": 100.0}, "at most 10 s"),
+        ({"seconds": [1.0, 2.0]}, "2 lengths"),
+        ({"steps": 100}, "1 to 50"),
+        ({"speed": 0.01}, "0.1 to 10"),
+        ({"fps": 1000.0}, "1 to 120"),
+    ):
+        with pytest.raises(InputError, match=said):
+            pipeline(["jump"], **options)
+    with pytest.raises(InputError, match="no prompts"):
+        pipeline([])
+
+
+def test_a_rigid_body_follows_joints():
+    joints = moving()[0]
+    motion, error = rigid(joints, 20.0)
+    assert error < 0.02
+    length = (motion.positions[:, 1:] - motion.positions[:, list(motion.parents[1:])]).norm(dim=-1)
+    assert float(length.std(0).max()) < 1e-5
+
+
+class TestVerb:
+    @pytest.fixture
+    def model(self, pipeline, tmp_path):
+        pipeline.save_pretrained(tmp_path / "model")
+        return str(tmp_path / "model")
+
+    def arguments(self, model, output, *more):
+        short = ["--seconds", "1", "--sampler.steps", "2", "--model", model, "--output", str(output)]
+        return ["motion", "generate", *more, *short]
+
+    def test_files_of_every_kind_and_resuming(self, model, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert main(self.arguments(model, out, "a person walks", "a yak jumps", "--count", "2")) == 0
+        assert "yak" in capsys.readouterr().out
+        rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+        assert [row["id"] for row in rows] == ["a-person-walks", "a-person-walks-sample1", "a-yak-jumps", "a-yak-jumps-sample1"]
+        assert rows[2]["not_understood"] == ["yak"]
+        assert len({row["seed"] for row in rows}) == 4
+        joints, bvh = (read_motion(out / rows[0][kind]) for kind in ("joints", "bvh"))
+        assert (len(joints), joints.fps, len(joints.names)) == (20, 20.0, 22)
+        assert torch.allclose(bvh.positions[:, 0], joints.positions[:, 0], atol=0.05)
+        smpl = read_motion(out / rows[0]["smpl"])
+        assert torch.allclose(smpl.positions[:, 0], joints.positions[:, 0], atol=1e-4)
+        assert read_video(out / rows[0]["video"]).frames.shape[0] == 20
+        before = (out / rows[1]["video"]).stat().st_mtime_ns
+        assert main(self.arguments(model, out, "a person walks", "a yak jumps", "--count", "3")) == 0
+        assert (out / rows[1]["video"]).stat().st_mtime_ns == before
+        assert len((out / "metadata.jsonl").read_text().splitlines()) == 6
+        assert main(self.arguments(model, out, "jump", "--seed", "1", "--speed", "1.3")) == 2
+        assert "begun with other settings" in capsys.readouterr().err
+
+    def test_texts_from_a_file_and_one_noise_whatever_the_batch(self, model, tmp_path):
+        table = tmp_path / "texts.jsonl"
+        table.write_text('{"prompt": "jump", "seed": 7}\n{"prompt": "a person", "id": "who"}\n')
+        for size in ("1", "4"):
+            assert main(self.arguments(model, tmp_path / size, str(table), "--batch-size", size)) == 0
+        one, four = (np.load(tmp_path / size / "motions" / "who.npz", allow_pickle=False)["positions"] for size in "14")
+        assert np.allclose(one, four, atol=1e-3)
+        assert json.loads((tmp_path / "1" / "metadata.jsonl").read_text().splitlines()[0])["seed"] == 7
+
+    def test_no_text_and_twice_the_same_are_said(self):
+        with pytest.raises(InputError, match="no text"):
+            plan(MotionRecipe(action="generate"))
+        with pytest.raises(InputError, match="twice"):
+            plan(MotionRecipe(action="generate", files=["jump", "Jump!"]))
+        with pytest.raises(InputError, match="empty text"):
+            plan(MotionRecipe(action="generate", files=[" "]))

@@ -1,0 +1,202 @@
+"""The text-to-motion pipeline of diffusers: noise in, people in motion out; guidance and projection while sampling.
+
+At each step the network predicts the clean motion x0. Classifier-free guidance composes text and speed independently,
+
+    x0 = x(none) + w_text (x(text) - x(none)) + w_speed (x(text, speed) - x(text)),
+
+then laws may move x0 along the gradient of their residual (``guide``), and at the last steps x0 may be replaced by a projection
+onto motions that stand on the floor and fly in parabolas (``project``; PhysDiff, arXiv 2212.02500: a few steps at the end, for
+early x0 are mean poses). A DDIM step with the changed x0 is PhysDiff's update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from jaxtyping import Float
+from torch import Tensor
+
+from visviva.data.motions.axes import upright
+from visviva.data.motions.humanml3d import joints_of
+from visviva.errors import InputError
+from visviva.models.backbones.checkpoint import quiet
+from visviva.models.motion.text import WordEncoder, encode
+from visviva.models.motion.transformer import MotionTransformer
+
+TINY = Path(__file__).parents[2] / "models" / "weights" / "tiny-motion"
+LONGEST = 10.0
+"""The longest motion that is made at once [s]."""
+Change = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(normalised clean features (B, T, 263), lengths (B,), fps (B,)) -> changed ones."""
+
+
+@dataclass
+class MotionOutput(BaseOutput):
+    """``joints`` (B, T, 22, 3) [m], z up, beginning above the origin, facing -y; ``features`` (B, T, 263); ``lengths`` (B,)."""
+
+    joints: Tensor
+    features: Tensor
+    lengths: Tensor
+
+
+class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Text to motion with a `MotionTransformer`, a text encoder and any scheduler of diffusers that predicts the sample.
+
+    Example::
+
+        pipeline = load("tiny")
+        found = pipeline(["a person walks forward"], seconds=3.0, fps=20.0, seeds=[0])
+        found.joints.shape  # (1, 60, 22, 3)
+    """
+
+    _optional_components: ClassVar[list[str]] = ["tokenizer"]
+    model_cpu_offload_seq = "text_encoder->transformer"
+    if TYPE_CHECKING:  # what the base class brings, whose types diffusers hides
+        transformer: Any
+        text_encoder: Any
+        tokenizer: Any
+        scheduler: Any
+        device: torch.device
+        to: Any
+        register_modules: Any
+
+    def __init__(self, transformer: MotionTransformer, text_encoder: Any, scheduler: Any, tokenizer: Any = None) -> None:
+        super().__init__()
+        if scheduler.config.prediction_type != "sample":
+            raise InputError(
+                f"a scheduler that predicts {scheduler.config.prediction_type!r}; this network predicts the sample: give "
+                "prediction_type='sample'"
+            )
+        self.register_modules(transformer=transformer, text_encoder=text_encoder, scheduler=scheduler, tokenizer=tokenizer)
+
+    def unknown_words(self, prompts: Sequence[str]) -> list[str]:
+        """Return the words that the text encoder does not know; none for CLIP and T5, which read any."""
+        return self.text_encoder.unknown(prompts) if isinstance(self.text_encoder, WordEncoder) else []
+
+    def noise(self, seeds: Sequence[int], frames: int) -> Float[Tensor, "B T 263"]:
+        """Return standard normal noise, one seeded CPU generator per motion, drawn frame by frame."""
+        draws = [torch.randn(frames, 263, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        return torch.stack(draws).to(self.device)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        *,
+        seconds: float | Sequence[float] = 3.0,
+        fps: float = 20.0,
+        speed: float | None = None,
+        seeds: Sequence[int] | None = None,
+        steps: int = 50,
+        text_guidance: float = 2.5,
+        speed_guidance: float = 1.0,
+        guide: Change | None = None,
+        guided: int = 10,
+        project: Change | None = None,
+        projected: int = 4,
+        grad_steps: int = 0,
+        noise: Float[Tensor, "B T 263"] | None = None,
+    ) -> MotionOutput:
+        """Return motions of the prompts.
+
+        Args:
+            prompts: one text each; an empty one is unconditional.
+            seconds: length, of all or of each [s]; ``fps``: frames per second.
+            speed: ratio to the usual speed; None: as the text has it.
+            seeds: of the noise of each; None: 0, 1, 2, ...
+            steps: of the sampler.
+            text_guidance, speed_guidance: w of the file's head; 1 is none.
+            guide: changes x0 at the last ``guided`` steps; ``project``: replaces it at the last ``projected``.
+            grad_steps: the last steps that keep their graph, for training; 0: none.
+            noise: instead of seeds.
+
+        Raises:
+            InputError: no prompts, lengths or rates that are not usable, steps beyond those of the schedule.
+        """
+        lengths = self._lengths(prompts, seconds, fps)
+        if not 1 <= steps <= self.scheduler.config.num_train_timesteps:
+            raise InputError(f"steps = {steps}; allowed are 1 to {self.scheduler.config.num_train_timesteps}")
+        if speed is not None and not 0.1 <= speed <= 10:
+            raise InputError(f"speed = {speed}; give a ratio of 0.1 to 10, 1 is the usual speed")
+        x = self.noise(range(len(prompts)) if seeds is None else seeds, int(lengths.max())) if noise is None else noise
+        state = _Request(encode(self.text_encoder, self.tokenizer, prompts), lengths, torch.full((len(x),), fps), speed, x)
+        self.scheduler.set_timesteps(steps, device=self.device)
+        for i, t in enumerate(self.scheduler.timesteps):
+            late = len(self.scheduler.timesteps) - i
+            with torch.set_grad_enabled(late <= grad_steps):
+                clean = self._clean(x, t, state, text_guidance, speed_guidance)
+                if guide is not None and late <= guided:
+                    clean = guide(clean, state.lengths, state.fps)
+                if project is not None and late <= projected:
+                    clean = project(clean, state.lengths, state.fps)
+                x = self.scheduler.step(clean, t, x).prev_sample
+        with torch.set_grad_enabled(grad_steps > 0):
+            there = (torch.arange(x.shape[1], device=x.device) < state.lengths[:, None])[..., None]
+            found = self.transformer.denormalised(torch.where(there, x, 0.0))
+            return MotionOutput(joints=self.joints(found, fps), features=found, lengths=state.lengths)
+
+    def joints(self, features: Float[Tensor, "B T 263"], fps: float) -> Float[Tensor, "B T 22 3"]:
+        """Return the joints of features that are not normalised, z up [m]."""
+        return joints_of(features, fps) @ upright("y").T.to(features)
+
+    def _lengths(self, prompts: Sequence[str], seconds: float | Sequence[float], fps: float) -> Tensor:
+        if not prompts:
+            raise InputError("no prompts; give at least one text")
+        if not 1 <= fps <= 120:
+            raise InputError(f"fps = {fps}; give 1 to 120 frames per second (training saw 10 to 30)")
+        each = [float(seconds)] * len(prompts) if isinstance(seconds, int | float) else [float(s) for s in seconds]
+        if len(each) != len(prompts):
+            raise InputError(f"{len(each)} lengths for {len(prompts)} prompts; give one, or one each")
+        bad = [s for s in each if not (4 / fps <= s <= LONGEST)]
+        if bad:
+            raise InputError(f"seconds = {bad[0]:g} at {fps:g} frames/s; give at least 4 frames and at most {LONGEST:g} s")
+        return torch.tensor([round(s * fps) for s in each], device=self.device)
+
+    def _clean(self, x: Tensor, t: Tensor, state: _Request, text: float, speed: float) -> Tensor:
+        asked = None if state.speed is None else torch.full((len(x),), float(state.speed), device=x.device)
+        tokens, there = state.text
+
+        def predicted(with_text: bool, with_speed: bool) -> Tensor:
+            seen = there if with_text else torch.zeros_like(there)
+            return self.transformer(
+                x, t, tokens, seen, fps=state.fps.to(x.device), lengths=state.lengths, speed=asked if with_speed else None
+            ).sample
+
+        full = predicted(True, True)
+        if text == 1 and (speed == 1 or asked is None):
+            return full
+        said = full if asked is None else predicted(True, False)
+        none = predicted(False, False) if text != 1 else said
+        return none + text * (said - none) + speed * (full - said)
+
+
+@dataclass
+class _Request:
+    text: tuple[Tensor, Tensor]
+    lengths: Tensor
+    fps: Tensor
+    speed: float | None
+    noise: Tensor
+
+
+def load(path: str | Path = "tiny") -> MotionPipeline:
+    """Return the pipeline of ``"tiny"`` (shipped) or a local folder, frozen; only safetensors are read.
+
+    Raises:
+        InputError: no such folder, or none of a motion pipeline.
+    """
+    folder = TINY if str(path) == "tiny" else Path(path)
+    if not (folder / "model_index.json").is_file():
+        raise InputError(f"no motion model at {str(path)!r}; give 'tiny' or the folder that 'visviva pretrain' wrote")
+    with quiet():
+        found = MotionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    for network in (found.transformer, found.text_encoder):
+        network.requires_grad_(False).eval()
+    found.set_progress_bar_config(disable=True)
+    return found

@@ -1,0 +1,210 @@
+"""Training motions: drawn from the simulated actions or read from a HumanML3D folder; windows of them at any rate and speed.
+
+A window of n frames at ``fps`` and speed ratio ``s`` covers ``n s / fps`` seconds of its clip: played that much faster,
+velocities are s times, accelerations s^2 times as large (BioMoDiffuse's speed condition, reconstructed). Clips in which the
+body flies are never played at another speed: they would fall with s^2 g.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from visviva.data.files import read_text
+from visviva.data.motions.axes import upright
+from visviva.data.motions.humanml3d import features, joints_of, yawed
+from visviva.errors import InputError
+from visviva.eval.motion.contact import airborne
+
+RATE = 40.0
+"""Frames per second at which simulated actions are drawn; windows are interpolated from them."""
+CHUNK = 64
+FLIGHT = 3
+"""Frames in the air, at `RATE`, from which a clip counts as one that flies."""
+
+
+@dataclass(frozen=True)
+class Motions:
+    """Clips of 22 joints, y up.
+
+    Attributes:
+        joints: of all clips one after the other, (sum of lengths, 22, 3) [m].
+        starts, lengths: of the clips, (N,).
+        fps: of all.
+        captions: of each clip, one or more.
+        flies: in which the body leaves the ground, (N,).
+    """
+
+    joints: Tensor
+    starts: Tensor
+    lengths: Tensor
+    fps: float
+    captions: list[list[str]]
+    flies: Tensor
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of joints and captions."""
+        digest = hashlib.sha256(json.dumps(self.captions).encode())
+        digest.update(self.joints.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A batch: features (B, T, 263) not normalised, ``lengths``, ``fps``, ``speed`` (B,) and texts."""
+
+    features: Tensor
+    lengths: Tensor
+    fps: Tensor
+    speed: Tensor
+    texts: list[str]
+
+
+def simulated(names: Sequence[str], clips: int, seed: int, seconds: float, folder: Path) -> Motions:
+    """Draw simulated actions, as many of each name, and keep them in a file for the next time."""
+    from visviva.data.actions import ACTIONS, draw
+
+    names = list(names) or list(ACTIONS)
+    key = hashlib.sha256(json.dumps([names, clips, seed, seconds, RATE]).encode()).hexdigest()[:12]
+    file = folder / f"motions-{key}.safetensors"
+    if not file.is_file():
+        drawn, said = [], []
+        wanted = [names[k % len(names)] for k in range(clips)]
+        for k in tqdm(range(0, clips, CHUNK), desc="drawing actions", unit="batch", leave=False):
+            some = draw(wanted[k : k + CHUNK], seed=seed * 100_003 + k, fps=RATE, seconds=seconds)
+            drawn.append(some.joints @ upright("y"))  # z up to y up
+            said += [[caption] for caption in some.captions]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"motions-{key}.json").write_text(json.dumps(said))
+        save_file({"joints": torch.cat(drawn).contiguous()}, file)
+    joints = load_file(file)["joints"]
+    captions = json.loads(file.with_suffix(".json").read_text())
+    return packed(list(joints), RATE, captions)
+
+
+def humanml3d(folder: str | Path, split: str, limit: int | None = None) -> Motions:
+    """Read ``new_joint_vecs/*.npy`` (or ``new_joints``) and ``texts/*.txt`` of the names in ``<split>.txt``.
+
+    Texts that describe a part of the clip (with times) are left out, as are clips without any other.
+
+    Raises:
+        InputError: no such folder or list, or no clip with text.
+    """
+    folder = Path(folder)
+    if not (folder / f"{split}.txt").is_file():
+        raise InputError(f"{folder}: no {split}.txt; a HumanML3D folder has it beside new_joint_vecs and texts")
+    clips, captions = [], []
+    for name in read_text(folder / f"{split}.txt").split()[:limit]:
+        said = _texts(folder / "texts" / f"{name}.txt")
+        joints = _joints(folder, name)
+        if said and joints is not None and len(joints) > 20:
+            clips.append(joints)
+            captions.append(said)
+    if not clips:
+        raise InputError(f"{folder}: none of the clips of {split}.txt is there with a text")
+    return packed(clips, 20.0, captions)
+
+
+def _texts(file: Path) -> list[str]:
+    found = []
+    for line in read_text(file).splitlines() if file.is_file() else []:
+        text, *rest = line.split("#")
+        times = [x for x in rest[1:3] if x not in ("0.0", "nan", "0")]
+        if text.strip() and not times:
+            found.append(text.strip())
+    return found
+
+
+def _joints(folder: Path, name: str) -> Tensor | None:
+    for kind in ("new_joints", "new_joint_vecs"):
+        file = folder / kind / f"{name}.npy"
+        if file.is_file():
+            values = torch.from_numpy(np.load(file, allow_pickle=False)).float()
+            return values if kind == "new_joints" else joints_of(values)
+    return None
+
+
+def packed(clips: Sequence[Tensor], fps: float, captions: list[list[str]]) -> Motions:
+    """Join clips of any length, and find those that fly."""
+    lengths = torch.tensor([len(clip) for clip in clips])
+    turn = upright("y")
+    flies = [bool(airborne(clip[:, [7, 10, 8, 11]] @ turn.T, fps, least=FLIGHT).any()) for clip in clips]
+    return Motions(torch.cat(list(clips)), lengths.cumsum(0) - lengths, lengths, fps, captions, torch.tensor(flies))
+
+
+def windows(motions: Motions, index: Tensor, frames: int, fps: float, speed: Tensor, rng: torch.Generator) -> Windows:
+    """Return a window of up to ``frames`` frames at ``fps`` of each clip, beginning at random, played at ``speed``.
+
+    Where a body flies its speed ratio is 1. Windows longer than their clip end with it.
+    """
+    speed = torch.where(motions.flies[index], 1.0, speed)
+    step = speed * (motions.fps / fps)  # of the clip's frames per frame of the window
+    lengths = torch.minimum(((motions.lengths[index] - 1) / step + 1e-4).long(), torch.tensor(frames))
+    slack = (motions.lengths[index] - 1 - lengths * step).clamp(min=0)
+    begin = torch.rand(len(index), generator=rng) * slack
+    at = begin[:, None] + torch.arange(frames + 1) * step[:, None]
+    joints = between(motions, index, at)
+    found = features(facing(joints), fps)
+    texts = [_one(motions.captions[int(i)], rng) for i in index]
+    return Windows(found, lengths, torch.full((len(index),), fps), speed, texts)
+
+
+def _one(captions: list[str], rng: torch.Generator) -> str:
+    return captions[int(torch.randint(len(captions), (1,), generator=rng))]
+
+
+def between(motions: Motions, index: Tensor, at: Float[Tensor, "B T"]) -> Float[Tensor, "B T 22 3"]:
+    """Return the joints at times counted in frames of each clip, by the cubic through the four nearest frames (Lagrange).
+
+    Times beyond the end stay at the last frame.
+    """
+    last = motions.lengths[index, None] - 1
+    at = torch.minimum(at, last.to(at))
+    base = torch.minimum(at.long().clamp(min=1), last - 2).clamp(min=0)
+    u = (at - base).to(motions.joints)[..., None, None]
+    points = [motions.joints[motions.starts[index, None] + torch.minimum((base + k).clamp(min=0), last)] for k in (-1, 0, 1, 2)]
+    weights = (
+        -u * (u - 1) * (u - 2) / 6,
+        (u + 1) * (u - 1) * (u - 2) / 2,
+        -(u + 1) * u * (u - 2) / 2,
+        (u + 1) * u * (u - 1) / 6,
+    )
+    return sum((w * p for w, p in zip(weights, points, strict=True)), torch.zeros_like(points[0]))
+
+
+def facing(joints: Float[Tensor, "B T 22 3"]) -> Float[Tensor, "B T 22 3"]:
+    """Return motions turned about y so that the first frame faces +z, above the origin: where features begin."""
+    across = joints[:, 0, 1] - joints[:, 0, 2] + joints[:, 0, 16] - joints[:, 0, 17]  # to the left
+    yaw = torch.atan2(-across[:, 2], across[:, 0])
+    ground = joints[:, :1, :1] * joints.new_tensor([1.0, 0.0, 1.0])
+    return yawed(joints - ground, -yaw[:, None, None].expand(joints.shape[:-1]))
+
+
+def statistics(motions: Motions, frames: int, rates: Sequence[float], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the features of windows at all rates, deviations averaged in each block of the
+    format (card: motion, 10.3)."""
+    rng = torch.Generator().manual_seed(seed)
+    rows = []
+    for rate in dict.fromkeys(rates):
+        index = torch.randint(len(motions), (128,), generator=rng)
+        found = windows(motions, index, frames, rate, torch.ones(128), rng)
+        rows.append(found.features[torch.arange(frames) < found.lengths[:, None]])
+    every = torch.cat(rows)
+    std = every.std(0)
+    for start, stop in ((0, 1), (1, 3), (3, 4), (4, 67), (67, 193), (193, 259), (259, 263)):
+        std[start:stop] = std[start:stop].mean().clamp(min=1e-3)
+    return every.mean(0), std
