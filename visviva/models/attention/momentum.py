@@ -1,0 +1,251 @@
+"""Momentum attention in pretrained video transformers of diffusers: Wan, LTX-Video, CogVideoX, HunyuanVideo, Mochi.
+
+`momentum_attention` puts a processor around that of every self-attention over video tokens; text tokens, cross-attention and
+text refiners stay as they are. The original processor does all its work; what its queries and keys become on their way into
+`scaled_dot_product_attention` is sheared along time (`visviva.models.attention.shear`). Which tokens are which frames travels
+with the rotary embedding through every block, also when checkpoints run one again, so several shapes may be in flight.
+
+Source: Momentum Attention (arXiv 2602.04902), where text is sheared after RoPE; frames of a video are our reading of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from visviva.errors import InputError
+from visviva.models.attention.shear import DIFFERENCES, shear
+
+SIDES = ("qk", "k", "q")
+FAMILIES = {
+    "WanTransformer3DModel": (("blocks",), "attn1"),
+    "LTXVideoTransformer3DModel": (("transformer_blocks",), "attn1"),
+    "CogVideoXTransformer3DModel": (("transformer_blocks",), "attn1"),
+    "HunyuanVideoTransformer3DModel": (("transformer_blocks", "single_transformer_blocks"), "attn"),
+    "MochiTransformer3DModel": (("transformer_blocks",), "attn1"),
+}
+"""Where each family keeps the self-attention over its video tokens: lists of blocks, name in a block."""
+TEXT_FIRST = frozenset({"CogVideoXTransformer3DModel"})
+HEADS_FIRST = frozenset({"CogVideoXTransformer3DModel"})
+"""Families whose queries are (B, heads, S, D) already where they are normalised."""
+
+
+class Placed(tuple):
+    """A rotary embedding that knows the grid of its tokens: frames, rows, columns."""
+
+    grid: tuple[int, int, int]
+
+    def __new__(cls, embedding: Any, grid: tuple[int, int, int]) -> Placed:
+        """Return the embedding, a tuple of tensors, with its grid."""
+        found = super().__new__(cls, embedding)
+        found.grid = grid
+        return found
+
+
+class MomentumAttention(nn.Module):
+    """A processor that shears queries and keys of video tokens along time; the rest is done by the one it is put around.
+
+    Attributes:
+        gamma: the shear's strength, one for each head; a parameter where it is learned.
+        inner: the original processor.
+        sides: ``qk`` (the paper), ``k`` (stronger in one layer's induction) or ``q``.
+        before_rope: shear before the rotary embedding instead of after it (the paper: after).
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(
+        self, inner: Any, heads: int, gamma: float, learned: bool, sides: str, before_rope: bool,
+        difference: str, zero_first: int, text_first: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        start = torch.full((heads,), float(gamma))
+        if learned:
+            self.gamma = nn.Parameter(start)
+        else:
+            self.register_buffer("gamma", start, persistent=False)
+        self.inner, self.sides, self.before_rope = inner, sides, before_rope
+        self.difference, self.zero_first, self.text_first = difference, zero_first, text_first
+        self.idle = not learned and gamma == 0
+        self.grid: tuple[int, int, int] | None = None
+        self.met = 0
+
+    def __call__(  # type: ignore[override]
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: Any = None,
+        image_rotary_emb: Any = None,
+        grid: tuple[int, int, int] | None = None,
+    ) -> Any:
+        """Run the original processor with sheared queries and keys; arguments as diffusers gives them."""
+        rope = rotary_emb if rotary_emb is not None else image_rotary_emb
+        given = (hidden_states, encoder_hidden_states, attention_mask, rope)
+        if self._parallel_config is not None:
+            raise InputError("momentum attention does not know sequences that are split over processes; run it without")
+        self.inner._attention_backend = self._attention_backend
+        if self.idle:
+            return self.inner(attn, *given)
+        self.grid = getattr(rope, "grid", grid)
+        if self.grid is None:
+            raise InputError(
+                "the grid of the tokens did not reach the attention; call the transformer that was given, not a block"
+            )
+        self.met = 0
+        if self.before_rope:
+            return self.inner(attn, *given)
+        with _Sheared(self):
+            found = self.inner(attn, *given)
+        if not self.met:
+            raise InputError(
+                f"the attention backend {self._attention_backend!r} does not go through torch's scaled_dot_product_attention, "
+                "where momentum enters; use the backend 'native' or before_rope=True"
+            )
+        return found
+
+    def sheared(self, x: Tensor) -> Tensor:
+        """Shear the video tokens of (B, heads, S, D), which text may precede or follow."""
+        if self.grid is None:
+            raise InputError("the grid of the tokens is not known")
+        frames, rows, columns = self.grid
+        count = frames * rows * columns
+        start = x.shape[2] - count if self.text_first else 0
+        video = shear(x[:, :, start : start + count], frames, self.gamma, self.difference, self.zero_first)
+        rest = x[:, :, :start] if self.text_first else x[:, :, count:]
+        return torch.cat([rest, video] if self.text_first else [video, rest], 2) if rest.shape[2] else video
+
+
+class _Sheared(TorchFunctionMode):
+    """Within it, queries and keys of every attention among the tokens are sheared."""
+
+    def __init__(self, owner: MomentumAttention) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        named = dict(zip(("query", "key"), args, strict=False)) | (kwargs or {})
+        owner, query, key = self.owner, named.pop("query"), named.pop("key")
+        if key.shape[2] == query.shape[2]:
+            owner.met += 1
+            query = owner.sheared(query) if "q" in owner.sides else query
+            key = owner.sheared(key) if "k" in owner.sides else key
+        return func(query, key, *args[2:], **named)
+
+
+def momentum_attention(
+    transformer: nn.Module,
+    gamma: float = 0.0,
+    learned: bool = False,
+    sides: str = "qk",
+    before_rope: bool = False,
+    difference: str = "backward",
+    zero_first: int = 1,
+) -> list[MomentumAttention]:
+    """Switch a pretrained video transformer to momentum attention, in place; return its new processors.
+
+    Args:
+        transformer: of diffusers, one of `FAMILIES`; a LoRA's wrapper must be taken off first.
+        gamma: strength of the shear, at most a few tenths in deep models (`depth_law`); 0 is the model as it was, bit by bit.
+        learned: make gamma a parameter of each head, starting at ``gamma``; 0 starts from the unmodified model.
+        sides: ``qk``, ``k`` or ``q``: what is sheared.
+        before_rope: shear the content, not its rotated form; needs normalised queries and keys.
+        difference, zero_first: as in `shear`.
+
+    Logits grow up to (1 + 2 gamma)^2 for what alternates from frame to frame.
+
+    Raises:
+        InputError: another class, unknown options, momentum that is there already.
+
+    Example::
+
+        processors = momentum_attention(pipeline.transformer, gamma=0.3)
+        optimizer.add_param_group({"params": [p.gamma for p in processors]})  # with learned=True
+    """
+    kind = type(transformer).__name__
+    if kind not in FAMILIES:
+        raise InputError(f"no momentum attention for {kind}; it is there for {', '.join(FAMILIES)}")
+    if sides not in SIDES or difference not in DIFFERENCES:
+        raise InputError(f"sides {sides!r} and difference {difference!r}; use {', '.join(SIDES)} and {', '.join(DIFFERENCES)}")
+    attentions = list(_attentions(transformer, kind))
+    if any(isinstance(attention.processor, MomentumAttention) for attention in attentions):
+        raise InputError("this transformer has momentum attention already; take it off with plain_attention first")
+    if before_rope and any(getattr(attention, "norm_q", None) is None for attention in attentions):
+        raise InputError(
+            f"this {kind} does not normalise its queries and keys, where before_rope enters; use before_rope=False"
+        )
+    found = []
+    for attention in attentions:
+        options = (gamma, learned, sides, before_rope, difference, zero_first, kind in TEXT_FIRST)
+        processor = MomentumAttention(attention.processor, attention.heads, *options)
+        processor.to(next(attention.parameters()).device)
+        attention.processor = processor
+        handles = _hooked(attention, processor, kind) if before_rope else []
+        processor.handles = handles  # type: ignore[assignment]
+        found.append(processor)
+    transformer._momentum_handles = _placed(transformer, kind)  # type: ignore[assignment]
+    return found
+
+
+def plain_attention(transformer: nn.Module) -> None:
+    """Take momentum attention off again, in place; nothing happens to a transformer without."""
+    for attention in _attentions(transformer, type(transformer).__name__):
+        if isinstance(attention.processor, MomentumAttention):
+            for handle in attention.processor.handles:  # type: ignore[union-attr]
+                handle.remove()
+            inner = attention.processor.inner
+            attention._modules.pop("processor", None)
+            attention.processor = inner
+    for handle in transformer.__dict__.pop("_momentum_handles", []):
+        handle.remove()
+
+
+def _attentions(transformer: nn.Module, kind: str) -> Iterator[Any]:
+    lists, name = FAMILIES.get(kind, ((), ""))
+    return (getattr(block, name) for blocks in lists for block in getattr(transformer, blocks))
+
+
+def _hooked(attention: Any, processor: MomentumAttention, kind: str) -> list[Any]:
+    """Shear what the norms of queries and keys return: (B, S, heads D), (B, S, heads, D) or (B, heads, S, D)."""
+
+    def after(module: nn.Module, given: Any, x: Tensor) -> Tensor:
+        if processor.idle:
+            return x
+        split = x.unflatten(2, (attention.heads, -1)) if x.ndim == 3 else x
+        first = split if kind in HEADS_FIRST else split.transpose(1, 2)
+        moved = processor.sheared(first)
+        return (moved if kind in HEADS_FIRST else moved.transpose(1, 2)).reshape(x.shape)
+
+    norms = [getattr(attention, f"norm_{side}") for side in processor.sides]
+    return [norm.register_forward_hook(after) for norm in norms]
+
+
+def _placed(transformer: Any, kind: str) -> list[Any]:
+    """Let the grid of the tokens travel with the rotary embedding, or for CogVideoX, which may have none, beside it."""
+    if kind == "CogVideoXTransformer3DModel":
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            x = args[0] if args else kwargs["hidden_states"]
+            size, steps = module.config.patch_size, module.config.patch_size_t or 1  # type: ignore[union-attr]
+            grid = (x.shape[1] // steps, x.shape[3] // size, x.shape[4] // size)
+            return args, {**kwargs, "attention_kwargs": {**(kwargs.get("attention_kwargs") or {}), "grid": grid}}
+
+        return [transformer.register_forward_pre_hook(before, with_kwargs=True)]
+
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], embedding: Any) -> Placed:
+        if kind in ("LTXVideoTransformer3DModel", "MochiTransformer3DModel"):
+            return Placed(embedding, tuple(int(n) for n in args[1:4]))  # type: ignore[arg-type]
+        x, config = args[0], transformer.config
+        patch = config.patch_size
+        size = patch if isinstance(patch, (tuple, list)) else (config.patch_size_t, patch, patch)
+        return Placed(embedding, tuple(n // p for n, p in zip(x.shape[2:], size, strict=True)))  # type: ignore[arg-type]
+
+    return [transformer.rope.register_forward_hook(after, with_kwargs=True)]
