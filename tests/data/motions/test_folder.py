@@ -8,7 +8,7 @@ import torch
 
 from visviva.data.actions import draw
 from visviva.data.motions.axes import upright
-from visviva.data.motions.folder import BLOCKS, HumanML3DFolder, read_captions, write_folder
+from visviva.data.motions.folder import BLOCKS, HumanML3DFolder, facing, read_captions, write_folder
 from visviva.data.motions.humanml3d import features
 from visviva.errors import InputError
 
@@ -29,7 +29,7 @@ def test_what_is_written_is_read_again(batch, folder):
     assert sorted(name for part in read for name in part.names) == [f"{k:06d}" for k in range(12)]
     assert not read[0].missing
     everything = HumanML3DFolder(folder, "all")
-    wanted = features(batch.joints @ upright("y"))
+    wanted = features(facing(batch.joints @ upright("y")))
     for k in range(12):
         clip = everything[k]
         assert torch.equal(clip.features, wanted[k])
@@ -39,6 +39,15 @@ def test_what_is_written_is_read_again(batch, folder):
     joints = everything[1].motion.positions
     assert joints.shape == (39, 22, 3)
     assert (joints[..., 2] - batch.joints[1, :39, :, 2]).abs().max() < 1e-4
+
+
+def test_motions_that_face_forward_begin_without_a_turn(batch):
+    turned = facing(batch.joints @ upright("y"))
+    assert turned[:, 0, 0, [0, 2]].abs().max() < 1e-6
+    hips = turned[:, 0, 1] - turned[:, 0, 2] + turned[:, 0, 16] - turned[:, 0, 17]
+    assert (hips[:, 2].abs() < 1e-4 * hips[:, 0]).all()
+    assert ((turned[:, 0, 10] + turned[:, 0, 11])[:, 2] > (turned[:, 0, 7] + turned[:, 0, 8])[:, 2]).all()  # toes ahead
+    assert features(turned)[:, 0, 0].abs().max() < 0.2 < features(batch.joints @ upright("y"))[:, 0, 0].abs().max()
 
 
 def test_statistics_are_those_of_the_training_clips_by_kind(batch, folder):

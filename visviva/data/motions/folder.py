@@ -23,7 +23,7 @@ from torch import Tensor
 from visviva.data.files import read_text, whole
 from visviva.data.motions.arrays import BROKEN
 from visviva.data.motions.axes import upright
-from visviva.data.motions.humanml3d import FPS, features, from_features, read_statistics
+from visviva.data.motions.humanml3d import FPS, features, from_features, read_statistics, yawed
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError, closest
 
@@ -198,7 +198,7 @@ def write_folder(
         )
     if any(not texts or any("#" in t or "\n" in t or not t.strip() for t in texts) for texts in captions):
         raise InputError("every clip needs captions, of one line and without '#', which separates fields")
-    folder, turned = Path(folder), (joints @ upright("y").to(joints)).float()
+    folder, turned = Path(folder), facing(joints @ upright("y").to(joints)).float()
     vectors = features(turned)
     names = [f"{index:06d}" for index in range(len(joints))]
     for name, vector, places, texts in zip(names, vectors, turned, captions, strict=True):
@@ -215,6 +215,15 @@ def write_folder(
     _save(folder / "Mean.npy", mean)
     _save(folder / "Std.npy", std)
     return names
+
+
+def facing(joints: Float[Tensor, "*batch T 22 3"]) -> Float[Tensor, "*batch T 22 3"]:
+    """Return motions, y up, turned so that the first frame faces +z above the origin, as features presuppose."""
+    first = joints[..., 0, :, :]
+    across = first[..., 1, :] - first[..., 2, :] + first[..., 16, :] - first[..., 17, :]
+    yaw = torch.atan2(-across[..., 2], across[..., 0])
+    ground = joints[..., :1, :1, :] * joints.new_tensor([1.0, 0.0, 1.0])
+    return yawed(joints - ground, -yaw[..., None, None].expand(joints.shape[:-1]))
 
 
 def statistics_of(vectors: Float[Tensor, "*batch 263"]) -> tuple[Float[Tensor, "263"], Float[Tensor, "263"]]:
