@@ -31,6 +31,29 @@ class MotionSampler(Section):
     4); 0 is off."""
 
 
+class MotionPosttrain(Section):
+    """Post-training of the motion model by laws: reward backpropagation through the last sampler steps (DRaFT-K)."""
+
+    updates: int = Field(100, ge=1)
+    """Updates."""
+    texts: int = Field(8, ge=1)
+    """Texts per update."""
+    frames: int = Field(40, ge=12)
+    """Frames of a motion, at 20 frames/s."""
+    sampler_steps: int = Field(10, ge=1)
+    """Denoising steps of a motion in training."""
+    grad_steps: int = Field(2, ge=1)
+    """The last steps that gradients flow through (K)."""
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate of AdamW on the transformer's weights; a tenth of the updates warm up, the last half decays to zero."""
+    laws: dict[str, float] = {"skating": 1.0, "penetration": 10.0, "euler_lagrange": 1.0, "flight_gravity": 0.2}
+    """Laws and their weights in the loss."""
+    liveliness: float = Field(2.0, ge=0)
+    """Weight of the anchor: mean joint speed may not fall below 90 % of the untouched model's from the same noise."""
+    keep: float = Field(1.0, ge=0)
+    """Weight of the squared distance to the untouched model's features from the same noise (normalised)."""
+
+
 class MotionRecipe(Recipe):
     """Measure motions of people (visviva motion evaluate FILES): feet and ground, smoothness, bones, flight; errors against a
     reference where there is one. Or make them from text (visviva motion generate "a person jumps forward" --count 4): BVH, .npz
@@ -38,9 +61,9 @@ class MotionRecipe(Recipe):
 
     verb: Literal["motion"] = "motion"
     """Which verb this recipe is for."""
-    action: Positional[Literal["evaluate", "reestimate", "generate"]] = "evaluate"
+    action: Positional[Literal["evaluate", "reestimate", "generate", "posttrain"]] = "evaluate"
     """evaluate: measure; reestimate: repair motions so that they obey dynamics, and say what changed; generate: make motions
-    from texts."""
+    from texts; posttrain: teach the motion model the laws of motion."""
     files: Positional[list[str]] = []
     """Motion files, or folders of them: BVH, TRC, C3D, AMASS/SMPL .npz, HumanML3D .npy (joints or features), .npz of joints.
     generate: texts, or files of texts (.txt with one a line; .jsonl or .csv with a column prompt, optionally id and seed)."""
@@ -83,5 +106,7 @@ class MotionRecipe(Recipe):
     """generate: motions made together."""
     sampler: MotionSampler = MotionSampler()
     """generate: steps, guidance, projection."""
+    posttrain: MotionPosttrain = MotionPosttrain()
+    """posttrain: laws, updates, anchors."""
     shown: int = Field(8, ge=0)
     """Motions with an animated body and plots in the report."""

@@ -8,7 +8,7 @@ from visviva.physics.motion_laws.euler_lagrange import EulerLagrange
 from visviva.physics.motion_laws.feet import Penetration, Skating
 from visviva.physics.motion_laws.flight import FlightGravity
 from visviva.physics.motion_laws.liveliness import Liveliness
-from visviva.physics.motion_laws.verify import MotionTerm, MotionVerifier
+from visviva.physics.motion_laws.verify import MotionTerm, MotionVerdict, MotionVerifier
 
 MOTION_LAWS: dict[str, type] = {law.name: law for law in (Skating, Penetration, FlightGravity, EulerLagrange, Liveliness)}
 
@@ -18,6 +18,7 @@ __all__ = [
     "FlightGravity",
     "Liveliness",
     "MotionTerm",
+    "MotionVerdict",
     "MotionVerifier",
     "Penetration",
     "Skating",

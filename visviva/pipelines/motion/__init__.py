@@ -25,6 +25,10 @@ def run(recipe: MotionRecipe) -> Path:
         from visviva.pipelines.motion.generate import generate
 
         return generate(recipe)
+    if recipe.action == "posttrain":
+        from visviva.pipelines.motion.posttrain import posttrain
+
+        return posttrain(recipe)
     from visviva.pipelines.motion.evaluate import evaluate
 
     return evaluate(recipe)

@@ -65,6 +65,7 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
         device: torch.device
         to: Any
         register_modules: Any
+        save_pretrained: Any
 
     def __init__(self, transformer: MotionTransformer, text_encoder: Any, scheduler: Any, tokenizer: Any = None) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from torch import Tensor
 from visviva.data.files import whole
 from visviva.data.motions.humanml3d import NAMES, PARENTS
 from visviva.data.motions.motion import HumanMotion, forward_kinematics
+from visviva.errors import InputError
 from visviva.eval.motion.dynamics import mean_rest
 from visviva.physics.bodies.posing import locals_of, posed
 
@@ -44,7 +45,7 @@ def write_smpl(path: str | Path, motion: HumanMotion) -> Path:
     The body model's own pelvis is some centimetres off ``trans`` by its shape; hands are flat.
     """
     if motion.rotations is None:
-        raise ValueError("a motion without rotations has no SMPL parameters")
+        raise InputError(f"{motion.source or 'the motion'}: has no rotations, so no SMPL parameters; see `rigid`")
     vectors = roma.rotmat_to_rotvec(motion.rotations.double()).flatten(1)
     poses = torch.cat((vectors, vectors.new_zeros(len(vectors), 6)), 1)
     buffer = io.BytesIO()

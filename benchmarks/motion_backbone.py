@@ -1,0 +1,275 @@
+"""The motion model: ArtAttention against a plain transformer, frame rates, texts, speed ratios, guidance and projection.
+
+    python benchmarks/motion_backbone.py rivals --steps 300 --seeds 3    # trains six small models
+    python benchmarks/motion_backbone.py model                          # measures the shipped model
+    python benchmarks/motion_backbone.py model --model runs/motion/model
+
+Each part is written to benchmarks/results/motion-backbone.json as soon as it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visviva.configs.pretrain import MotionStage, PretrainRecipe
+from visviva.data.actions import ACTIONS, draw
+from visviva.data.motions.axes import upright
+from visviva.physics.motion_laws import EulerLagrange, FlightGravity, Penetration, Skating
+from visviva.physics.motion_laws.body import flying
+from visviva.pipelines.motion.pipeline import MotionPipeline, load
+from visviva.pipelines.motion.steering import LawGuidance, Projection, verifier_of
+from visviva.pipelines.pretrain.motion import build, checks, train, validate
+from visviva.pipelines.pretrain.motions import facing, simulated
+
+OUT = Path(__file__).parent / "results" / "motion-backbone.json"
+FPS = 20.0
+
+
+def write(name: str, found: dict[str, Any]) -> None:
+    """Add a part to the results."""
+    content = json.loads(OUT.read_text()) if OUT.is_file() else {}
+    content[name] = {**found, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+    OUT.write_text(json.dumps(content, indent=1) + "\n")
+    print(name, json.dumps(found, indent=1), flush=True)
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Mean and half of the 95 % interval (Student's t)."""
+    x = torch.tensor(values, dtype=torch.float64)
+    if len(x) < 2:
+        return {"mean": float(x.mean()), "half": math.nan}
+    from scipy.stats import t
+
+    return {"mean": float(x.mean()), "half": float(t.ppf(0.975, len(x) - 1) * x.std() / len(x) ** 0.5)}
+
+
+# ------------------------------------------------------------------------------------------------------------------ rivals
+
+
+def rivals(steps: int, seeds: int, clips: int) -> None:
+    """ArtAttention and a plain transformer with as many parameters, trained alike."""
+    small = dict(width=48, layers=2, templates=32, frames=40, batch_size=16, steps=steps, clips=clips, warmup=30)
+    folder = Path(tempfile.gettempdir()) / "motion-rivals"
+    train_set = simulated([], clips, 900, 4.0, folder)
+    held_out = simulated([], 90, 901, 4.0, folder)
+    art = MotionStage(**small, attention="art", hidden=192)
+    wanted = size(build(art, train_set, 0))
+    widths = range(192, 1200, 4)
+    hidden = min(widths, key=lambda h: abs(size_of(MotionStage(**small, attention="plain", hidden=h)) - wanted))
+    stages = {"art": art, "plain": MotionStage(**small, attention="plain", hidden=hidden)}
+    found: dict[str, Any] = {"parameters": {}, "steps": steps, "clips": clips, "seeds": seeds, "validation": {}, "seconds": {}}
+    losses: dict[str, list[dict[str, float]]] = {name: [] for name in stages}
+    for seed in range(seeds):
+        for name, stage in stages.items():
+            pipeline = build(stage, train_set, seed)
+            found["parameters"][name] = size(pipeline)
+            recipe = PretrainRecipe(
+                model="motion", seed=seed, device="cpu", motion=stage, save_every=10**9, validate_every=10**9
+            )
+            with tempfile.TemporaryDirectory() as out:
+                start = time.process_time()
+                train(pipeline, recipe, train_set, held_out, Path(out), math.inf)
+                found["seconds"][name] = round((time.process_time() - start) / steps, 3)
+            losses[name].append(validate(pipeline, stage, checks(held_out, stage, 90)))
+            print(seed, name, losses[name][-1], flush=True)
+        for name in stages:
+            rows = losses[name]
+            found["validation"][name] = {k: interval([row[k] for row in rows]) for k in rows[0]}
+        pairs = [a["validation"] / p["validation"] for a, p in zip(losses["art"], losses["plain"], strict=True)]
+        found["art_over_plain"] = interval(pairs)
+        found["each"] = losses
+        write("rivals", found)
+
+
+def size(pipeline: MotionPipeline) -> int:
+    """Parameters of the transformer."""
+    return sum(p.numel() for p in pipeline.transformer.parameters())
+
+
+def size_of(stage: MotionStage) -> int:
+    """Parameters of a transformer that is not built."""
+    from visviva.models.motion.transformer import MotionTransformer
+
+    with torch.device("meta"):
+        network = MotionTransformer(
+            width=stage.width, layers=stage.layers, text_width=stage.width, attention=stage.attention,
+            templates=stage.templates, experts=stage.experts, hidden=stage.hidden,
+        )  # fmt: skip
+    return sum(p.numel() for p in network.parameters())
+
+
+# ------------------------------------------------------------------------------------------------------------------- model
+
+
+def rates(pipeline: MotionPipeline, stage: MotionStage, folder: Path) -> None:
+    """Held-out loss of the same clips at 10, 20 and 30 frames/s, and at rates never trained on."""
+    held = simulated([], 150, 911, 4.0, folder)
+    wanted = stage.model_copy(update={"rates": [10.0, 12.0, 15.0, 20.0, 24.0, 30.0], "frames": 36})
+    found = validate(pipeline, wanted, checks(held, wanted, 150))
+    pipeline.transformer.eval()
+    main = [found[f"validation_{r}"] for r in (10, 20, 30)]
+    write("rates", {**found, "spread_10_20_30": max(main) / min(main) - 1, "clips": 150, "frames": 36})
+
+
+def drawn_joints(pipeline: MotionPipeline, prompt: str, count: int, **options: Any) -> Tensor:
+    """Generated joints of one text."""
+    return pipeline([prompt] * count, fps=FPS, seeds=list(range(count)), **options).joints
+
+
+def yaw(joints: Tensor) -> Tensor:
+    """Turn to the left over the motion [rad]."""
+    across = joints[:, :, 1, :2] - joints[:, :, 2, :2]
+    angle = torch.atan2(across[..., 1], across[..., 0])
+    step = angle.diff(dim=1)
+    return torch.atan2(step.sin(), step.cos()).sum(1)
+
+
+def travel(joints: Tensor) -> Tensor:
+    """How far the pelvis goes ahead (x), to the left (y); motions begin facing -y, with left at +x."""
+    way = joints[:, -1, 0, :2] - joints[:, 0, 0, :2]
+    return torch.stack((-way[:, 1], way[:, 0]), 1)
+
+
+def reach(joints: Tensor, joint: int, over: int) -> Tensor:
+    """Highest that a joint comes above another [m]."""
+    return (joints[:, :, joint, 2] - joints[:, :, over, 2]).amax(1)
+
+
+SAYS: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
+    "walk": ("a person walks forward", lambda x: (travel(x)[:, 0] > 1.0) & (travel(x)[:, 0] < 8), "ahead 1 to 8 m"),
+    "run": ("a person runs forward", lambda x: travel(x)[:, 0] > 3.0, "ahead more than 3 m"),
+    "side step": ("a person steps sideways to the left", lambda x: travel(x)[:, 1] > 0.5, "left more than 0.5 m"),
+    "turn": ("a person turns around to the right", lambda x: yaw(x) < -1.2, "more than 70 degrees to the right"),
+    "jump": ("a person jumps up", lambda x: flying(x).any(1) & (travel(x).norm(dim=1) < 0.5), "a flight, not going far"),
+    "jump forward": ("a person jumps forward", lambda x: flying(x).any(1) & (travel(x)[:, 0] > 0.4), "a flight, ahead 0.4 m"),
+    "squat": (
+        "a person squats down and stands up",
+        lambda x: x[:, :, 0, 2].amax(1) - x[:, :, 0, 2].amin(1) > 0.2,
+        "0.2 m down",
+    ),
+    "wave": ("a person waves with the right hand", lambda x: reach(x, 21, 17) > reach(x, 20, 16) + 0.2, "right hand up"),
+    "kick": ("a person kicks with the left leg", lambda x: reach(x, 7, 0) > reach(x, 8, 0) + 0.15, "left foot up"),
+    "march": ("a person marches in place", lambda x: (travel(x).norm(dim=1) < 0.5) & (reach(x, 4, 1) > -0.3), "knees up"),
+    "jumping jack": ("a person does jumping jacks", lambda x: reach(x, 20, 15) > 0.0, "hands over the head"),
+    "bow": ("a person bows", lambda x: (x[:, :, 0, 2] - x[:, :, 15, 2]).amax(1) > -0.48, "head down"),
+}
+"""Action, prompt, what every motion of it must do, and that in words."""
+
+
+def says(pipeline: MotionPipeline, count: int) -> None:
+    """Share of generated motions that do what the text says, and of simulated ones of that action (and side)."""
+    found: dict[str, Any] = {"count": count, "share": {}, "simulated": {}, "criterion": {k: v[2] for k, v in SAYS.items()}}
+    for name, (prompt, does, _) in SAYS.items():
+        found["share"][name] = float(does(drawn_joints(pipeline, prompt, count, seconds=3.0)).double().mean())
+        found["simulated"][name] = float(does(simulated_joints(name, prompt)).double().mean())
+    for kind in ("share", "simulated"):
+        found[f"mean_{kind}"] = sum(found[kind].values()) / len(found[kind])
+    write("says", found)
+
+
+def simulated_joints(name: str, prompt: str) -> Tensor:
+    """Simulated motions of an action whose captions name the sides that the prompt names; they begin facing -y."""
+    true = draw([name] * 64, seed=5, fps=FPS, seconds=3.0)
+    sides = [word for word in ("left", "right") if word in prompt]
+    kept = [i for i, caption in enumerate(true.captions) if all(side in caption for side in sides)]
+    turn = upright("y")
+    return facing(true.joints[kept] @ turn) @ turn.T
+
+
+def speeds(pipeline: MotionPipeline, count: int, guidance: float) -> None:
+    """Mean speed and acceleration of generated walks at speed ratios against those at 1, same noise."""
+    found: dict[str, Any] = {"count": count, "speed_guidance": guidance, "prompt": "a person walks forward"}
+    ratios = (0.7, 1.0, 1.3, 1.5)
+    sizes = {}
+    for s in ratios:
+        joints = drawn_joints(pipeline, found["prompt"], count, seconds=2.0, speed=s, speed_guidance=guidance)
+        v, a = joints.diff(dim=1) * FPS, joints.diff(n=2, dim=1) * FPS**2
+        feet = (7, 8)
+        sizes[s] = {
+            "root": v[:, :, 0, :2].norm(dim=-1).mean(1),
+            "velocity": v.norm(dim=-1).mean((1, 2)),
+            "acceleration": a[:, :, feet].square().sum(-1).mean((1, 2)).sqrt(),
+        }
+    for s in ratios:
+        power = {"root": 1, "velocity": 1, "acceleration": 2}
+        found[f"{s:g}"] = {
+            key: {
+                "ratio": (r := float(sizes[s][key].mean() / sizes[1.0][key].mean())),
+                "wanted": s**k,
+                "off": r / s**k - 1,
+            }
+            for key, k in power.items()
+        }
+    write("speeds" if guidance == 1 else f"speeds_guided_{guidance:g}", found)
+
+
+def laws(pipeline: MotionPipeline, count: int) -> None:
+    """Residuals of plain sampling, law guidance, projection, and of simulated motions; mean over actions, paired noise."""
+    prompts = [v[0] for v in SAYS.values()] * count
+    network = pipeline.transformer
+    ways: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "guided": {"guide": LawGuidance(network, verifier_of({"skating": 1.0, "penetration": 5.0, "euler_lagrange": 0.5}))},
+        "projected": {"project": Projection(network), "projected": 4},
+    }
+    lengths = torch.full((len(prompts),), 40)
+    judged = (Skating(), Penetration(), FlightGravity(), EulerLagrange())
+    found: dict[str, Any] = {"motions": len(prompts)}
+    values: dict[str, dict[str, Tensor]] = {}
+    for name, options in ways.items():
+        start = time.process_time()
+        joints = pipeline(prompts, seconds=2.0, fps=FPS, seeds=list(range(len(prompts))), **options).joints
+        values[name] = {law.name: torch.where((r := law(joints, FPS, lengths)).valid, r.value, torch.nan) for law in judged}
+        found[name] = {k: interval(v[v.isfinite()].tolist()) for k, v in values[name].items()}
+        found[name]["cpu_seconds_per_motion"] = (time.process_time() - start) / len(prompts)
+    for name in ("guided", "projected"):
+        for law in judged:
+            change = values[name][law.name] - values["plain"][law.name]
+            found[name][law.name]["paired_change"] = interval(change[change.isfinite()].tolist())
+    names = list(ACTIONS) * 4
+    true = draw(names, seed=77, fps=FPS, seconds=2.0).joints
+    residuals = [law(true, FPS, torch.full((len(true),), 40)) for law in judged]
+    found["simulated"] = {law.name: interval(r.value[r.valid].tolist()) for law, r in zip(judged, residuals, strict=True)}
+    write("laws", found)
+
+
+def main() -> None:
+    """Run one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("rivals", "model", "rates", "says", "speeds", "laws"))
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--count", type=int, default=8)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.part == "rivals":
+        return rivals(given.steps, given.seeds, given.clips)
+    pipeline = load(given.model)
+    stage = PretrainRecipe.model_validate_json((Path(pipeline.config._name_or_path) / "recipe.json").read_text()).motion
+    if given.part in ("model", "says"):
+        says(pipeline, given.count)
+    if given.part in ("model", "rates"):
+        rates(pipeline, stage, Path(tempfile.gettempdir()) / "motion-rivals")
+    if given.part in ("model", "speeds"):
+        speeds(pipeline, 4 * given.count, 1.0)
+        speeds(pipeline, 4 * given.count, 2.0)
+    if given.part in ("model", "laws"):
+        laws(pipeline, given.count)
+    return None
+
+
+if __name__ == "__main__":
+    main()

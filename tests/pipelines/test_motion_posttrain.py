@@ -1,0 +1,72 @@
+"""Post-training of the motion model by laws: the residual falls, the anchor is there, a finished run is left alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from visviva.configs.motion import MotionRecipe
+from visviva.errors import InputError
+from visviva.models.motion.text import WordEncoder
+from visviva.models.motion.transformer import MotionTransformer
+from visviva.pipelines.motion.pipeline import MotionPipeline, load
+from visviva.pipelines.motion.posttrain import captions, posttrain
+from visviva.pipelines.motion.steering import features_of
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from visviva.data.actions import draw
+
+    torch.manual_seed(0)
+    network = MotionTransformer(width=16, layers=1, text_width=8, templates=8, hidden=32)
+    with torch.no_grad():
+        for p in network.parameters():
+            if not bool(p.any()):
+                p.normal_(0, 0.05)
+    rows = features_of(draw(["walk"], seed=0, fps=20.0, seconds=2.0).joints, 20.0)[0]
+    network.set_statistics(rows.mean(0), rows.std(0).clamp(min=0.05))
+    scheduler = DDIMScheduler(50, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
+    folder = tmp_path_factory.mktemp("model")
+    MotionPipeline(network, WordEncoder(["a", "walk"], width=8), scheduler).save_pretrained(folder)
+    return folder
+
+
+def recipe(model, out, updates=6, **changes):
+    stage = {"updates": updates, "texts": 2, "frames": 16, "sampler_steps": 3, "lr": 3e-3, **changes}
+    return MotionRecipe(
+        action="posttrain", files=["a walk", "walk"], model=str(model), output=str(out), posttrain=stage, sampler={"steps": 3}
+    )
+
+
+def test_the_law_that_is_taught_is_obeyed_more(model, tmp_path):
+    out = posttrain(recipe(model, tmp_path / "out", 12, laws={"euler_lagrange": 1.0}, keep=0.01))
+    found = json.loads((out / "comparison.json").read_text())
+    assert found["euler_lagrange"]["after"] < found["euler_lagrange"]["before"]
+    rows = [json.loads(line) for line in (out / "posttrain.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert set(rows[0]) == {"step", "loss", "moved", "euler_lagrange", "liveliness"}
+    assert load(out / "model")(["a walk"], seconds=1.0, steps=2).joints.isfinite().all()
+
+
+def test_the_same_seed_gives_the_same_model_and_a_finished_run_is_not_trained_anew(model, tmp_path):
+    whole = posttrain(recipe(model, tmp_path / "whole", 4, laws={"skating": 1.0}))
+    half = recipe(model, tmp_path / "half", 4, laws={"skating": 1.0})
+    posttrain(half)
+    weights = "model/transformer/diffusion_pytorch_model.safetensors"
+    again = posttrain(half)  # finished: nothing is trained anew
+    assert (whole / weights).read_bytes() == (again / weights).read_bytes()
+
+
+def test_laws_without_their_anchor_are_still_anchored_and_unknown_ones_said(model, tmp_path):
+    with pytest.raises(InputError, match="liveliness"):
+        posttrain(recipe(model, tmp_path / "a", laws={"skating": 1.0}, liveliness=0.0))
+    with pytest.raises(InputError, match="no law of motion 'gliding'"):
+        posttrain(recipe(model, tmp_path / "b", laws={"gliding": 1.0}))
+
+
+def test_texts_of_every_action_are_at_hand():
+    assert len(set(captions(2))) > 20
