@@ -168,14 +168,130 @@ class MotionStage(Section):
     """Weight of the error of the features' change from frame to frame, which keeps the motion smooth."""
 
 
+class ImdyStage(Section):
+    """Training of the inverse dynamics (ImDyS) on simulated actions with analytic torques and ground forces."""
+
+    clips: int = Field(40, ge=1)
+    """Two-second training clips of each action."""
+    test: int = Field(8, ge=1)
+    """Test clips of each action."""
+    steps: int = Field(4000, ge=1)
+    """Updates; 'stop_after' ends training earlier, with the learning rate at zero by then."""
+    batch_size: int = Field(256, ge=2)
+    """Windows per update."""
+    cycle: int = Field(48, ge=1)
+    """Windows of these that the forward net sees, too ..."""
+    cycle_every: int = Field(2, ge=1)
+    """... in every so many updates."""
+    markers: int = Field(24, ge=1)
+    """Most markers that the forward net sees."""
+    true_share: float = Field(0.8, ge=0, le=1)
+    """Share of the forward net's windows that are fed true forces; the others predicted ones."""
+    noise: float = Field(0.005, ge=0)
+    """Largest standard deviation of the noise on markers [m]; drawn evenly from 0 for each window."""
+    lr: float = Field(1.5e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup: int = Field(100, ge=1)
+    """Updates of linear warm-up."""
+    decay: float = Field(0.5, gt=0, le=1)
+    """Share of the run over which the learning rate falls linearly to zero, at the end."""
+    ema: float = Field(0.995, ge=0, lt=1)
+    """Decay of the averaged weights that are saved."""
+    validate_every: int = Field(400, ge=1)
+    """Updates between lines of the curve."""
+
+
+class ReestimationStage(Section):
+    """Training of the lifter and of PhysNet, on simulated actions before random cameras."""
+
+    clips: int = Field(600, ge=15)
+    """Three-second training clips, all actions alike; an eighth as many are held out."""
+    lifter_steps: int = Field(850, ge=0)
+    """Updates of the lifter."""
+    batch_size: int = Field(12, ge=1)
+    """Windows per update of the lifter."""
+    width: int = Field(48, ge=4, multiple_of=4)
+    """Width of the lifter's tokens."""
+    depth: int = Field(2, ge=2)
+    """Depth of the lifter; in the first of them prompt and query stay apart."""
+    lifted: int = Field(300, ge=1)
+    """Clips that are lifted once for PhysNet's training."""
+    physics_steps: int = Field(2000, ge=0)
+    """Updates of PhysNet."""
+    physics_batch: int = Field(12, ge=2)
+    """Windows per update of PhysNet."""
+    physics_width: int = Field(96, ge=4)
+    """Width of PhysNet's encoders and heads."""
+    mass: Literal["symmetric+noise", "cholesky"] = "symmetric+noise"
+    """Form of the inverse mass: FinePhys's, or DeLaN's."""
+    noise_weight: float = Field(1e-4, ge=0)
+    """Weight of the noise matrices' norm."""
+    lr: float = Field(3e-3, gt=0)
+    """Peak learning rate of Muon and its AdamW, on AdamW's scale."""
+    decay: float = Field(0.5, ge=0, le=1)
+    """Share of the run over which the learning rate falls linearly to zero, at the end."""
+    ema: float = Field(0.995, ge=0, lt=1)
+    """Decay of the averaged weights that are saved."""
+
+
+class EvaluatorStage(Section):
+    """Training of the motion evaluator on simulated actions and their captions."""
+
+    clips: int = Field(5000, ge=64)
+    """Training clips."""
+    held_out: int = Field(960, ge=64)
+    """Other clips, of three seconds, on which it is measured."""
+    seconds: float = Field(4.0, ge=2.5, le=30)
+    """Length of a training clip [s]; windows of 2 to 4 s are taken from it."""
+    steps: int = Field(2400, ge=1)
+    """Updates."""
+    batch_size: int = Field(64, ge=8)
+    """Pairs per update; a quarter as many spoilt motions are further wrong answers."""
+    dim: int = Field(64, ge=4)
+    """Width of the embeddings."""
+    width: int = Field(96, ge=4)
+    """Width of the motion encoder."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(0.05, ge=0)
+    """Decoupled weight decay."""
+    validate_every: int = Field(200, ge=1)
+    """Updates between lines of the curve."""
+
+
+class BiomechanicsStage(Section):
+    """Training of the EMG encoder and of the modified Euler-Lagrange network on simulated actions."""
+
+    clips: int = Field(24, ge=1)
+    """Two-second training clips of each action."""
+    test: int = Field(8, ge=1)
+    """Test clips of each action."""
+    contrast_steps: int = Field(400, ge=0)
+    """Updates of the contrastive stage; 0 keeps the random encoder."""
+    contrast_batch: int = Field(128, ge=2)
+    """Windows of EMG per update."""
+    predictive: float = Field(10.0, ge=0)
+    """Weight of the predictive term beside the contrastive loss."""
+    steps: int = Field(2500, ge=1)
+    """Updates of the Euler-Lagrange network."""
+    batch_size: int = Field(512, ge=1)
+    """Moments per update."""
+    masked: float = Field(0.3, ge=0, le=1)
+    """Share of moments whose muscles are masked."""
+    lr: float = Field(2e-3, gt=0)
+    """Peak learning rate of AdamW."""
+
+
 class PretrainRecipe(Recipe):
     """Train a model that ships with the package from scratch: the tiny image-to-video model of the real Wan classes, the
     motion model, or the flow network."""
 
     verb: Literal["pretrain"] = "pretrain"
     """Which verb this recipe is for."""
-    model: Literal["tiny-wan", "flow", "localiser", "motion"] = "tiny-wan"
-    """What to train; 'flow', 'localiser' and 'motion' read their own settings, and neither data nor validation."""
+    model: Literal["tiny-wan", "flow", "localiser", "motion", "imdy", "reestimation", "motion-evaluator", "biomechanics"] = (
+        "tiny-wan"
+    )
+    """What to train; all but the tiny Wan read their own settings, and neither data nor validation."""
     data: str = "runs/train"
     """Folder of training clips written by 'visviva simulate'."""
     validation: str = "runs/val"
@@ -194,8 +310,16 @@ class PretrainRecipe(Recipe):
     """The flow network."""
     localiser: LocaliserStage = LocaliserStage()
     """The violation localiser."""
+    imdy: ImdyStage = ImdyStage()
+    """The inverse dynamics."""
+    biomechanics: BiomechanicsStage = BiomechanicsStage()
+    """The EMG encoder and the modified Euler-Lagrange network."""
     motion: MotionStage = MotionStage()
     """The motion model."""
+    reestimation: ReestimationStage = ReestimationStage()
+    """Lifter and learned dynamics."""
+    evaluator: EvaluatorStage = EvaluatorStage()
+    """The motion evaluator."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision; weights and optimizer state stay in float32."""
     device: str = "auto"
