@@ -149,7 +149,7 @@ def legs(
     hip = (root[:, :, None] @ bones[:, 0, :, None])[..., 0] * size[..., None]
     way = wanted.ankle - pelvis[:, :, None] - hip
     apart = way.norm(dim=-1)
-    reach = _soft(apart, FAR * (thigh + shank))
+    reach = _soft(apart, FAR * (thigh + shank), 0.01 + 0.04 * plan.lift / (plan.lift + 0.05))
     down = way / apart[..., None]
     ahead = functional.normalize(torch.linalg.cross(down, wanted.left), dim=-1)
     along = (thigh**2 - shank**2 + reach**2) / (2 * reach)
@@ -167,9 +167,9 @@ def legs(
     return weighed(joints, world, (*LEGS[0], *LEGS[1]), plan.size, dt), -way[..., 2] - low
 
 
-def _soft(length: Tensor, limit: Tensor) -> Tensor:
-    """A length that nears its limit smoothly instead of passing it."""
-    knee = 0.01 * limit
+def _soft(length: Tensor, limit: Tensor, share: Tensor) -> Tensor:
+    """A length that nears its limit smoothly, over a share of it, instead of passing it."""
+    knee = share * limit
     over = (length - (limit - knee)) / knee
     return torch.where(over > 0, limit - knee + knee * over / (1 + over**2).sqrt(), length)
 

@@ -32,6 +32,7 @@ def leapt(plan: Plan, draws: Draws, fly: Tensor, depth: Tensor, forward: Tensor)
     push = 2.1 * (depth + TAKE_OFF) / speed
     sink, rest = draws.uniform(0.4, 0.55) / draws.tempo, draws.uniform(0.5, 0.7) / draws.tempo
     catch, soft = 1.9 * (0.75 * depth + TAKE_OFF) / speed, 0.75 * depth
+    sink, rest = sink.maximum(0.95 * depth.sqrt()), rest.maximum(0.95 * soft.sqrt())  # who sinks faster leaves the floor
     start = draws.starts()
     off = sink + push
     land = off + fly
