@@ -92,6 +92,20 @@ class MotionRecipe(Recipe):
     """reestimate: how far a coordinate of a joint may be wrong [m]; left out, found from the joints' scatter, 0.01 at least."""
     steps: int = Field(60, ge=1)
     """reestimate: steps of each of the two optimizations."""
+    method: Literal["analytic", "learned"] = "analytic"
+    """reestimate: analytic, true masses on a ground; learned, the dynamics of a network (FinePhys)."""
+    weights: str = "reestimation"
+    """reestimate: of the lifter and the learned dynamics, shipped or a file that 'visviva pretrain' wrote."""
+    picture: tuple[float, float] | None = None
+    """reestimate, 2D poses: width and height of the pictures [px], where the file does not say."""
+    layout: Literal["h36m", "coco", "humanml3d", "smpl"] | None = None
+    """reestimate, 2D poses: which joints they are; left out, Human3.6M's for 17, HumanML3D's for 22, SMPL's for 24."""
+    view: float = Field(50.0, gt=1, lt=170)
+    """reestimate, 2D poses: vertical angle of view of the camera [degrees]."""
+    tilt: float = Field(0.0, gt=-85, lt=85)
+    """reestimate, 2D poses: how far the camera looks down from the horizon [degrees]."""
+    pose_model: str = ""
+    """reestimate, films: what finds the poses: a folder with a ViTPose model, or MediaPipe's .task file."""
     model: str = "tiny"
     """generate: the motion model, 'tiny' (shipped) or a folder that 'visviva pretrain --config pretrain-motion' wrote."""
     count: int = Field(1, ge=1)

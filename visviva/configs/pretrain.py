@@ -206,8 +206,12 @@ class ReestimationStage(Section):
 
     clips: int = Field(600, ge=15)
     """Three-second training clips, all actions alike; an eighth as many are held out."""
-    lifter_steps: int = Field(850, ge=0)
-    """Updates of the lifter."""
+    guess_steps: int = Field(2500, ge=1)
+    """Updates of the lifter's perceptron."""
+    guess_batch: int = Field(64, ge=1)
+    """Windows per update of the perceptron."""
+    lifter_steps: int = Field(350, ge=1)
+    """Updates of the whole lifter."""
     batch_size: int = Field(12, ge=1)
     """Windows per update of the lifter."""
     width: int = Field(48, ge=4, multiple_of=4)
@@ -216,7 +220,7 @@ class ReestimationStage(Section):
     """Depth of the lifter; in the first of them prompt and query stay apart."""
     lifted: int = Field(300, ge=1)
     """Clips that are lifted once for PhysNet's training."""
-    physics_steps: int = Field(2000, ge=0)
+    physics_steps: int = Field(1500, ge=1)
     """Updates of PhysNet."""
     physics_batch: int = Field(12, ge=2)
     """Windows per update of PhysNet."""

@@ -20,8 +20,10 @@ from visviva.eval.motion import changes
 from visviva.eval.motion.changes import Change
 from visviva.eval.motion.measure import measure, without_rest_pose
 from visviva.eval.run import provenance, write_json
+from visviva.models.reestimation.reestimator import Reestimator
 from visviva.pipelines.motion.evaluate import collect, distinct
-from visviva.pipelines.motion.repair import repaired
+from visviva.pipelines.motion.lift import in_two, learned, lifted
+from visviva.pipelines.motion.repair import lifted_spread, repaired
 
 FORMAT = 1
 
@@ -62,11 +64,28 @@ def reestimate(recipe: MotionRecipe) -> Path:
 
 
 def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str]:
-    """Read and re-estimate one file: before, after, and how."""
-    motion = without_rest_pose(
-        read_motion(file, Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate))
+    """Read (or lift) and re-estimate one file: before, after, and how."""
+    flat = in_two(file)
+    model = Reestimator.load(recipe.weights) if flat or recipe.method == "learned" else None
+    confidence = spread = None
+    if flat and model is not None:
+        motion, confidence = lifted(file, recipe, model)
+        spread = lifted_spread(motion, recipe.noise)
+    else:
+        reading = Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate)
+        motion = without_rest_pose(read_motion(file, reading))
+    if recipe.method == "learned" and model is not None:
+        before, after = learned(motion, model)
+        return before, after, after.notes[-1]
+    found = repaired(
+        motion,
+        noise=recipe.noise,
+        spread=spread,
+        confidence=confidence,
+        mass=recipe.mass,
+        floor=recipe.floor,
+        steps=recipe.steps,
     )
-    found = repaired(motion, noise=recipe.noise, mass=recipe.mass, floor=recipe.floor, steps=recipe.steps)
     terms = ", ".join(f"{k} {found.estimate.before[k]:.3g} to {v:.3g}" for k, v in found.estimate.after.items())
     return found.before, found.after, f"{found.after.notes[-1]}. Terms of the objective: {terms}."
 

@@ -80,3 +80,15 @@ def repaired(
     found = reestimate(calm.body, calm.q, seen, wide, fps, ground, replace(priors, bone=bones), steps)
     said = f"re-estimated: analytic, joints within {1e3 * noise:.3g} mm, mass {found.body.total_mass:.1f} kg"
     return Repaired(rigged.motion, written(rigged.motion, found.body, found.q, said), noise, found)
+
+
+AHEAD = 3.0
+"""How much wronger lifted joints are along the line of sight than across it."""
+
+
+def lifted_spread(motion: HumanMotion, noise: float | None = None) -> Float[Tensor, "T J 3"]:
+    """Return how far lifted joints may be wrong: the scatter of each axis, 1 cm at least, and more along the camera's (y)."""
+    x = motion.positions.double()
+    each = [max(LEAST, scatter(x[..., k : k + 1])) if noise is None else noise for k in range(3)]
+    each[1] = max(each[1], AHEAD * max(each[0], each[2]))
+    return x.new_tensor(each).expand_as(x)

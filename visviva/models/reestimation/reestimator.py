@@ -1,0 +1,133 @@
+"""The trained re-estimator: 2D poses to 3D by the lifter, 3D poses to ones that PhysNet's dynamics allow; save, load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from visviva.errors import InputError
+from visviva.models.reestimation.dynamics import PhysNet
+from visviva.models.reestimation.lifting import Lifter, normalised
+from visviva.models.reestimation.windows import cut, joined
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Prompt pairs: `normalised` 2D windows and their 3D poses about the hip, (N, F, J, 3) each."""
+
+    images: Tensor
+    poses: Tensor
+
+
+class Reestimator:
+    """Lifter and PhysNet with their prompt pool, for clips of any length at ``fps`` frames per second.
+
+    Example::
+
+        found = Reestimator.load()
+        lifted = found.lift(camera.levelled(image), confidence)  # (T, 17, 3) about the hip
+        found(placed(lifted, plane))  # re-estimated
+    """
+
+    def __init__(self, lifter: Lifter, physics: PhysNet, pool: Pool) -> None:
+        self.lifter, self.physics, self.pool = lifter.eval(), physics.eval(), pool
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the motions that it knows."""
+        return self.physics.fps
+
+    @torch.no_grad()
+    def lift(self, plane: Float[Tensor, "T J 2"], confidence: Float[Tensor, "T J"], prompt: int = 0) -> Float[Tensor, "T J 3"]:
+        """Return 3D poses about the hip [m], x right, y ahead of the camera, z up.
+
+        Args:
+            plane: joints as a level camera sees them (`visviva.models.reestimation.camera`).
+            confidence: of the detector, 0 to 1. prompt: which pair of the pool shows the task.
+
+        Raises:
+            InputError: fewer frames than a window has, or no such prompt.
+        """
+        if not 0 <= prompt < len(self.pool.images):
+            raise InputError(f"prompt {prompt}; the pool has {len(self.pool.images)}")
+        query = torch.stack(
+            [
+                normalised(*pair)
+                for pair in zip(
+                    cut(plane.float(), self.lifter.frames), cut(confidence.float(), self.lifter.frames), strict=True
+                )
+            ]
+        )
+        pairs = (x[prompt].to(query).expand_as(query) for x in (self.pool.images, self.pool.poses))
+        return joined(self.lifter.to(query.device)(query, *pairs), len(plane)).to(plane.dtype)
+
+    @torch.no_grad()
+    def __call__(self, joints: Float[Tensor, "T J 3"]) -> Float[Tensor, "T J 3"]:
+        """Return re-estimated joints [m], z up, at this module's frame rate.
+
+        Raises:
+            InputError: fewer frames than a window has.
+        """
+        windows = cut(joints.float(), self.physics.frames)
+        middle = windows[:, :, :1].mean(1, keepdim=True)
+        found = self.physics.to(windows.device)(windows - middle).fused + middle
+        return joined(found, len(joints)).to(joints.dtype)
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, pool and settings to one safetensors file, in half precision."""
+        lifter, physics = self.lifter, self.physics
+        about: dict[str, dict[str, Any]] = {
+            "lifter": {"frames": lifter.frames, "width": lifter.embed.out_features, "depth": len(lifter.depths)},
+            "physics": {"frames": physics.frames, "width": physics.whole.inner.out_features, "fps": physics.fps},
+        }
+        about["lifter"] |= {"heads": lifter.heads, "apart": lifter.apart, "guess": lifter.guesser[0].out_features}
+        about["physics"] |= {"depth": len(physics.whole.over_time), "mass": physics.estimator.mass}
+        state = {f"lifter.{k}": v for k, v in self.lifter.state_dict().items()}
+        state |= {f"physics.{k}": v for k, v in self.physics.state_dict().items()}
+        state |= {"pool.images": self.pool.images, "pool.poses": self.pool.poses}
+        save_file({k: v.half().contiguous() for k, v in state.items()}, str(path), metadata={"reestimator": json.dumps(about)})
+
+    @classmethod
+    def load(cls, source: str | Path = "reestimation") -> Reestimator:
+        """Load the shipped re-estimator (``"reestimation"``) or one from a safetensors file.
+
+        Raises:
+            InputError: no such file, or not a re-estimator.
+        """
+        shipped = resources.files("visviva.models") / "weights/reestimation/model.safetensors"
+        path = Path(str(shipped)) if source == "reestimation" else Path(source)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give 'reestimation' (shipped) or a file that visviva pretrain wrote")
+        state, about = _opened(path)
+        try:
+            lifter, physics = Lifter(**about["lifter"]), PhysNet(**about["physics"])
+            for name, network in (("lifter.", lifter), ("physics.", physics)):
+                network.load_state_dict({k.removeprefix(name): v for k, v in state.items() if k.startswith(name)})
+            return cls(lifter, physics, Pool(state["pool.images"], state["pool.poses"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path}: its settings or weights do not fit a re-estimator ({error}); train it again") from error
+
+
+def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = (file.metadata() or {}).get("reestimator")
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InputError(f"{path}: is not a safetensors file ({error})") from error
+    if about is None:
+        raise InputError(f"{path}: holds no re-estimator; give a file that visviva pretrain wrote")
+    try:
+        found = json.loads(about)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: its settings cannot be read ({error}); train it again") from error
+    return state, found if isinstance(found, dict) else {}
