@@ -131,6 +131,49 @@ class Reward(Section):
     """Weight of a flow-matching loss on the true clips beside the reward (a stabiliser)."""
 
 
+class Grpo(Section):
+    """Group relative policy optimisation: groups of clips ranked by the laws; no gradient of the laws is needed."""
+
+    sde: Literal["flow_grpo", "dance_grpo"] = "flow_grpo"
+    """How noise enters on the way: growing with the noise level (arXiv 2505.05470), or constant (arXiv 2505.07818)."""
+    strength: float | None = Field(default=None, ge=0)
+    """Strength of that noise; None: the published 0.7 and 0.25."""
+    group: int = Field(default=8, ge=2)
+    """Clips per prompt and first noise."""
+    trained: float = Field(default=0.6, gt=0, le=1)
+    """Share of the steps with noise that each update trains."""
+    clip: float = Field(default=1e-4, gt=0)
+    """Largest change of the ratio of probabilities (means over a clip's numbers, so it is small)."""
+    limit: float = Field(default=5.0, gt=0)
+    """Largest advantage."""
+    kl: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the frozen base (Flow-GRPO: 0.04 and 0.01)."""
+    reuse: int = Field(default=1, ge=1)
+    """Updates from one set of clips; save_every must be a multiple of it."""
+    mimicry: float | None = Field(default=None, ge=0)
+    """Groups whose mean loss is above this learn from the true clip by flow matching as well (PhysRVG); None: never."""
+
+
+class Refl(Section):
+    """ReFL: the reward of what one late sampler step predicts."""
+
+    late: float = Field(default=0.25, gt=0, le=1)
+    """Share of the last steps among which it is drawn (ImageReward: a quarter)."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the loss."""
+    good: float = Field(default=0.0, ge=0)
+    """Loss below which clips are left alone."""
+
+
+class Preference(Section):
+    """Preference tuning: true clips before generated ones (rows of the data have ``losers``, for phygdpo also ``scores``)."""
+
+    beta: float | None = Field(default=None, gt=0)
+    """How strongly the model is held to the frozen base; None: 5000 (dpo) and 1000 (phygdpo), on means over clips' numbers."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Constants of phygdpo's weights: least, steepness, middle, gamma_steepness, gamma_middle, gain."""
+
+
 class Sft(Section):
     """Flow matching on the clips: the continued-fine-tuning control."""
 
@@ -261,8 +304,9 @@ class PosttrainRecipe(Recipe):
     """Which verb this recipe is for."""
     output: str = "runs/posttrain"
     """Folder of the run: checkpoints, weights, metrics.jsonl, validation clips. A started run in it is continued."""
-    method: Literal["reward_backprop", "sft"] = "reward_backprop"
-    """The objective."""
+    method: Literal["reward_backprop", "refl", "grpo", "dpo", "phygdpo", "sft"] = "reward_backprop"
+    """The objective: gradients of the laws through the last sampler steps, or through one predicted clip (refl); groups ranked
+    by the laws (grpo); true clips preferred to generated ones (dpo, phygdpo); flow matching (sft)."""
     max_steps: int = Field(default=300, ge=1)
     """Updates in all."""
     seed: int = Field(default=0, ge=0)
@@ -281,6 +325,12 @@ class PosttrainRecipe(Recipe):
     """Sampling while training and validating."""
     reward: Reward = Reward()
     """Settings of reward_backprop."""
+    grpo: Grpo = Grpo()
+    """Settings of grpo; its laws are those of ``reward``."""
+    refl: Refl = Refl()
+    """Settings of refl; its laws are those of ``reward``."""
+    preference: Preference = Preference()
+    """Settings of dpo and phygdpo."""
     sft: Sft = Sft()
     """Settings of sft (and of reward.sft_weight)."""
     weights: Literal["lora", "full"] = "lora"
@@ -302,6 +352,17 @@ class PosttrainRecipe(Recipe):
     trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
     """Accelerate trackers (tensorboard, wandb, trackio, ...); metrics.jsonl is always written."""
 
+    @property
+    def rewarded(self) -> bool:
+        """Whether generated clips are judged by laws."""
+        return self.method in ("reward_backprop", "refl", "grpo")
+
+    @property
+    def learns_from_clips(self) -> bool:
+        """Whether clean latents of true clips are needed."""
+        mimics = self.method == "grpo" and self.grpo.mimicry is not None
+        return self.method in ("sft", "dpo", "phygdpo") or mimics or (self.rewarded and self.reward.sft_weight > 0)
+
     def check(self) -> None:
         """Raise an `InputError` for settings that contradict each other; `visviva.pipelines.posttrain.run` calls it.
 
@@ -310,8 +371,20 @@ class PosttrainRecipe(Recipe):
         if bool(self.data.path) == bool(self.data.prompts):
             given = "both are set" if self.data.path else "neither is set"
             raise InputError(f"what to train on: give either data.path (clips) or data.prompts (a .jsonl or .csv); {given}")
-        if self.data.prompts and (self.method == "sft" or self.reward.sft_weight > 0):
-            raise InputError("flow matching (method sft, reward.sft_weight) trains on clips; give data.path, not data.prompts")
+        if self.data.prompts and self.learns_from_clips:
+            raise InputError(
+                "flow matching (method sft, reward.sft_weight, grpo.mimicry) and preferences (dpo, phygdpo) train on clips; "
+                "give data.path, not data.prompts"
+            )
+        if self.method == "grpo" and self.save_every % self.grpo.reuse:
+            raise InputError(
+                f"save_every is {self.save_every} and grpo.reuse {self.grpo.reuse}; a checkpoint between updates from the same "
+                "clips could not be continued exactly: make the first a multiple of the second"
+            )
+        if self.method == "grpo" and self.sampler.steps < 3:
+            raise InputError(
+                f"grpo explores in all sampler steps but the last; sampler.steps is {self.sampler.steps}, give 3 or more"
+            )
         if self.method == "reward_backprop" and self.reward.grad_steps > self.sampler.steps:
             raise InputError(
                 f"reward.grad_steps is {self.reward.grad_steps}, but the sampler has only {self.sampler.steps} steps "
@@ -319,7 +392,7 @@ class PosttrainRecipe(Recipe):
             )
         window = self.reward.window
         end = (0 if window.start == "random" else window.start) + (window.frames or 4)
-        if self.method == "reward_backprop" and end > self.data.frames:
+        if self.rewarded and end > self.data.frames:
             raise InputError(
                 f"reward.window needs {end} frames, but clips have {self.data.frames} (data.frames); shorten or move the window"
             )

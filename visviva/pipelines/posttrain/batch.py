@@ -27,6 +27,8 @@ class Batch:
         frames: true clips, (B, T, 3, H, W).
         masks: true object masks, (B, T, N, H, W); absent objects are empty.
         contact: frames around true contacts, (B, T).
+        losers: clean latents of generated clips that are worse than the true one, (B, m, C, F, h, w).
+        scores: their semantic and physical scores in [0, 1], (B, m, 2).
     """
 
     condition: Condition
@@ -38,6 +40,8 @@ class Batch:
     frames: Float[Tensor, "B T 3 H W"] | None = None
     masks: Bool[Tensor, "B T N H W"] | None = None
     contact: Bool[Tensor, "B T"] | None = None
+    losers: Float[Tensor, "B m C F h w"] | None = None
+    scores: Float[Tensor, "B m 2"] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,6 +32,7 @@ class Example:
         frames: the true clip, (T, 3, H, W).
         masks: the true object masks, (T, N, H, W).
         contact: frames around true contacts, (T,).
+        losers: generated clips that are worse, (m, T, 3, H, W); ``scores``: semantic and physical, in [0, 1], (m, 2).
     """
 
     caption: str
@@ -39,11 +41,14 @@ class Example:
     frames: Float[Tensor, "T 3 H W"] | None = None
     masks: Bool[Tensor, "T N H W"] | None = None
     contact: Bool[Tensor, "T"] | None = None
+    losers: Float[Tensor, "m T 3 H W"] | None = None
+    scores: Float[Tensor, "m 2"] | None = None
 
     @property
     def bytes(self) -> int:
         """Memory taken by the tensors."""
-        return sum(t.numel() * t.element_size() for t in (self.frames, self.masks, self.contact) if t is not None)
+        held = (self.frames, self.masks, self.contact, self.losers)
+        return sum(t.numel() * t.element_size() for t in held if t is not None)
 
 
 KEPT = 2**29
@@ -107,9 +112,9 @@ class Examples:
 
     def _read(self, index: int) -> Example:
         if self.paired:
-            clip = self.clips[index]
-            name = str(self.clips.rows[index].get("file_name", index))
-            return _example(clip, name, self.data)
+            clip, row = self.clips[index], self.clips.rows[index]
+            example = _example(clip, str(row.get("file_name", index)), self.data)
+            return _with_losers(example, row, self.clips.path(index).parent, self.data) if "losers" in row else example
         prompt = self.prompts[index]
         fps = prompt.fps or self.data.fps
         if fps is None:
@@ -140,6 +145,29 @@ def _example(clip: Clip, name: str, data: Data) -> Example:
         as_frames = masks.unsqueeze(2).expand(-1, -1, 3, -1, -1).float()
         masks = fit(as_frames, data.height, data.width)[:, :, 0] > 0.5
     return Example(clip.caption, fps, fitted[0], fitted, masks, contact)
+
+
+def _with_losers(example: Example, row: Mapping[str, Any], folder: Path, data: Data) -> Example:
+    """Read the generated clips that a row says are worse than its own, and their scores."""
+    from visviva.data.clip import Clip
+
+    names, where = row["losers"], f"clip {row.get('file_name')}"
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{where}: losers is {names!r}; give a list of video files")
+    clips = [Clip.read(folder / name) for name in names]
+    frames = [_example(clip, name, data).frames for clip, name in zip(clips, names, strict=True)]
+    losers = torch.stack([f for f in frames if f is not None])
+    return replace(example, losers=losers, scores=_scores(row["scores"], len(names), where) if "scores" in row else None)
+
+
+def _scores(given: Any, count: int, where: str) -> Tensor:
+    try:
+        scores = torch.tensor(given, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: scores is no list of pairs of numbers ({error})") from error
+    if tuple(scores.shape) != (count, 2) or not bool(((scores >= 0) & (scores <= 1)).all()):
+        raise InputError(f"{where}: scores {given!r}; give [semantic, physics] in [0, 1] for each of {count} losers")
+    return scores
 
 
 def _kept_frames(clip: Clip, name: str, data: Data) -> Tensor:

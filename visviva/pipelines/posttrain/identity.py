@@ -25,8 +25,11 @@ def identity(recipe: PosttrainRecipe, effective: int, weights: str, examples: st
     content["sft"].pop("checkpointing")
     if recipe.optimizer.schedule == "constant":
         content.pop("max_steps")
-    if recipe.method == "sft":
+    if not recipe.rewarded:
         content.pop("reward")
+    for section, methods in {"grpo": ("grpo",), "refl": ("refl",), "preference": ("dpo", "phygdpo")}.items():
+        if recipe.method not in methods:
+            content.pop(section)
     content.pop("monitor")
     return dotted(content) | {"effective batch": effective, "base model": weights, "data": examples}
 
