@@ -81,6 +81,8 @@ def labels(
     stature: Float[Tensor, " B"],
     fps: float,
     window: int = 5,
+    low: float = LOW,
+    slow: float = SLOW,
 ) -> Labels:
     """Return torques and ground forces of people on a floor at height 0.
 
@@ -89,6 +91,7 @@ def labels(
         stature: of each [m]; the skeleton is the mean one at that size.
         fps: frames per second.
         window: frames of the fits of accelerations, odd; M = T - window + 1.
+        low, slow: points of feet lower [m at size 1] and slower [m/s] than these touch the ground; raise them for noisy joints.
 
     Raises:
         InputError: shapes that do not fit, too few frames.
@@ -113,7 +116,7 @@ def labels(
     a = a + up
     at = points.positions(place(body, configurations(joints, rotations, size[:, :1].expand(joints.shape[:2]))))
     speed = torch.gradient(at, dim=1)[0][:, half : half + q.shape[1]].norm(dim=-1) * fps * size[..., None]
-    touch = (at[:, half : half + q.shape[1], :, 2] < LOW) & (speed < SLOW)
+    touch = (at[:, half : half + q.shape[1], :, 2] < low) & (speed < slow)
     found = ground_reaction(body, q, v, a, points, touch, normal=q.new_tensor([0.0, 0.0, 1.0]))
     tau = inverse_dynamics(body, q, v, a, _wrench(body, q, points, found.force))
     force = torch.stack(
