@@ -1,5 +1,6 @@
 """Folders in HumanML3D's layout: what is written is read again, and what is none is refused."""
 
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from visviva.data.actions import draw
 from visviva.data.motions.axes import upright
 from visviva.data.motions.folder import BLOCKS, HumanML3DFolder, facing, read_captions, write_folder
-from visviva.data.motions.humanml3d import features
+from visviva.data.motions.humanml3d import features, yawed
 from visviva.errors import InputError
 
 
@@ -97,3 +98,24 @@ def test_what_cannot_be_written_is_refused(batch, tmp_path):
         write_folder(tmp_path, batch.joints[:1], [["a # b"]])
     with pytest.raises(InputError, match="clips, frames, 22, 3"):
         write_folder(tmp_path, batch.joints[:2], [["a"]])
+
+
+@pytest.mark.real
+def test_the_published_sample_is_read_and_given_the_features_that_it_has(real, tmp_path):
+    """Its joints, turned to any heading and read from the world, give its features again (but for the smoothing at the end)."""
+    sample = real / "motion"
+    for name, target in (("Mean", "Mean"), ("Std", "Std"), ("012314_vecs", "new_joint_vecs/012314")):
+        (tmp_path / target).parent.mkdir(exist_ok=True)
+        shutil.copy(sample / f"humanml3d_{name}.npy", tmp_path / f"{target}.npy")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "012314.txt").write_text("a person moves#a/DET person/NOUN move/VERB#0.0#0.0\n")
+    (tmp_path / "test.txt").write_text("012314\n000000\n")
+    folder = HumanML3DFolder(tmp_path, "test")
+    clip = folder[0]
+    assert folder.missing == ["000000"]
+    mean, std = folder.statistics
+    assert ((clip.features - mean) / std).abs().median() < 2
+    turned = yawed(clip.motion.positions @ upright("y"), torch.tensor(1.1))
+    again = features(facing(turned))
+    half = len(again) // 2
+    assert (again[1:half, :67] - clip.features[1:half, :67]).abs().max() < 0.02
