@@ -241,13 +241,13 @@ class ReestimationStage(Section):
 class EvaluatorStage(Section):
     """Training of the motion evaluator on simulated actions and their captions."""
 
-    clips: int = Field(5000, ge=64)
+    clips: int = Field(3000, ge=64)
     """Training clips."""
     held_out: int = Field(960, ge=64)
     """Other clips, of three seconds, on which it is measured."""
     seconds: float = Field(4.0, ge=2.5, le=30)
     """Length of a training clip [s]; windows of 2 to 4 s are taken from it."""
-    steps: int = Field(2400, ge=1)
+    steps: int = Field(1200, ge=1)
     """Updates."""
     batch_size: int = Field(64, ge=8)
     """Pairs per update; a quarter as many spoilt motions are further wrong answers."""

@@ -20,7 +20,7 @@ import torch
 
 from visviva.configs.pretrain import PretrainRecipe
 from visviva.models.backbones.tiny import tiny_wan
-from visviva.pipelines.pretrain import autoencoder, biomechanics, card, denoiser, flow, imdy, localiser, motion
+from visviva.pipelines.pretrain import autoencoder, biomechanics, card, denoiser, flow, imdy, localiser, motion, motion_evaluator
 from visviva.pipelines.pretrain.clips import load_clips
 
 
@@ -35,6 +35,8 @@ def run(recipe: PretrainRecipe) -> Path:
         return flow.run(recipe, out, deadline)
     if recipe.model == "localiser":
         return localiser.run(recipe, out)
+    if recipe.model == "motion-evaluator":
+        return motion_evaluator.run(recipe, out)
     if recipe.model == "biomechanics":
         return biomechanics.run(recipe, out)
     if recipe.model == "imdy":
