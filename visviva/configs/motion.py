@@ -61,9 +61,9 @@ class MotionRecipe(Recipe):
 
     verb: Literal["motion"] = "motion"
     """Which verb this recipe is for."""
-    action: Positional[Literal["evaluate", "reestimate", "generate", "posttrain"]] = "evaluate"
+    action: Positional[Literal["evaluate", "reestimate", "generate", "posttrain", "render"]] = "evaluate"
     """evaluate: measure; reestimate: repair motions so that they obey dynamics, and say what changed; generate: make motions
-    from texts; posttrain: teach the motion model the laws of motion."""
+    from texts; posttrain: teach the motion model the laws of motion; render: a video of each motion."""
     files: Positional[list[str]] = []
     """Motion files, or folders of them: BVH, TRC, C3D, AMASS/SMPL .npz, HumanML3D .npy (joints or features), .npz of joints.
     generate: texts, or files of texts (.txt with one a line; .jsonl or .csv with a column prompt, optionally id and seed)."""
@@ -122,5 +122,13 @@ class MotionRecipe(Recipe):
     """generate: steps, guidance, projection."""
     posttrain: MotionPosttrain = MotionPosttrain()
     """posttrain: laws, updates, anchors."""
+    camera: Literal["front", "side", "follow"] = "follow"
+    """render: front and side stand and have the whole way in the picture; follow moves along with the person."""
+    size: int = Field(256, ge=32, le=2048, multiple_of=2)
+    """render: height and width of the video [px]."""
+    body: str = ""
+    """render: an SMPL, SMPL-H or SMPL-X model (.npz) whose skin is drawn; left out, the skeleton."""
+    backend: Literal["warp", "pytorch3d"] = "warp"
+    """render: what draws: the ray tracer on Warp, or PyTorch3D where it is installed."""
     shown: int = Field(8, ge=0)
     """Motions with an animated body and plots in the report."""

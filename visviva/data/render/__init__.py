@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from visviva.data.render.camera import Camera
     from visviva.data.render.figure import Figure, together
-    from visviva.data.render.pictures import BACKENDS, Pictures, render
     from visviva.data.render.people import segments, skeleton
+    from visviva.data.render.pictures import BACKENDS, Pictures, render
     from visviva.data.render.skin import skinned
     from visviva.data.render.stage import Stage
     from visviva.data.render.views import VIEWS, view
 
 _HOMES = {
-    "Camera": "camera", "Figure": "figure", "together": "figure", "BACKENDS": "pictures", "Pictures": "pictures", "render": "pictures",
-    "segments": "people", "skeleton": "people", "skinned": "skin", "Stage": "stage", "VIEWS": "views", "view": "views",
+    "Camera": "camera", "Figure": "figure", "together": "figure", "BACKENDS": "pictures", "Pictures": "pictures",
+    "render": "pictures", "segments": "people", "skeleton": "people", "skinned": "skin", "Stage": "stage", "VIEWS": "views", "view": "views",
 }  # fmt: skip
 __all__ = [
-    "BACKENDS", "VIEWS", "Camera", "Figure", "Pictures", "Stage", "render", "segments", "skeleton", "skinned", "together", "view",
+    "BACKENDS", "VIEWS", "Camera", "Figure", "Pictures", "Stage", "render", "segments", "skeleton", "skinned", "together",
+    "view",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ u and v in pixels from the left and upper edge of the picture: the centre of its
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -95,7 +95,8 @@ class Camera:
 
     def to(self, *where: torch.device | torch.dtype | str) -> Camera:
         """Return the camera on a device, or in a dtype."""
-        return Camera(self.position.to(*where), self.rotation.to(*where), self.field_of_view, self.centre)
+        moved = {name: getattr(self, name).to(*where) for name in ("position", "rotation")}
+        return replace(self, **moved)
 
     def over(self, frames: int) -> Camera:
         """Return the camera of so many frames: itself, or one that stands repeated.
@@ -107,13 +108,11 @@ class Camera:
             raise InputError(f"a camera of {len(self)} frames for {frames} frames; give one per frame, or one that stands")
         if len(self) == frames:
             return self
-        return Camera(
-            self.position.expand(frames, 3), self.rotation.expand(frames, 3, 3), self.field_of_view, self.centre
-        )
+        return replace(self, position=self.position.expand(frames, 3), rotation=self.rotation.expand(frames, 3, 3))
 
     def cut(self, start: int, stop: int) -> Camera:
         """Return the frames from ``start`` to before ``stop``."""
-        return Camera(self.position[start:stop], self.rotation[start:stop], self.field_of_view, self.centre)
+        return replace(self, position=self.position[start:stop], rotation=self.rotation[start:stop])
 
     def focal(self, size: Size) -> float:
         """Return the focal length in pixels."""

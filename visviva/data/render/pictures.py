@@ -85,7 +85,7 @@ def render(
     """
     stage = Stage() if stage is None else stage
     backend_of = _backend(backend)
-    if not (1 <= min(size) and max(size) <= LARGEST and samples in range(1, 9)):
+    if not (min(size) >= 1 and max(size) <= LARGEST and samples in range(1, 9)):
         raise InputError(
             f"pictures of {size[0]} x {size[1]} pixels with {samples} samples; 1 to {LARGEST} pixels and 1 to 8 samples a side"
         )

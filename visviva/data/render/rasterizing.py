@@ -1,4 +1,4 @@
-"""The same pictures through PyTorch3D's rasteriser, where that package is installed: triangles, and the shadow as a flat figure."""
+"""The same pictures through PyTorch3D's rasteriser, where that package is installed; the shadow is a flat figure."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def pytorch3d(module: str) -> ModuleType:
     try:
         return importlib.import_module(f"pytorch3d.{module}")
     except ImportError as error:
-        raise InputError(f"backend 'pytorch3d' needs the package pytorch3d, which cannot be imported ({error}); {HOW}") from error
+        raise InputError(
+            f"backend 'pytorch3d' needs the package pytorch3d, which cannot be imported ({error}); {HOW}"
+        ) from error
 
 
 def tracer(figure: Figure, camera: Camera, floor: float | None, sun: Tensor) -> Callable[[Size, Tensor], Hits]:
-    """Return what follows rays: as `visviva.data.render.tracing.tracer`, but all pixels are drawn for those that are asked for."""
+    """Return what follows rays: as `visviva.data.render.tracing.tracer`, but it draws all pixels for those asked for."""
 
     def follow(size: Size, pixel: Tensor) -> Hits:
         face, depth, weights = _rasterized(figure.vertices, figure.faces, camera, size)

@@ -1,8 +1,9 @@
 """Where a figure stands and in what light: a checkered floor that fades into the sky, one sun, colours in linear light.
 
-    colour = albedo (sky (1 + n_z) / 2 + sun max(0, n . l))      without the sun's share where the figure's shadow falls on the floor
+    colour = albedo (sky (1 + n_z) / 2 + sun max(0, n . l))
 
-in linear RGB, encoded to sRGB. The squares lose their contrast where one pixel covers several.
+in linear RGB, encoded to sRGB; without the sun's share where the figure's shadow falls on the floor. The
+squares lose their contrast where one pixel covers several.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Stage:
         if not (self.tile > 0 and self.fade > 0):
             raise InputError(f"a floor of squares of {self.tile:g} m that fades over {self.fade:g} m; both are more than 0")
         if self.sun is not None and not self.sun[2] > LEAST_SUN * math.hypot(*self.sun):
-            raise InputError(f"the sun is at {self.sun}; its z, towards the zenith, must be more than {LEAST_SUN} of its length")
+            raise InputError(
+                f"the sun is at {self.sun}; its z, towards the zenith, must be more than {LEAST_SUN} of its length"
+            )
         if self.floor is not None and not math.isfinite(self.floor):
             raise InputError(f"the floor is at {self.floor} m; give a height, or None for no floor")
 
@@ -75,8 +78,8 @@ class Stage:
         if bool(under.any()):
             frame = int(under.nonzero()[0])
             raise InputError(
-                f"the camera is at a height of {float(camera.position[frame, 2]):.3g} m in frame {frame}, in or under the floor "
-                f"at {self.floor:.3g} m; raise it, lower the floor, or draw without one (floor=None)"
+                f"the camera is at a height of {float(camera.position[frame, 2]):.3g} m in frame {frame}, in or under the "
+                f"floor at {self.floor:.3g} m; raise it, lower the floor, or draw without one (floor=None)"
             )
 
 
@@ -124,9 +127,9 @@ def shade(hits: Hits, figure: Figure, normals: Tensor, camera: Camera, stage: St
 
 def _floor(hits: Hits, ground: Tensor, camera: Camera, stage: Stage, focal: float, sun: Tensor) -> Tensor:
     """Colours of the rays that meet the floor, (m, 3)."""
-    depth, place = hits.depth[ground], camera.position[hits.frame[ground]]
-    point = place[:, :2] + depth[:, None] * hits.ray[ground, :2]
-    wide = depth * depth / (focal * (place[:, 2] - stage.floor))  # what a pixel covers of the floor, along the view
+    depth, way = hits.depth[ground], hits.depth[ground, None] * hits.ray[ground]
+    point = camera.position[hits.frame[ground], :2] + way[:, :2]
+    wide = depth * depth / (focal * -way[:, 2])  # what a pixel covers of the floor, along the view
     wave = torch.sin(torch.pi / stage.tile * point).prod(-1)
     mix = 0.5 + 0.5 * torch.tanh(wave * (0.5 * stage.tile / wide))
     light, dark, sky = (linear(depth.new_tensor(colour)) for colour in (stage.light, stage.dark, stage.sky))

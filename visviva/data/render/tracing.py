@@ -63,7 +63,7 @@ def _trace(
         if wp.mesh_query_ray_anyhit(mesh, position[t] + ahead * ray, sun, FAR, root):
             shadow[k] = wp.uint8(1)
     else:
-        depth[k] = wp.inf
+        depth[k] = wp.INF
 
 
 def tracer(figure: Figure, camera: Camera, floor: float | None, sun: Tensor) -> Callable[[Size, Tensor], Hits]:

@@ -20,7 +20,7 @@ ELEVATION = math.radians(12)
 """How high above the horizon the camera stands."""
 MARGIN = 0.12
 """Share of the picture that stays free around what moves."""
-SMOOTH = 0.5
+SMOOTH = 0.4
 """Standard deviation of what the following camera averages over [s]."""
 
 
@@ -50,7 +50,7 @@ def view(
     if name not in VIEWS:
         raise InputError(f"no view {name!r}{closest(name, VIEWS)}; there are {', '.join(VIEWS)}")
     x = motion.positions.float()
-    points = _shell(x) if figure is None else figure.vertices[:, :: max(1, figure.vertices.shape[1] // 500)]
+    points = _shell(x) if figure is None else figure.vertices[:, :: max(1, figure.vertices.shape[1] // 500)].to(x)
     yaw = _facing(motion) + math.radians(VIEWS[name])
     away = x.new_tensor([math.cos(yaw), math.sin(yaw), math.tan(ELEVATION)])
     away = away / away.norm()
@@ -96,7 +96,8 @@ def _facing(motion: HumanMotion) -> float:
 
 
 def _smooth(path: Float[Tensor, "T 3"], frames: float) -> Float[Tensor, "T 3"]:
-    """Gaussian mean over time of so many frames' standard deviation; what is beyond the ends does not count."""
+    """Gaussian mean over time, of so many frames' standard deviation, of what differs from a steady walk from end to end."""
     time = torch.arange(len(path)).to(path)
-    weight = torch.exp(-0.5 * ((time[:, None] - time) / max(frames, 1e-3)) ** 2)
-    return weight @ path / weight.sum(-1, keepdim=True)
+    line = torch.lerp(path[0], path[-1], time[:, None] / (len(path) - 1))
+    weight = torch.exp(-0.5 * ((time[:, None] - time) / frames) ** 2)
+    return line + weight @ (path - line) / weight.sum(-1, keepdim=True)

@@ -29,6 +29,10 @@ def run(recipe: MotionRecipe) -> Path:
         from visviva.pipelines.motion.posttrain import posttrain
 
         return posttrain(recipe)
+    if recipe.action == "render":
+        from visviva.pipelines.motion.render import draw
+
+        return draw(recipe)
     from visviva.pipelines.motion.evaluate import evaluate
 
     return evaluate(recipe)
