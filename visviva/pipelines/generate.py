@@ -30,19 +30,15 @@ from visviva.data.manifest import Manifest, output_folder
 from visviva.data.prompts import Prompt, read_prompts
 from visviva.data.video import write_video
 from visviva.errors import InputError
+from visviva.models.backbones import families
+from visviva.models.backbones.backbone import Backbone
 from visviva.models.backbones.lora import load_lora, lora_files
-from visviva.models.backbones.wan import WanBackbone
 from visviva.models.guidance import PhysicsGuidance, Segment
 from visviva.models.probes import MotionMasks, Moving, TrackedMasks
 from visviva.pipelines.posttrain.cache import fingerprint, weights_hash
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.verifier import build
 
-HOMES = {  # (spatial ratio, latent channels) -> frames, height, width [px], fps: what the released models were trained on
-    (8, 16): (81, 480, 832, 16.0),  # Wan 2.1, Wan 2.2 A14B
-    (16, 48): (121, 704, 1280, 24.0),  # Wan 2.2 TI2V-5B
-    (8, 48): (17, 64, 64, 32.0),  # the embedded tiny model
-}
 WEEK = timedelta(days=7)
 """How long a process that has finished waits for the others."""
 
@@ -138,21 +134,20 @@ def plan(recipe: GenerateRecipe) -> list[Item]:
     return items
 
 
-def load(recipe: GenerateRecipe, device: torch.device) -> WanBackbone:
+def load(recipe: GenerateRecipe, device: torch.device) -> Backbone:
     """Load the model, frozen, without adapters."""
     if recipe.lora:
         lora_files(recipe.lora)  # a missing file is said before the slow part
-    backbone = WanBackbone.load(recipe.model.path, dtype=getattr(torch, recipe.model.dtype), device=device)
+    backbone = families.load(recipe.model.path, dtype=getattr(torch, recipe.model.dtype), device=device)
     for network in backbone.networks().values():
         network.requires_grad_(False).eval()
     return backbone
 
 
-def home(recipe: GenerateRecipe, backbone: WanBackbone) -> Size:
+def home(recipe: GenerateRecipe, backbone: Backbone) -> Size:
     """Return the size of the clips: the recipe's, and where it says nothing the one the model was trained on."""
-    shape = (backbone.spatial_ratio, int(backbone.vae.config.z_dim))
     given = {"frames": recipe.frames, "height": recipe.height, "width": recipe.width, "fps": recipe.fps}
-    own = dict(zip(given, HOMES.get(shape, ()), strict=False))
+    own = dict(zip(given, backbone.home or (), strict=False))
     merged: dict[str, Any] = {name: own.get(name) if value is None else value for name, value in given.items()}
     unknown = [name for name, value in merged.items() if value is None]
     if unknown:
@@ -162,13 +157,14 @@ def home(recipe: GenerateRecipe, backbone: WanBackbone) -> Size:
     return size
 
 
-def request(recipe: GenerateRecipe, backbone: WanBackbone, size: Size) -> dict[str, Any]:
+def request(recipe: GenerateRecipe, backbone: Backbone, size: Size) -> dict[str, Any]:
     """Return everything that the clips depend on but what `Item.condition` covers, for the manifest.
 
     ``fps`` is the recipe's own; where it is None, the row's and the model's rates are part of condition and model.
     """
     guided = recipe.guidance.scale > 0
     networks = [*backbone.networks().values(), backbone.vae, backbone.text_encoder, backbone.image_encoder]
+    networks += [] if backbone.text_encoder_2 is None else [backbone.text_encoder_2]
     adapters = b"".join(file.read_bytes() for file in lora_files(recipe.lora)) if recipe.lora else b""
     return {
         "model": weights_hash(networks)[:16],
@@ -205,13 +201,14 @@ def batches(recipe: GenerateRecipe, items: list[Item], size: Size) -> Iterator[l
 
 
 @torch.no_grad()
-def make(recipe: GenerateRecipe, backbone: WanBackbone, size: Size, batch: list[Item]) -> Tensor:
+def make(recipe: GenerateRecipe, backbone: Backbone, size: Size, batch: list[Item]) -> Tensor:
     """Generate one batch; frames (B, T, 3, H, W) in [0, 1] on the CPU."""
     first = None
     if batch[0].prompt.source is not None and (backbone.image_to_video or not Path(recipe.prompts).is_dir()):
         first = torch.stack([fit(item.prompt.first_frame(), size.height, size.width) for item in batch]).to(backbone.device)
     captions = [item.prompt.caption for item in batch]
-    condition = backbone.condition(captions, first, frames=size.frames, negative=recipe.negative)
+    rates = [frame_rate(recipe, item, size) for item in batch]
+    condition = backbone.condition(captions, first, frames=size.frames, negative=recipe.negative, fps=rates)
     noise = backbone.noise([item.seed for item in batch], size.frames, size.height, size.width)
     sampler = recipe.sampler
     latents = backbone.sample(
@@ -252,7 +249,7 @@ def write(recipe: GenerateRecipe, output: Path, item: Item, frames: Tensor, size
 
 
 def guide(
-    recipe: GenerateRecipe, backbone: WanBackbone, size: Size, batch: list[Item], hold_first: bool
+    recipe: GenerateRecipe, backbone: Backbone, size: Size, batch: list[Item], hold_first: bool
 ) -> PhysicsGuidance | None:
     """Return the physics guidance of one batch, or None where the recipe asks for none."""
     settings = recipe.guidance

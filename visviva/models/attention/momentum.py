@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from visviva.errors import InputError
+from visviva.models.attention.grid import Grid, place
 from visviva.models.attention.shear import DIFFERENCES, shear
 
 SIDES = ("qk", "k", "q")
@@ -32,18 +33,6 @@ FAMILIES = {
 TEXT_FIRST = frozenset({"CogVideoXTransformer3DModel"})
 HEADS_FIRST = frozenset({"CogVideoXTransformer3DModel"})
 """Families whose queries are (B, heads, S, D) already where they are normalised."""
-
-
-class Placed(tuple):
-    """A rotary embedding that knows the grid of its tokens: frames, rows, columns."""
-
-    grid: tuple[int, int, int]
-
-    def __new__(cls, embedding: Any, grid: tuple[int, int, int]) -> Placed:
-        """Return the embedding, a tuple of tensors, with its grid."""
-        found = super().__new__(cls, embedding)
-        found.grid = grid
-        return found
 
 
 class MomentumAttention(nn.Module):
@@ -72,7 +61,7 @@ class MomentumAttention(nn.Module):
         self.inner, self.sides, self.before_rope = inner, sides, before_rope
         self.difference, self.zero_first, self.text_first = difference, zero_first, text_first
         self.idle = not learned and gamma == 0
-        self.grid: tuple[int, int, int] | None = None
+        self.grid: Grid | None = None
         self.met = 0
 
     def __call__(  # type: ignore[override]
@@ -83,7 +72,7 @@ class MomentumAttention(nn.Module):
         attention_mask: Tensor | None = None,
         rotary_emb: Any = None,
         image_rotary_emb: Any = None,
-        grid: tuple[int, int, int] | None = None,
+        grid: Grid | None = None,
     ) -> Any:
         """Run the original processor with sheared queries and keys; arguments as diffusers gives them."""
         rope = rotary_emb if rotary_emb is not None else image_rotary_emb
@@ -191,7 +180,7 @@ def momentum_attention(
         handles = _hooked(attention, processor, kind) if before_rope else []
         processor.handles = handles  # type: ignore[assignment]
         found.append(processor)
-    transformer._momentum_handles = _placed(transformer, kind)  # type: ignore[assignment]
+    transformer._momentum_handles = place(transformer)  # type: ignore[assignment]
     return found
 
 
@@ -226,26 +215,3 @@ def _hooked(attention: Any, processor: MomentumAttention, kind: str) -> list[Any
 
     norms = [getattr(attention, f"norm_{side}") for side in processor.sides]
     return [norm.register_forward_hook(after) for norm in norms]
-
-
-def _placed(transformer: Any, kind: str) -> list[Any]:
-    """Let the grid of the tokens travel with the rotary embedding, or for CogVideoX, which may have none, beside it."""
-    if kind == "CogVideoXTransformer3DModel":
-
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            x = args[0] if args else kwargs["hidden_states"]
-            size, steps = module.config.patch_size, module.config.patch_size_t or 1  # type: ignore[union-attr]
-            grid = (x.shape[1] // steps, x.shape[3] // size, x.shape[4] // size)
-            return args, {**kwargs, "attention_kwargs": {**(kwargs.get("attention_kwargs") or {}), "grid": grid}}
-
-        return [transformer.register_forward_pre_hook(before, with_kwargs=True)]
-
-    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], embedding: Any) -> Placed:
-        if kind in ("LTXVideoTransformer3DModel", "MochiTransformer3DModel"):
-            return Placed(embedding, tuple(int(n) for n in args[1:4]))  # type: ignore[arg-type]
-        x, config = args[0], transformer.config
-        patch = config.patch_size
-        size = patch if isinstance(patch, (tuple, list)) else (config.patch_size_t, patch, patch)
-        return Placed(embedding, tuple(n // p for n, p in zip(x.shape[2:], size, strict=True)))  # type: ignore[arg-type]
-
-    return [transformer.rope.register_forward_hook(after, with_kwargs=True)]

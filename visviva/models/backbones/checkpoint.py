@@ -1,4 +1,4 @@
-"""A Wan pipeline in diffusers format, whole or not at all: weights that do not fit their config are refused.
+"""A pipeline in diffusers format, whole or not at all: weights that do not fit their config are refused.
 
 diffusers and transformers fill weights that a checkpoint lacks with random numbers and drop those that the config has no place
 for. Here every network's loading report is read, and anything missing, unexpected or of another shape is an `InputError`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ import torch
 from visviva.errors import InputError
 
 TINY = Path(__file__).parents[1] / "weights" / "tiny-wan"
-PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
-NETWORKS = ("vae", "transformer", "transformer_2", "text_encoder", "image_encoder")
+NETWORKS = ("vae", "transformer", "transformer_2", "text_encoder", "text_encoder_2", "image_encoder")
 LIBRARIES = ("diffusers", "transformers")
 
 
-def read_pipeline(path: str | Path, dtype: torch.dtype) -> Any:
+def read_pipeline(path: str | Path, dtype: torch.dtype, classes: Collection[str]) -> Any:
     """Return the pipeline of ``"tiny"`` (shipped), a local folder, or a hub id; the VAE in float32, the rest in ``dtype``.
 
+    ``classes`` are the pipeline classes that the caller can use.
+
     Raises:
-        InputError: no such checkpoint, another family, files that cannot be read, or weights that do not fit their config.
+        InputError: no such checkpoint, another class, files that cannot be read, or weights that do not fit their config.
     """
     given = str(path)
     folder = TINY if given == "tiny" else Path(path)
@@ -35,7 +36,10 @@ def read_pipeline(path: str | Path, dtype: torch.dtype) -> Any:
     with quiet():
         import diffusers
 
-        index = _index(folder, given)
+        index = read_index(path)
+        if index.get("_class_name") not in classes:
+            name = index.get("_class_name") or "checkpoint without a class"
+            raise InputError(f"{given}: a {name}; this adapter loads {' or '.join(classes)}")
         networks = {name: _network(name, index[name], source, given, dtype) for name in NETWORKS if _stands(index.get(name))}
         return _read(getattr(diffusers, index["_class_name"]), source, given, dtype=dtype, **networks)
 
@@ -59,13 +63,11 @@ def quiet() -> Iterator[None]:
                 lib.enable_progress_bar()
 
 
-def _index(folder: Path, given: str) -> dict[str, Any]:
-    """Return model_index.json; refuse other families in one sentence."""
-    index = _local_index(folder, given) if folder.is_dir() else _hub_index(given)
-    name = index.get("_class_name")
-    if name not in PIPELINES:
-        raise InputError(f"{given}: a {name or 'checkpoint without a class'}; this adapter loads {' or '.join(PIPELINES)}")
-    return index
+def read_index(path: str | Path) -> dict[str, Any]:
+    """Return the model_index.json of ``"tiny"``, a local folder or a hub id: which class the pipeline is, and its parts."""
+    given = str(path)
+    folder = TINY if given == "tiny" else Path(path)
+    return _local_index(folder, given) if folder.is_dir() else _hub_index(given)
 
 
 def _local_index(folder: Path, given: str) -> dict[str, Any]:

@@ -48,6 +48,30 @@ def sigmas(steps: int, shift: float = 1.0) -> Float[Tensor, "steps_plus_1"]:
     return (shift * u / (1 + (shift - 1) * u)).float()
 
 
+def linear_quadratic(steps: int, threshold: float = 0.025) -> Float[Tensor, "steps_plus_1"]:
+    """Return the ``steps + 1`` noise levels that Mochi and LTX-Video 0.9.5 are sampled at, from 1 to 0.
+
+    With n = steps // 2 and time t = 1 - sigma: t_i = threshold i / n for i <= n, and from there to 1 a parabola in i that goes
+    on with the same slope. (The schedule of Mochi's released sampler; derived here from its three conditions.)
+
+    >>> linear_quadratic(2).tolist()
+    [1.0, 0.9750000238418579, 0.0]
+    """
+    if steps < 2:
+        return sigmas(steps)
+    linear = steps // 2
+    i = torch.arange(steps + 1, dtype=torch.float64)
+    slope, rest = threshold / linear, steps - linear
+    beyond = (i - linear).clamp(min=0)
+    t = slope * i + (1 - threshold - slope * rest) * (beyond / rest).square()
+    return (1 - t).float()
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return ``x`` in float32, or as it is where it is float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def sample(
     denoiser: Denoiser,
     condition: Condition,
@@ -55,6 +79,7 @@ def sample(
     *,
     steps: int,
     shift: float = 1.0,
+    levels: Float[Tensor, "steps_plus_1"] | None = None,
     guidance_scale: float = 1.0,
     grad_steps: int = 0,
     checkpoint: bool = True,
@@ -65,25 +90,26 @@ def sample(
     Args:
         denoiser: the backbone.
         condition: encoded conditions of the batch.
-        noise: start, float32.
+        noise: start, float32 (or float64, where the network is).
         steps: number of Euler steps.
         shift: time shift of the noise levels, see `sigmas`.
+        levels: the noise levels themselves, from the first to 0, where a family has its own; ``shift`` then says nothing.
         guidance_scale: classifier-free guidance; 1 means none.
         grad_steps: K of DRaFT-K (Clark et al., arXiv 2309.17400); 0 builds no graph at all.
         checkpoint: recompute each step in the backward pass instead of storing its activations.
         guide: called as ``guide(clean, step, sigma)`` with the predicted clean latents; its value is subtracted from them.
 
     Returns:
-        Clean latents, float32.
+        Clean latents, in the precision of the noise.
     """
     if not 0 <= grad_steps <= steps:
         raise InputError(f"grad_steps = {grad_steps}; it must lie between 0 and the number of sampler steps ({steps})")
-    levels = sigmas(steps, shift).tolist()
-    x = denoiser.hold(noise.float(), condition)
+    at = (sigmas(steps, shift) if levels is None else levels).tolist()
+    x = denoiser.hold(precise(noise), condition)
     for i in range(steps):
         graph = i >= steps - grad_steps
         with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
-            x = _euler_step(denoiser, condition, x, levels[i], levels[i + 1], guidance_scale, graph and checkpoint, guide, i)
+            x = _euler_step(denoiser, condition, x, at[i], at[i + 1], guidance_scale, graph and checkpoint, guide, i)
     return denoiser.hold(x, condition)
 
 
@@ -98,7 +124,7 @@ def _euler_step(
     guide: Guide | None,
     step: int,
 ) -> Tensor:
-    level = torch.full((len(x),), sigma, device=x.device)
+    level = torch.full((len(x),), sigma, device=x.device, dtype=x.dtype)
     if checkpoint:
         v = recompute(denoiser.velocity, x, level, condition, guidance_scale, use_reentrant=False)
     else:

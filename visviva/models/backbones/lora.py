@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from visviva.errors import InputError
-from visviva.models.backbones.wan import WanBackbone
+from visviva.models.backbones.backbone import Backbone
 
 FILE = "pytorch_lora_weights.safetensors"
 """The name diffusers gives to adapter files."""
 
 
-def load_lora(backbone: WanBackbone, path: str | Path) -> int:
+def load_lora(backbone: Backbone, path: str | Path) -> int:
     """Load adapters in diffusers format and return how many tensors were matched.
 
     ``path`` is a .safetensors file or the folder that holds it; the adapters of a second expert (Wan 2.2 A14B) lie in that
@@ -23,7 +23,7 @@ def load_lora(backbone: WanBackbone, path: str | Path) -> int:
     return sum(_load(backbone, file, second) for file, second in zip(lora_files(path), (False, True), strict=False))
 
 
-def _load(backbone: WanBackbone, file: Path, second: bool) -> int:
+def _load(backbone: Backbone, file: Path, second: bool) -> int:
     from safetensors import SafetensorError, safe_open
 
     if second and backbone.transformer_2 is None:
@@ -57,5 +57,14 @@ def lora_files(path: str | Path) -> list[Path]:
     return [file, second] if path.is_dir() and second.is_file() else [file]
 
 
-def _adapter_tensors(backbone: WanBackbone) -> int:
-    return sum("lora_" in name for network in backbone.networks().values() for name, _ in network.named_parameters())
+def _adapter_tensors(backbone: Backbone) -> int:
+    """Count adapter tensors, but not those of layers that diffusers adds to text-to-video adapters on Wan 2.1 image-to-video.
+
+    Those are zero in both factors; a trained or fresh adapter's first factor never is.
+    """
+    count = 0
+    for network in backbone.networks().values():
+        adapters = {name: p for name, p in network.named_parameters() if "lora_" in name}
+        empty = {name.split(".lora_")[0] for name, p in adapters.items() if ".lora_A" in name and not bool(p.any())}
+        count += sum(name.split(".lora_")[0] not in empty for name in adapters)
+    return count

@@ -51,13 +51,13 @@ class PatchFeatures:
 
 
 class VAEFeatures:
-    """Latents of a frozen diffusers video autoencoder (``AutoencoderKLWan``), one token per latent position.
+    """Latents of a frozen diffusers video autoencoder of any family, one token per latent position.
 
     Args:
         vae: the autoencoder; this freezes it (no gradient to its parameters), gradients pass through it to the frames.
 
     Raises:
-        InputError: a number of frames that the autoencoder cannot encode (it takes 4k + 1 or 2k + 1).
+        InputError: a number of frames that the autoencoder cannot encode (it takes rk + 1, r its temporal ratio).
 
     Example::
 
@@ -77,15 +77,28 @@ class VAEFeatures:
     ) -> Measurement:
         """Measure tokens (B, F*h*w, C), normalised per channel by the autoencoder's statistics; ``masks`` are passed on."""
         check_frames(frames, fps, least=1)
-        ratio = 2 ** sum(self.vae.config.temperal_downsample)
+        ratio = temporal_ratio(self.vae)
         if (frames.shape[1] - 1) % ratio:
             raise InputError(f"the autoencoder takes {ratio}k + 1 frames, not {frames.shape[1]}; cut or extend the clip")
         dtype = next(self.vae.parameters()).dtype
         latents = self.vae.encode((frames.transpose(1, 2) * 2 - 1).to(dtype)).latent_dist.mode().float()
-        mean, std = (getattr(self.vae.config, key, None) or () for key in ("latents_mean", "latents_std"))
-        if len(mean) == len(std) == latents.shape[1]:
-            latents = (latents - latents.new_tensor(mean).view(-1, 1, 1, 1)) / latents.new_tensor(std).view(-1, 1, 1, 1)
+        mean, std = (_per_channel(self.vae, key, latents) for key in ("latents_mean", "latents_std"))
+        if mean.numel() == std.numel() == latents.shape[1]:
+            latents = (latents - mean) / std
         return Measurement(fps=fps, features=latents.flatten(2).transpose(1, 2), masks=masks)
+
+
+def temporal_ratio(vae: Any) -> int:
+    """Return how many frames one latent frame of a diffusers video autoencoder stands for."""
+    own = getattr(vae, "temporal_compression_ratio", None) or vae.config.get("temporal_compression_ratio")
+    return int(own) if own else 2 ** sum(vae.config.temperal_downsample)
+
+
+def _per_channel(vae: Any, name: str, like: Tensor) -> Float[Tensor, "C 1 1 1"]:
+    """Return a statistic of the latents: a buffer (LTX-Video), a list in the config (Wan, Mochi), or empty."""
+    buffer = dict(vae.named_buffers()).get(name)
+    values = (vae.config.get(name) or ()) if buffer is None else buffer.tolist()
+    return like.new_tensor(values).view(-1, 1, 1, 1)
 
 
 class VJEPA2Features:

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from visviva.errors import InputError
-from visviva.models.backbones.wan import WanBackbone
+from visviva.models.backbones.backbone import Backbone
 
 
-def lora(backbone: WanBackbone, weights: Mapping[str, Tensor], folder: Path) -> int:
+def lora(backbone: Backbone, weights: Mapping[str, Tensor], folder: Path) -> int:
     """Write adapters (whole tensors by trainable name) to ``folder``; return the number of tensors written.
 
     ``folder/pytorch_lora_weights.safetensors`` is for ``pipe.load_lora_weights(folder)``; a second expert goes to
@@ -51,7 +51,7 @@ def lora(backbone: WanBackbone, weights: Mapping[str, Tensor], folder: Path) -> 
     return written
 
 
-def pipeline(backbone: WanBackbone, weights: Mapping[str, Tensor], folder: Path) -> None:
+def pipeline(backbone: Backbone, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write the whole pipeline with these denoiser weights (whole tensors by trainable name) in diffusers format."""
     clean = {}
     for name, network in backbone.networks().items():

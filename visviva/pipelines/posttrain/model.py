@@ -12,18 +12,19 @@ from tqdm import tqdm
 
 from visviva.configs.posttrain import PosttrainRecipe
 from visviva.errors import InputError
+from visviva.models.backbones import families
+from visviva.models.backbones.backbone import ENCODERS, Backbone
 from visviva.models.backbones.condition import Condition
-from visviva.models.backbones.wan import WanBackbone
 from visviva.pipelines.posttrain.cache import Cache, weights_hash
 from visviva.pipelines.posttrain.examples import Examples
 from visviva.pipelines.posttrain.plan import key
 
 
-def load(recipe: PosttrainRecipe, device: torch.device) -> WanBackbone:
+def load(recipe: PosttrainRecipe, device: torch.device) -> Backbone:
     """Load the recipe's model.
 
     Raises:
-        InputError: no such model, another family, or full training in bfloat16.
+        InputError: no such model, a family without adapter, or full training in bfloat16.
     """
     if recipe.weights == "full" and recipe.model.dtype != "float32":
         raise InputError(
@@ -31,17 +32,17 @@ def load(recipe: PosttrainRecipe, device: torch.device) -> WanBackbone:
             "speed, mixed_precision: bf16"
         )
     dtype = torch.float32 if recipe.model.dtype == "float32" else torch.bfloat16
-    return WanBackbone.load(recipe.model.path, dtype=dtype, device=device)
+    return families.load(recipe.model.path, dtype=dtype, device=device)
 
 
-def freeze(backbone: WanBackbone, recipe: PosttrainRecipe) -> None:
+def freeze(backbone: Backbone, recipe: PosttrainRecipe) -> None:
     """Freeze all weights, and refuse clip sizes that the model cannot make."""
     for network in backbone.networks().values():
         network.requires_grad_(False).eval()
     backbone.latent_shape(1, recipe.data.frames, recipe.data.height, recipe.data.width)
 
 
-def make_trainable(backbone: WanBackbone, recipe: PosttrainRecipe) -> None:
+def make_trainable(backbone: Backbone, recipe: PosttrainRecipe) -> None:
     """Add adapters (seeded by the recipe) or free all weights of the denoiser; trained weights are float32."""
     blocks = (
         recipe.reward.checkpointing in ("blocks", "both") if recipe.method == "reward_backprop" else recipe.sft.checkpointing
@@ -64,13 +65,14 @@ def make_trainable(backbone: WanBackbone, recipe: PosttrainRecipe) -> None:
 
 
 def conditions(
-    backbone: WanBackbone, examples: Examples, recipe: PosttrainRecipe, accelerator: Any, latents: bool, name: str = "train"
+    backbone: Backbone, examples: Examples, recipe: PosttrainRecipe, accelerator: Any, latents: bool, name: str = "train"
 ) -> Cache:
     """Precompute every example's condition (and clean latents); each process makes its share, all wait.
 
     The cache depends on the encoders' weights, the examples, the negative prompt and the dtype.
     """
     encoders = [backbone.vae, backbone.text_encoder, backbone.image_encoder]
+    encoders += [] if backbone.text_encoder_2 is None else [backbone.text_encoder_2]
     parts = {
         "encoders": shared(accelerator, lambda: weights_hash(encoders)),
         "examples": examples.freshness,
@@ -91,11 +93,13 @@ def conditions(
 
 @torch.no_grad()
 def _entry(
-    backbone: WanBackbone, examples: Examples, recipe: PosttrainRecipe, index: int, latents: bool
+    backbone: Backbone, examples: Examples, recipe: PosttrainRecipe, index: int, latents: bool
 ) -> Mapping[str, Tensor]:
     example = examples[index]
     first = example.first_frame[None] if backbone.image_to_video and example.first_frame is not None else None
-    condition = backbone.condition([example.caption], first, frames=recipe.data.frames, negative=recipe.data.negative)
+    condition = backbone.condition(
+        [example.caption], first, frames=recipe.data.frames, negative=recipe.data.negative, fps=example.fps
+    )
     entry = {**condition.tensors(), "fps": torch.tensor([example.fps], dtype=torch.float32)}
     if latents and example.frames is not None:
         entry["latents"] = backbone.encode(example.frames[None])
@@ -112,9 +116,9 @@ def prepared(entries: list[dict[str, Tensor]], device: torch.device) -> dict[str
     }
 
 
-def free_encoders(backbone: WanBackbone, keep: bool) -> None:
-    """Drop text and image encoder from the device once everything is encoded; ``keep`` moves them to the CPU instead."""
-    for name in ("text_encoder", "image_encoder"):
+def free_encoders(backbone: Backbone, keep: bool) -> None:
+    """Drop text and image encoders from the device once everything is encoded; ``keep`` moves them to the CPU instead."""
+    for name in ENCODERS:
         module = getattr(backbone, name, None)
         if module is None:
             continue

@@ -112,7 +112,7 @@ def wrap(accelerator: Accelerator, denoiser: Denoiser) -> Any:
     if not blocks:
         raise InputError(
             f"fsdp_transformer_layer_cls_to_wrap is {sorted(names)}, but the model has no such layers; Wan's are "
-            "WanTransformerBlock"
+            "WanTransformerBlock, other families' the classes of transformer.transformer_blocks"
         )
     options = {"mesh": mesh, "offload_policy": plugin.cpu_offload} if plugin.cpu_offload else {"mesh": mesh}
     for block in blocks:

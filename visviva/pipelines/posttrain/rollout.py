@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visviva.configs.posttrain import Sampler
 from visviva.errors import InputError
-from visviva.models.backbones.wan import WanBackbone
+from visviva.models.backbones.backbone import Backbone
 from visviva.pipelines.posttrain.batch import Batch
 
 
@@ -23,11 +23,11 @@ class Rollout:
         sampler: steps, guidance, shift.
         recompute_steps: recompute each sampler step in the backward pass.
         recompute_decoder: recompute each latent frame's decoding in the backward pass.
-        clamp: see `WanBackbone.decode`.
+        clamp: see `Backbone.decode`.
         autocast: dtype of the denoiser's matrix products; None for float32. Euler steps and decoding are always float32.
     """
 
-    backbone: WanBackbone
+    backbone: Backbone
     sampler: Sampler
     recompute_steps: bool = False
     recompute_decoder: bool = False
@@ -48,8 +48,9 @@ class Rollout:
             )
 
     def decode(self, latents: Float[Tensor, "B C F h w"], end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
-        """Return the first ``end`` frames (None: all). The decoder is causal, so later latents are not decoded at all."""
-        needed = latents.shape[2] if end is None else -(-(end - 1) // self.backbone.temporal_ratio) + 1
+        """Return the first ``end`` frames (None: all). Where the decoder is causal, later latents are not decoded at all."""
+        whole = end is None or not self.backbone.causal_decoder
+        needed = latents.shape[2] if whole or end is None else -(-(end - 1) // self.backbone.temporal_ratio) + 1
         return self.backbone.decode(latents[:, :, :needed], self.clamp, checkpoint=self.recompute_decoder)[:, :end]
 
     def frames(self, batch: Batch, grad_steps: int = 0, end: int | None = None) -> Float[Tensor, "B T 3 H W"]:

@@ -2,11 +2,10 @@
 
 ``|| v(x_sigma, sigma) - (noise - clean) ||^2`` with sigma = sigmoid(mean + std n) pushed through the sampler's time shift
 (logit-normal noise levels, arXiv 2403.03206, section 3.1). Noise, level and caption dropout are keyed per sample.
+CogVideoX, which is no flow model, is trained with its own v-prediction loss at the same levels (`CogVideoXBackbone`).
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from visviva.configs import posttrain as settings
 from visviva.errors import InputError
-from visviva.models.backbones.wan import WanBackbone
+from visviva.models.backbones.backbone import Backbone
 from visviva.pipelines.posttrain.batch import Batch
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.rollout import precision
@@ -32,29 +31,28 @@ class Sft:
     """
 
     def __init__(
-        self, backbone: WanBackbone, sft: settings.Sft, shift: float | None = None, autocast: torch.dtype | None = None
+        self, backbone: Backbone, sft: settings.Sft, shift: float | None = None, autocast: torch.dtype | None = None
     ) -> None:
         self.backbone, self.settings, self.autocast = backbone, sft, autocast
-        self.shift = backbone.default_shift if shift is None else shift
+        self.shift = shift
 
     def __call__(self, batch: Batch, base: Tensor | None = None, checked: bool = False) -> Outcome:
         """Return the loss per sample (B,) and the logged numbers (B,) by name; nothing is generated, so nothing is checked."""
         if batch.latents is None:
             raise InputError("flow matching needs true clips; give data.path (clips), not data.prompts")
-        sigma, dropped = self.levels(batch.keys).to(batch.noise.device), self.dropped(batch.keys)
-        condition = batch.condition
-        if any(dropped):
-            rows = torch.tensor(dropped, device=condition.prompt.device).view(-1, 1, 1)
-            condition = replace(condition, prompt=torch.where(rows, condition.negative, condition.prompt))
+        sigma = self.levels(batch.keys, tuple(batch.noise.shape)).to(batch.noise.device)
+        dropped = self.dropped(batch.keys)
+        condition = batch.condition.without_prompts(dropped) if any(dropped) else batch.condition
         with precision(batch.noise.device, self.autocast):
-            loss = self.backbone.flow_matching_loss(batch.latents, batch.noise, sigma, condition)
+            loss = self.backbone.denoising_loss(batch.latents, batch.noise, sigma, condition)
         return loss, {"flow_matching": loss.detach()}
 
-    def levels(self, keys: list[int]) -> Float[Tensor, "B"]:
-        """Return the noise level of each sample, from its key."""
+    def levels(self, keys: list[int], shape: tuple[int, ...] | None = None) -> Float[Tensor, "B"]:
+        """Return the noise level of each sample, from its key; LTX-Video's time shift depends on the latents' ``shape``."""
+        shift = self.backbone.shift(shape) if self.shift is None else self.shift
         normal = torch.stack([torch.randn((), generator=_generator(k, "sigma")) for k in keys])
         u = torch.sigmoid(self.settings.mean + self.settings.std * normal)
-        return self.shift * u / (1 + (self.shift - 1) * u)
+        return shift * u / (1 + (shift - 1) * u)
 
     def dropped(self, keys: list[int]) -> list[bool]:
         """Return which samples are trained with the negative prompt instead of their caption."""

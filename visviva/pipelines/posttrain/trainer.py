@@ -22,7 +22,7 @@ from tqdm import tqdm
 from visviva.configs.posttrain import PosttrainRecipe
 from visviva.data.files import whole
 from visviva.errors import InputError
-from visviva.models.backbones.wan import WanBackbone
+from visviva.models.backbones.backbone import Backbone
 from visviva.models.probes import DIS
 from visviva.optim.teacher import Constant, Ramp, TeacherEMA
 from visviva.physics.gate import Gate
@@ -68,7 +68,7 @@ class Trainer:
         for law in recipe.reward.laws if recipe.method == "reward_backprop" else []:
             law_of(law)  # names and options, before anything large is loaded
         self.examples = Examples(recipe.data)
-        self.backbone: WanBackbone = model.load(recipe, self.device) if backbone is None else backbone
+        self.backbone: Backbone = model.load(recipe, self.device) if backbone is None else backbone
         model.freeze(self.backbone, recipe)
         self.autocast = torch.bfloat16 if recipe.mixed_precision == "bf16" else None
         self.objective = self.make_objective()

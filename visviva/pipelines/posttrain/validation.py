@@ -18,7 +18,7 @@ from visviva.configs import posttrain as settings
 from visviva.data.video import write_video
 from visviva.errors import InputError, closest
 from visviva.eval.newtonbench import FIVE, score_clip
-from visviva.models.backbones.wan import WanBackbone
+from visviva.models.backbones.backbone import Backbone
 from visviva.physics.laws import LAWS
 from visviva.pipelines.posttrain import model
 from visviva.pipelines.posttrain.batch import Batch, truth
@@ -34,7 +34,7 @@ class Validation:
     def __init__(
         self,
         recipe: settings.PosttrainRecipe,
-        backbone: WanBackbone,
+        backbone: Backbone,
         accelerator: Any,
         training: Examples,
         autocast: torch.dtype | None,
