@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from visviva.data.render.views import VIEWS, view
 
 _HOMES = {
-    "Camera": "camera", "Figure": "figure", "together": "figure", "BACKENDS": "pictures", "Pictures": "pictures",
-    "render": "pictures", "segments": "people", "skeleton": "people", "skinned": "skin", "Stage": "stage", "VIEWS": "views", "view": "views",
+    "Camera": "camera", "Figure": "figure", "together": "figure", "segments": "people", "skeleton": "people",
+    "BACKENDS": "pictures", "Pictures": "pictures", "render": "pictures", "skinned": "skin", "Stage": "stage",
+    "VIEWS": "views", "view": "views",
 }  # fmt: skip
 __all__ = [
     "BACKENDS", "VIEWS", "Camera", "Figure", "Pictures", "Stage", "render", "segments", "skeleton", "skinned", "together",

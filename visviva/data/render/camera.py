@@ -74,7 +74,7 @@ class Camera:
     def look_at(
         cls,
         position: Float[Tensor, "*T 3"],
-        target: Float[Tensor, "*T 3"],
+        target: Float[Tensor, "*S 3"],
         field_of_view: float = FIELD_OF_VIEW,
         up: tuple[float, float, float] = (0.0, 0.0, 1.0),
     ) -> Camera:

@@ -71,7 +71,7 @@ class Figure:
     @classmethod
     def mesh(
         cls,
-        vertices: Float[Tensor, "T V 3"],
+        vertices: Float[Tensor, "*T V 3"],
         faces: Int[Tensor, "F 3"],
         colour: Sequence[float] | Tensor = SKIN,
         name: str = "mesh",
