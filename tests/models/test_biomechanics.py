@@ -1,12 +1,16 @@
 """EMG, its encoder and losses in closed form; accelerations that agree in free fall; a residual that begins at nothing."""
 
 import math
+import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from visviva.data.motions.emg import MUSCLES, activations, drives, emg, envelope
 from visviva.errors import InputError
+from visviva.eval.motion.legs import legs
 from visviva.models.biomechanics import (
     Augmentation,
     Contrast,
@@ -21,6 +25,8 @@ from visviva.models.biomechanics import (
     physical_acceleration,
 )
 from visviva.models.biomechanics.contrast import nce
+
+REAL = Path(os.environ.get("VISVIVA_REAL", Path(__file__).parents[3] / "shared" / "real")) / "motion"
 
 
 def seeded(seed=0):
@@ -166,3 +172,25 @@ def test_the_residual_begins_at_nothing_and_moves_with_its_scale():
     assert float((moved[0] - clean[0]).abs().max()) > 1e-3
     far = net(clean + torch.tensor([2.0, 1, 0]), apart) - torch.tensor([2.0, 1, 0])
     assert torch.allclose(far, net(clean, apart), atol=1e-4)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings; set VISVIVA_REAL")
+def test_drives_of_a_recorded_leg_look_like_recorded_muscles():
+    """Some envelopes match the drives of the left hip and knee better than they match any drive turned in time."""
+    data = np.load(REAL / "bioptim_gait_emg_grf_tau.npz", allow_pickle=False)
+    wrench = torch.from_numpy(np.stack([data[f"f_ext_{side}_leg"].T for side in ("left", "right")], 1))
+    found = legs(torch.from_numpy(data["markers_exp"].transpose(2, 1, 0).copy()), 64.6)
+    torque, frames = found.torques(100.0, wrench[..., 6:], wrench[..., :3], wrench[..., 3:6], window=0.15)
+    muscles = torch.from_numpy(data["emg_normalized_exp"].T.copy())[frames.start : frames.stop]
+    muscles = muscles[:, muscles.std(0) > 1e-6]
+    drive = activations((-torque[:, 0, :2]).clamp(min=0) / torque[:, 0, :2].abs().amax(0), 100.0)
+
+    def alike(one):
+        one, other = one - one.mean(0), muscles - muscles.mean(0)
+        return ((one / one.norm(dim=0)).mT @ (other / other.norm(dim=0))).amax(1)
+
+    best = alike(drive)
+    turned = torch.stack([alike(drive.roll(k, 0)) for k in range(8, len(drive) - 8)])
+    assert float(best.min()) > 0.85
+    assert bool((best > turned.amax(0)).all())
