@@ -1,0 +1,168 @@
+"""ProPhy's experts: nothing changes at first, routing aligns with labels, and a branch beside the real Wan class is safe."""
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+
+from visviva.errors import InputError
+from visviva.models.experts import (
+    FineAlignment,
+    RefinementExperts,
+    SemanticExperts,
+    balance,
+    coarse_alignment,
+    parts_of,
+    physics_experts,
+    plain_blocks,
+    purity,
+)
+
+
+def test_semantic_experts_change_nothing_at_first_and_are_mixed_by_the_prompt():
+    experts = SemanticExperts(6, 4, experts=3, grid=(2, 2, 2))
+    x, text = torch.randn(2, 24, 6), torch.randn(2, 5, 4)
+    assert torch.equal(experts(x, text, (2, 3, 4)), x)
+    assert torch.allclose(experts.weights.sum(1), torch.ones(2))
+    with torch.no_grad():
+        experts.maps.normal_()
+    same = experts(torch.zeros(2, 8, 6), text, (2, 2, 2))
+    wanted = torch.einsum("be,edn->bnd", experts.weights, experts.maps.flatten(2))
+    assert torch.allclose(same, wanted, atol=1e-6)
+
+
+def test_refinement_experts_are_the_identity_at_first_and_with_all_active_the_dense_mixture():
+    experts = RefinementExperts(6, experts=4, active=2)
+    x = torch.randn(2, 9, 6)
+    assert torch.allclose(experts(x), x, atol=1e-6)
+    dense = RefinementExperts(6, experts=4, active=4)
+    with torch.no_grad():
+        dense.weight.normal_()
+        dense.bias.normal_()
+    share = dense.router(x).softmax(-1)
+    wanted = torch.einsum("bne,bnd,edo->bno", share, x, dense.weight) + share @ dense.bias
+    assert torch.allclose(dense(x), wanted, atol=1e-5)
+    with pytest.raises(InputError, match="5 active of 4"):
+        RefinementExperts(6, experts=4, active=5)
+
+
+def test_coarse_alignment_is_zero_for_routing_like_the_labels_and_blind_to_which_expert_is_which():
+    labels = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0])).float()
+    assert float(coarse_alignment(labels, labels)) == pytest.approx(0.0, abs=1e-10)
+    routed = torch.rand(4, 3)
+    assert float(coarse_alignment(routed[:, [2, 0, 1]], labels)) == pytest.approx(float(coarse_alignment(routed, labels)))
+    assert float(coarse_alignment(torch.ones(4, 3), labels)) == pytest.approx(5 / 6)  # one pair of six is alike
+    unlabelled = torch.cat([labels, torch.zeros(2, 3)])
+    assert float(coarse_alignment(torch.cat([labels, torch.rand(2, 3)]), unlabelled)) == pytest.approx(0.0, abs=1e-10)
+
+
+def test_purity_and_information_of_known_tables():
+    kind = torch.tensor([0, 0, 1, 1])
+    assert purity(kind, kind) == (1.0, pytest.approx(0.693147, abs=1e-5))
+    assert purity(torch.tensor([0, 1, 0, 1]), kind) == (0.5, pytest.approx(0.0, abs=1e-12))
+
+
+def test_routing_separates_two_phenomena_when_it_is_told_where_they_are():
+    """Left half of the tokens spin, right half fall: told by masks (and balanced) the experts specialise, untold less so."""
+    found = {}
+    for told in (False, True):
+        torch.manual_seed(0)
+        experts, fine = RefinementExperts(8, experts=4, active=1), FineAlignment(4, 2)
+        directions = torch.randn(2, 8)
+        optimizer = torch.optim.Adam([*experts.parameters(), *fine.parameters()], lr=2e-2)
+
+        def drawn(directions=directions):
+            kind = (torch.arange(32) >= 16).long().expand(8, 32)
+            return 1.2 * directions[kind] + torch.randn(8, 32, 8), kind
+
+        for _ in range(150):
+            x, kind = drawn()
+            y = experts(x)
+            loss = (y - x).square().mean() + 0.01 * balance(experts.logits.flatten(0, 1), experts.chosen.flatten(0, 1))
+            if told:
+                loss = loss + fine(experts.logits, torch.nn.functional.one_hot(kind, 2).float() + 1e-9)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        x, kind = drawn()
+        experts(x)
+        found[told], _ = purity(experts.chosen[..., 0].flatten(), kind.flatten())
+    assert found[True] > 0.9
+    assert found[False] < found[True]
+
+
+def wan(layers=3):
+    torch.manual_seed(0)
+    model = WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,
+        freq_dim=256, ffn_dim=32, num_layers=layers, cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+    )  # fmt: skip
+    return model.eval()
+
+
+def given(frames=3, seed=0):
+    make = torch.Generator().manual_seed(seed)
+    return {
+        "hidden_states": torch.randn(2, 4, frames, 8, 8, generator=make),
+        "timestep": torch.tensor([500.0, 100.0]),
+        "encoder_hidden_states": torch.randn(2, 6, 16, generator=make),
+    }
+
+
+def test_a_new_branch_changes_nothing_bit_by_bit_and_can_be_taken_off():
+    model = wan()
+    with torch.no_grad():
+        stock = model(**given()).sample
+        parts = physics_experts(model, blocks=2)
+        assert torch.equal(model(**given()).sample, stock)
+        for part in parts:
+            part.inject.weight.normal_(std=0.1)
+        moved = model(**given()).sample
+        assert not torch.allclose(moved, stock, atol=1e-4)
+        parts[0].semantic.maps.normal_()
+        assert not torch.allclose(model(**given()).sample, moved, atol=1e-4)
+        plain_blocks(model)
+        assert torch.equal(model(**given()).sample, stock)
+    assert list(parts_of(model)) == []
+
+
+def test_gradients_are_the_same_with_checkpoints_and_two_shapes_in_flight():
+    model = wan()
+    parts = physics_experts(model, blocks=2)
+    with torch.no_grad():
+        for part in parts:
+            part.inject.weight.normal_(std=0.1)
+    grads = []
+    for checkpoints in (False, True):
+        if checkpoints:
+            model.train().enable_gradient_checkpointing()
+        model.zero_grad()
+        (model(**given(3)).sample.square().mean() + model(**given(2, 1)).sample.square().mean()).backward()
+        grads.append({name: p.grad.clone() for name, p in model.named_parameters() if "physics" in name and p.grad is not None})
+    assert "blocks.0.physics.semantic.maps" in grads[0]
+    assert "blocks.1.physics.refinement.weight" in grads[0]
+    for name, value in grads[0].items():
+        assert torch.allclose(value, grads[1][name], rtol=1e-4, atol=1e-7), name
+
+
+def test_the_branch_is_saved_with_the_transformer():
+    model = wan()
+    physics_experts(model, blocks=1)
+    names = [name for name in model.state_dict() if "physics" in name]
+    assert any("copied.attn1.to_q" in name for name in names)
+    other = wan()
+    physics_experts(other, blocks=1)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.blocks[0].physics.inject.weight, model.blocks[0].physics.inject.weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: physics_experts(torch.nn.Linear(2, 2)), "Linear"),
+        (lambda: physics_experts(wan(), blocks=4), "4 copied blocks"),
+        (lambda: [physics_experts(m) for m in [wan()] * 2], "already"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
