@@ -67,8 +67,13 @@ def test_markers_are_balls_and_thickness_scales():
     corners = figure.vertices.unflatten(1, (24, -1))
     radius = (corners - motion.positions[:, :, None]).norm(dim=-1)
     assert 0.01 < float(radius.min()) <= float(radius.max()) < 0.03
-    head = [skeleton(motion, x).vertices[0][-200:].amax(0) - skeleton(motion, x).vertices[0][-200:].amin(0) for x in (0.3, 1.0)]
-    assert torch.allclose(head[0] / head[1], torch.tensor(0.3), atol=1e-4)
+    wide = []
+    for thickness in (0.3, 1.0):
+        body = skeleton(motion, thickness)
+        skull = body.vertices[0, body.faces[body.part == body.names.index("skull")].unique()]
+        wide.append(skull.amax(0) - skull.amin(0))
+    assert torch.allclose(wide[0], 0.3 * wide[1], atol=1e-5)
+    assert 0.17 < float(wide[1][2]) < 0.22
     with pytest.raises(InputError, match="a thickness of 0"):
         skeleton(motion, 0.0)
 

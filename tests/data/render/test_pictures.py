@@ -115,7 +115,7 @@ def test_both_backends_draw_the_same_picture():
 
 
 def test_edges_are_as_smooth_as_if_every_pixel_had_several_rays():
-    """Light of a picture of twice the size, averaged; the ball and its shadow are white and black, so there is nothing but edges."""
+    """Light of a picture of twice the size, averaged; ball and shadow are black on white: nothing but edges."""
     figure, camera = ball(0.0, 0.0, 1.0, colour=(0.0, 0.0, 0.0)), from_ahead(height=2.0)
     white = (1.0, 1.0, 1.0)
     stage = Stage(0.0, light=white, dark=white, sky=white, sun=(0.4, -0.5, 1.0), strength=(1.0, 0.0), fade=1e6)

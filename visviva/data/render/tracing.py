@@ -1,6 +1,6 @@
 """Ray tracing on Warp: one thread per pixel and frame, the frames' triangles in one grouped tree, a second ray to the sun."""
 
-# mypy: disable-error-code="operator,assignment,index,misc"
+# mypy: disable-error-code="operator,assignment,index,misc,attr-defined"
 from __future__ import annotations
 
 from collections.abc import Callable
