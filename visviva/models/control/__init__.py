@@ -1,0 +1,7 @@
+"""Control of video models by forces: points that are pushed and wind, as pictures over time, and the branch that reads them."""
+
+from visviva.models.control.branch import force_control, plain_control
+from visviva.models.control.encoder import ForceEncoder
+from visviva.models.control.force import Point, Wind, control, parse_force
+
+__all__ = ["ForceEncoder", "Point", "Wind", "control", "force_control", "parse_force", "plain_control"]
