@@ -34,11 +34,11 @@ from visviva.pipelines.pretrain.imdy_clips import clips
 def main() -> None:
     """Train and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=16, help="training clips of each action")
-    parser.add_argument("--test", type=int, default=6)
+    parser.add_argument("--clips", type=int, default=12, help="training clips of each action")
+    parser.add_argument("--test", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--contrast-steps", type=int, default=150)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--contrast-steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--stride", type=Path)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

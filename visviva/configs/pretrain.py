@@ -115,7 +115,7 @@ class MotionStage(Section):
     """Simulated training clips; a tenth as many are held out."""
     seconds: float = Field(4.0, gt=0.5, le=30)
     """Length of a simulated clip [s]."""
-    steps: int = Field(3000, ge=1)
+    steps: int = Field(2600, ge=1)
     """Updates."""
     batch_size: int = Field(16, ge=1)
     """Windows per update; all of one update have the same frame rate."""
@@ -138,6 +138,10 @@ class MotionStage(Section):
     shapes of more cost twice the time)."""
     hidden: int = Field(256, ge=8)
     """Width of the feed-forward networks."""
+    nearby: bool = True
+    """Mix neighbouring frames in every layer."""
+    start: str = ""
+    """Folder of a motion model to begin with; parts that it does not have begin anew. Empty: from scratch."""
     text_encoder: str = ""
     """Folder of a CLIP or T5 text encoder in transformers' format, kept frozen; empty: a word encoder trained here."""
     schedule: Literal["linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
@@ -171,9 +175,9 @@ class MotionStage(Section):
 class ImdyStage(Section):
     """Training of the inverse dynamics (ImDyS) on simulated actions with analytic torques and ground forces."""
 
-    clips: int = Field(40, ge=1)
+    clips: int = Field(24, ge=1)
     """Two-second training clips of each action."""
-    test: int = Field(8, ge=1)
+    test: int = Field(6, ge=1)
     """Test clips of each action."""
     steps: int = Field(4000, ge=1)
     """Updates; 'stop_after' ends training earlier, with the learning rate at zero by then."""
@@ -181,7 +185,7 @@ class ImdyStage(Section):
     """Windows per update."""
     cycle: int = Field(48, ge=1)
     """Windows of these that the forward net sees, too ..."""
-    cycle_every: int = Field(2, ge=1)
+    cycle_every: int = Field(3, ge=1)
     """... in every so many updates."""
     markers: int = Field(24, ge=1)
     """Most markers that the forward net sees."""
@@ -189,13 +193,15 @@ class ImdyStage(Section):
     """Share of the forward net's windows that are fed true forces; the others predicted ones."""
     noise: float = Field(0.005, ge=0)
     """Largest standard deviation of the noise on markers [m]; drawn evenly from 0 for each window."""
-    lr: float = Field(1.5e-3, gt=0)
-    """Peak learning rate of AdamW."""
-    warmup: int = Field(100, ge=1)
+    joints_only: float = Field(0.6, ge=0, le=1)
+    """Share of updates whose markers are the 22 joints; the others draw 22 to 96 from the pool, few more often than many."""
+    lr: float = Field(8e-3, gt=0)
+    """Peak learning rate of Muon and its AdamW, on AdamW's scale."""
+    warmup: int = Field(50, ge=1)
     """Updates of linear warm-up."""
     decay: float = Field(0.5, gt=0, le=1)
     """Share of the run over which the learning rate falls linearly to zero, at the end."""
-    ema: float = Field(0.995, ge=0, lt=1)
+    ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the averaged weights that are saved."""
     validate_every: int = Field(400, ge=1)
     """Updates between lines of the curve."""
@@ -266,17 +272,17 @@ class EvaluatorStage(Section):
 class BiomechanicsStage(Section):
     """Training of the EMG encoder and of the modified Euler-Lagrange network on simulated actions."""
 
-    clips: int = Field(24, ge=1)
+    clips: int = Field(12, ge=1)
     """Two-second training clips of each action."""
-    test: int = Field(8, ge=1)
+    test: int = Field(4, ge=1)
     """Test clips of each action."""
-    contrast_steps: int = Field(400, ge=0)
+    contrast_steps: int = Field(80, ge=0)
     """Updates of the contrastive stage; 0 keeps the random encoder."""
     contrast_batch: int = Field(128, ge=2)
     """Windows of EMG per update."""
     predictive: float = Field(10.0, ge=0)
     """Weight of the predictive term beside the contrastive loss."""
-    steps: int = Field(2500, ge=1)
+    steps: int = Field(800, ge=1)
     """Updates of the Euler-Lagrange network."""
     batch_size: int = Field(512, ge=1)
     """Moments per update."""

@@ -16,6 +16,7 @@ from visviva.eval.motion.imdy import errors, mpje, touching
 from visviva.eval.run import provenance, write_json
 from visviva.models.imdy import ForwardDynamics, ImDy, InverseDynamics, Truth, losses
 from visviva.models.imdy.losses import total
+from visviva.optim import Muon
 from visviva.optim.teacher import MeanTeacher, TeacherEMA
 from visviva.pipelines.pretrain.imdy_clips import Clips, clips, turned
 from visviva.pipelines.pretrain.schedule import Log, generator, learning_rate
@@ -53,7 +54,10 @@ def fit(
     inverse.limit.copy_(1.2 * size.amax(0) / inverse.unit)
     averaged = copy.deepcopy(inverse)
     teacher = TeacherEMA(inverse, MeanTeacher(stage.ema), into=averaged)
-    optimizer = torch.optim.AdamW([*inverse.parameters(), *forward.parameters()], lr=stage.lr, weight_decay=1e-7)
+    named = [
+        (f"{part}.{n}", p) for part, net in (("inverse", inverse), ("forward", forward)) for n, p in net.named_parameters()
+    ]
+    optimizer = Muon(named, lr=stage.lr, scale="rms", weight_decay=1e-7)
     places, begun = train.places, time.monotonic()
     for step in range(stage.steps):
         past = (time.monotonic() - begun) / (deadline - begun) if deadline < float("inf") else 0.0
@@ -89,7 +93,7 @@ def update(
     """Return the losses of one batch: random windows, markers (few more often than many) and headings."""
     at = places[torch.randint(len(places), (stage.batch_size,), generator=random)]
     count = FEWEST + int((MOST - FEWEST) * torch.rand(1, generator=random) ** 3)
-    own = torch.rand(1, generator=random) < 0.2
+    own = torch.rand(1, generator=random) < stage.joints_only
     chosen = torch.arange(22) if own else torch.randperm(MOST, generator=random)[:count]
     torque, force = train.truth(at)
     angle = 2 * torch.pi * torch.rand(len(at), generator=random)
