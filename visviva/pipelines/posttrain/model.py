@@ -103,17 +103,27 @@ def _entry(
     entry = {**condition.tensors(), "fps": torch.tensor([example.fps], dtype=torch.float32)}
     if latents and example.frames is not None:
         entry["latents"] = backbone.encode(example.frames[None])
+    if latents and example.losers is not None and recipe.method in ("dpo", "phygdpo"):
+        entry["losers"] = torch.cat([backbone.encode(loser[None]) for loser in example.losers])[None]
+        if example.scores is not None:
+            entry["scores"] = example.scores[None]
     return entry
 
 
+BESIDE = ("fps", "latents", "losers", "scores")
+"""What a cache entry holds beside the condition."""
+
+
 def prepared(entries: list[dict[str, Tensor]], device: torch.device) -> dict[str, Any]:
-    """Return cache entries as one batch on ``device``: ``condition``, ``fps`` and ``latents`` (None if not cached)."""
-    parts = [Condition(**{n: t for n, t in e.items() if n not in ("latents", "fps")}) for e in entries]
-    return {
-        "condition": Condition.cat(parts).to(device),
-        "fps": torch.cat([e["fps"] for e in entries]).to(device),
-        "latents": torch.cat([e["latents"] for e in entries]).to(device) if "latents" in entries[0] else None,
-    }
+    """Return cache entries as one batch on ``device``: ``condition``, ``fps``, and what else was cached (or None)."""
+    parts = [Condition(**{n: t for n, t in e.items() if n not in BESIDE}) for e in entries]
+    found: dict[str, Any] = {"condition": Condition.cat(parts).to(device)}
+    for name in BESIDE:
+        there = [e[name] for e in entries if name in e]
+        if there and (len(there) < len(entries) or len({t.shape for t in there}) > 1):
+            raise InputError(f"some clips have other {name} than others, or none; give every row equally many")
+        found[name] = torch.cat(there).to(device) if there else None
+    return found
 
 
 def free_encoders(backbone: Backbone, keep: bool) -> None:

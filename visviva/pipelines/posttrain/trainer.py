@@ -29,11 +29,15 @@ from visviva.physics.gate import Gate
 from visviva.pipelines.posttrain import checkpoint, export, model, optimizer, parallel
 from visviva.pipelines.posttrain.batch import Batch, truth
 from visviva.pipelines.posttrain.cache import weights_hash
+from visviva.pipelines.posttrain.dpo import Preference
 from visviva.pipelines.posttrain.examples import Examples
+from visviva.pipelines.posttrain.grpo import Grpo
 from visviva.pipelines.posttrain.identity import identity, refuse_other
 from visviva.pipelines.posttrain.log import Log
 from visviva.pipelines.posttrain.monitor import Monitor
 from visviva.pipelines.posttrain.plan import Plan, key
+from visviva.pipelines.posttrain.reference import reference
+from visviva.pipelines.posttrain.refl import Predicted, Refl
 from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
 from visviva.pipelines.posttrain.rollout import Rollout
 from visviva.pipelines.posttrain.schedule import learning_rate
@@ -65,7 +69,7 @@ class Trainer:
         torch.manual_seed(key(recipe.seed, "global"))
         self.accelerator = parallel.start(recipe.model.device, recipe.trackers, str(self.output))
         self.device = self.accelerator.device
-        for law in recipe.reward.laws if recipe.method == "reward_backprop" else []:
+        for law in recipe.reward.laws if recipe.rewarded else []:
             law_of(law)  # names and options, before anything large is loaded
         self.examples = Examples(recipe.data)
         self.backbone: Backbone = model.load(recipe, self.device) if backbone is None else backbone
@@ -75,8 +79,7 @@ class Trainer:
         networks = self.backbone.networks().values()
         base = model.shared(self.accelerator, lambda: weights_hash([*networks, self.backbone.vae]))
         self.validation = Validation(recipe, self.backbone, self.accelerator, self.examples, self.autocast)
-        flow_matching = recipe.method == "sft" or recipe.reward.sft_weight > 0
-        self.cache = model.conditions(self.backbone, self.examples, recipe, self.accelerator, flow_matching)
+        self.cache = model.conditions(self.backbone, self.examples, recipe, self.accelerator, recipe.learns_from_clips)
         if recipe.data.free_encoders:
             model.free_encoders(self.backbone, keep=recipe.weights == "full" and self.accelerator.is_main_process)
         self.plan = Plan(
@@ -102,17 +105,30 @@ class Trainer:
             autocast=self.autocast,
         )
         self.backbone.guidance_in_graph = reward.guidance_in_graph
+        self.judge: RewardBackprop | None = None
         if recipe.method == "sft":
             return sft
+        if recipe.method in ("dpo", "phygdpo"):
+            return Preference(sft, recipe.preference, self.reference, guided=recipe.method == "phygdpo")
         verifier = build(reward.laws, reward.probe, self.backbone.vae, allow_trivial=reward.allow_trivial, device=self.device)
-        if not verifier.differentiable:
+        if not verifier.differentiable and recipe.method != "grpo":
             raise InputError(
                 f"reward.probe.flow is {reward.probe.flow!r}, which carries no gradient; "
-                "use lucas_kanade, flow_network or raft to train"
+                "use lucas_kanade, flow_network or raft to train, or method grpo, which needs none"
             )
-        objective = RewardBackprop(self.rollout, verifier, reward, sft, Gate(DIS()))
-        check_pairs(recipe, objective, self.examples, self.backbone.image_to_video)
-        return objective
+        if recipe.method == "refl":
+            self.rollout = Predicted(**vars(self.rollout), late=recipe.refl.late)
+        self.judge = RewardBackprop(self.rollout, verifier, reward, sft, Gate(DIS()))
+        check_pairs(recipe, self.judge, self.examples, self.backbone.image_to_video)
+        if recipe.method == "refl":
+            return Refl(self.judge, recipe.refl)
+        if recipe.method == "grpo":
+            return Grpo(self.judge, recipe.grpo, self.reference, kept=recipe.gradient_accumulation)
+        return self.judge
+
+    def reference(self) -> Any:
+        """Return the context in which the networks are the frozen base: adapters off, or the copy of all weights in place."""
+        return reference(self.backbone.networks(), self.base if self.recipe.weights == "full" else None, self.parameters)
 
     def prepare(self) -> None:
         """Make weights trainable, wrap them for the launch, build optimizer, averages and the frozen base's copy."""
@@ -131,8 +147,11 @@ class Trainer:
 
     def uses_base(self) -> bool:
         """Return whether the frozen base generates too: as the laws' reference or for the collapse monitor."""
-        rewarded = self.recipe.method == "reward_backprop"
-        return rewarded and (self.recipe.reward.reference == "base" or self.recipe.monitor.every > 0)
+        recipe = self.recipe
+        held = recipe.method in ("dpo", "phygdpo") or (recipe.method == "grpo" and recipe.grpo.kl > 0)
+        if recipe.weights == "full" and held:
+            return True
+        return recipe.rewarded and (recipe.reward.reference == "base" or recipe.monitor.every > 0)
 
     def resume(self) -> int:
         """Load the last complete checkpoint of this output, if any; return the number of finished updates."""
@@ -206,7 +225,9 @@ class Trainer:
         for group, peak in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = peak * rate / recipe.optimizer.lr
         self.optimizer.zero_grad(set_to_none=True)
-        checked = self.base is not None and recipe.monitor.every > 0 and update % recipe.monitor.every == 0
+        checked = (
+            self.judge is not None and self.base is not None and recipe.monitor.every > 0 and update % recipe.monitor.every == 0
+        )
         logs: list[dict[str, Tensor]] = []
         for micro in range(recipe.gradient_accumulation):
             logs.append(self.micro_step(update, micro, checked))
@@ -226,34 +247,35 @@ class Trainer:
         """Add the gradient of one micro-batch; return its logs, one number per sample."""
         batch = self.batch(update, micro)
         frames, logs = None, {}
-        if checked or (self.base is not None and self.recipe.reward.reference == "base"):
+        if checked or (self.judge is not None and self.base is not None and self.recipe.reward.reference == "base"):
             frames = self.base_frames(batch)
         last = micro == self.recipe.gradient_accumulation - 1
         with parallel.no_exchange(self.accelerator, self.model, last):
             loss, logs = self.model(partial(self.objective, batch, frames, checked))
             self.accelerator.backward(loss.sum() / (len(batch) * self.recipe.gradient_accumulation))
         logs = {"loss": loss.detach(), **logs}
-        if checked and frames is not None and isinstance(self.objective, RewardBackprop):
-            logs |= {f"base/{n}": v for n, v in self.objective.observe(frames, batch).items()}
+        if checked and frames is not None and self.judge is not None:
+            logs |= {f"base/{n}": v for n, v in self.judge.observe(frames, batch).items()}
         return logs
 
     @torch.no_grad()
     def base_frames(self, batch: Batch) -> Tensor:
         """Return the frozen base's clips from the same noise and conditions."""
-        if self.base is None or not isinstance(self.objective, RewardBackprop):
-            raise InputError("the frozen base generates only under reward_backprop")
+        if self.base is None or self.judge is None:
+            raise InputError("the frozen base generates only where clips are judged")
         with self.base.applied(self.parameters):
-            return self.model(partial(self.rollout.frames, batch, 0, self.objective.end(batch)))
+            return self.model(partial(self.rollout.frames, batch, 0, self.judge.end(batch)))
 
     def batch(self, update: int, micro: int) -> Batch:
         """Return this process's micro-batch."""
-        data, samples = self.recipe.data, self.plan.batch(update, self.accelerator.process_index, micro)
-        needed = isinstance(self.objective, RewardBackprop)  # flow matching takes the cached latents alone
+        data, reuse = self.recipe.data, self.recipe.grpo.reuse if self.recipe.method == "grpo" else 1
+        samples = self.plan.batch(update // reuse, self.accelerator.process_index, micro)
+        needed = self.judge is not None  # flow matching takes the cached latents alone
         known: dict[str, Any] = truth([self.examples[s.clip] for s in samples], self.device) if needed else {}
         return Batch(
             noise=self.backbone.noise([s.noise for s in samples], data.frames, data.height, data.width),
             keys=[s.noise for s in samples],
-            start=self.window_start(update),
+            start=self.window_start(update // reuse),
             **model.prepared([self.cache[s.clip] for s in samples], self.device),
             **known,
         )
