@@ -235,6 +235,10 @@ class Backbone:
 
     # ------------------------------------------------------------------------------------------------------- velocity
 
+    def trim(self, latents: Tensor) -> Tensor:
+        """Return latents as `decode` takes them, without what a family pads them with while sampling."""
+        return latents
+
     def hold(self, latents: Tensor, condition: Condition) -> Tensor:
         """Write the given first latent frame into ``latents``, where the family keeps it there."""
         if condition.first_frame is None:
@@ -292,11 +296,6 @@ class Backbone:
         """Return the time shift that the pipeline's scheduler has for latents of a shape (B, C, F, h, w)."""
         config = self.scheduler.config
         return float(config.get("flow_shift", config.get("shift", 1.0)))
-
-    @property
-    def default_shift(self) -> float:
-        """The time shift that the pipeline's scheduler was saved with, where it does not depend on the clip's size."""
-        return self.shift()
 
     def sigmas(
         self, steps: int, shift: float | None = None, shape: tuple[int, ...] | None = None

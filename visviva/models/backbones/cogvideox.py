@@ -204,11 +204,15 @@ class CogVideoXBackbone(Backbone):
             checkpoint=checkpoint,
             guide=guide if guide is None or not self.padding else self._without_padding(guide),
         )
-        return made[:, :, self.padding :]
+        return self.trim(made)
+
+    def trim(self, latents: Tensor) -> Tensor:
+        """Return latents without the padding of CogVideoX 1.5, which lies in front."""
+        return latents[:, :, self.padding :]
 
     def _without_padding(self, guide: flow_matching.Guide) -> flow_matching.Guide:
         def guided(clean: Tensor, step: int, sigma: float) -> Tensor | None:
-            move = guide(clean[:, :, self.padding :], step, sigma)
+            move = guide(self.trim(clean), step, sigma)
             return None if move is None else torch.cat([torch.zeros_like(clean[:, :, : self.padding]), move], dim=2)
 
         return guided

@@ -129,7 +129,10 @@ class LTXBackbone(Backbone):
         if not config.use_dynamic_shifting:
             return float(config.shift)
         if shape is None:
-            raise InputError("the time shift of LTX-Video depends on the clip's size; give the shape of its latents")
+            raise InputError(
+                "the time shift of LTX-Video depends on the clip's size, which is not known here; set sampler.shift (or "
+                "give the shape of its latents)"
+            )
         few, many = config.base_image_seq_len, config.max_image_seq_len
         tokens = math.prod(size // p for size, p in zip(shape[2:], self.patch, strict=True))
         return math.exp(config.base_shift + (config.max_shift - config.base_shift) * (tokens - few) / (many - few))

@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         condition: encoded prompts and first frames.
-        noise: start latents, (B, C, F, h, w).
+        noise: start latents, (B, C, F', h, w); F' = F but for CogVideoX 1.5, which pads its noise.
         keys: seed of each sample's further random draws.
         fps: frame rates [frames/s], (B,).
         start: first frame of the judged window.
@@ -32,7 +32,7 @@ class Batch:
     """
 
     condition: Condition
-    noise: Float[Tensor, "B C F h w"]
+    noise: Float[Tensor, "B C F2 h w"]
     keys: list[int]
     fps: Float[Tensor, "B"]
     start: int = 0

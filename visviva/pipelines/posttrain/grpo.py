@@ -24,7 +24,6 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from visviva.configs import posttrain as settings
 from visviva.errors import InputError
-from visviva.models.backbones.flow_matching import sigmas
 from visviva.pipelines.posttrain.batch import Batch
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
@@ -72,8 +71,12 @@ class Grpo:
         self.judge, self.settings, self.reference, self.kept = judge, grpo, reference, kept
         self.rollout, self.backbone = judge.rollout, judge.rollout.backbone
         sampler = self.rollout.sampler
-        shift = self.backbone.default_shift if sampler.shift is None else sampler.shift
-        self.steps = steps(sigmas(sampler.steps, shift).tolist(), grpo.sde, grpo.strength)
+        if self.backbone.kind != "flow":
+            raise InputError(
+                f"method: grpo samples by the stochastic equation of a flow, but {self.backbone.family} predicts "
+                f"{self.backbone.kind}; use reward_backprop or refl with it"
+            )
+        self.steps = steps(self.backbone.sigmas(sampler.steps, sampler.shift).tolist(), grpo.sde, grpo.strength)
         self.noisy = [i for i, step in enumerate(self.steps) if step.std > 0]
         self.memory: dict[tuple[int, ...], Explored] = {}
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from visviva.configs import posttrain as settings
-from visviva.models.backbones.flow_matching import sigmas
 from visviva.pipelines.posttrain.batch import Batch
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
@@ -33,8 +32,7 @@ class Predicted(Rollout):
 
     def latents(self, batch: Batch, grad_steps: int = 0) -> Tensor:
         """Return predicted clean latents, with gradient through the last velocity; the batch's first key draws the step."""
-        shift = self.backbone.default_shift if self.sampler.shift is None else self.sampler.shift
-        levels = sigmas(self.sampler.steps, shift).tolist()
+        levels = self.backbone.sigmas(self.sampler.steps, self.sampler.shift, tuple(batch.noise.shape)).tolist()
         first = min(self.sampler.steps - 1, round((1 - self.late) * self.sampler.steps))
         generator = torch.Generator().manual_seed(key(batch.keys[0], "refl"))
         last = int(torch.randint(first, self.sampler.steps, (), generator=generator))
@@ -45,7 +43,7 @@ class Predicted(Rollout):
                 with torch.set_grad_enabled(i == last and torch.is_grad_enabled()):
                     v = self.backbone.velocity(x, level, batch.condition, self.sampler.guidance_scale).float()
                     x = x - levels[i] * v if i == last else x + (levels[i + 1] - levels[i]) * v
-        return self.backbone.hold(x, batch.condition)
+        return self.backbone.trim(self.backbone.hold(x, batch.condition))
 
 
 class Refl:
