@@ -10,7 +10,9 @@ from posttrain_clips import FRAMES, SIZE, dataset, falling, tiny_model
 from visviva.configs import posttrain as settings
 from visviva.data.dataset import write_rows
 from visviva.errors import InputError
+from visviva.models.backbones.lora import load_lora
 from visviva.models.backbones.tiny import tiny_wan
+from visviva.models.backbones.wan import WanBackbone
 from visviva.pipelines.posttrain import run
 from visviva.pipelines.posttrain.batch import Batch, truth
 from visviva.pipelines.posttrain.dpo import Preference
@@ -311,3 +313,30 @@ def test_pairs_that_are_none_are_refused(pairs, change, words, tmp_path):
     write_rows(tmp_path / "metadata.jsonl", [{**row, **change} for row in rows])
     with pytest.raises(InputError, match=words):
         Examples(settings.Data(path=str(tmp_path), frames=FRAMES, height=SIZE, width=SIZE))[0]
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_momentum_attention_is_trained_saved_and_put_back(recipe, clips, tiny, learned):
+    attention = {"kind": "momentum", "gamma": 0.0 if learned else 0.4, "learned": learned, "sides": "k"}
+    made = recipe("sft", clips, max_steps=3, optimizer={"lr": 1e-2}, attention=attention, ema={"schedule": "none"})
+    trainer = Trainer(made)
+    result = trainer.run()
+    strengths = [name for name in trainer.parameters if name.endswith("gamma")]
+    assert bool(strengths) == learned
+    if learned:
+        assert all(bool(trainer.parameters[name].any()) for name in strengths)
+    batch, level = batch_of_cached(trainer.backbone), torch.full((2,), 0.5)
+    again = WanBackbone.load(str(tiny))
+    load_lora(again, result.weights)
+    with torch.no_grad():
+        wanted = trainer.backbone.velocity(batch.noise, level, batch.condition)
+        assert torch.allclose(again.velocity(batch.noise, level, batch.condition), wanted, atol=1e-6)
+    plain = WanBackbone.load(str(tiny))
+    plain.pipeline.load_lora_weights(str(result.weights))  # diffusers alone knows no momentum
+    with torch.no_grad():
+        assert not torch.allclose(plain.velocity(batch.noise, level, batch.condition), wanted, atol=1e-6)
+
+
+def test_momentum_in_a_whole_pipeline_is_refused(recipe, clips):
+    with pytest.raises(InputError, match="knows no momentum"):
+        run(recipe("sft", clips, attention={"kind": "momentum", "gamma": 0.2}, weights="full"))

@@ -187,6 +187,25 @@ class Sft(Section):
     """Recompute transformer blocks in the backward pass."""
 
 
+class Attention(Section):
+    """Attention of the denoiser: as it is, or with momentum along time (arXiv 2602.04902)."""
+
+    kind: Literal["plain", "momentum"] = "plain"
+    """momentum: queries and keys of video tokens get their difference from frame to frame added."""
+    gamma: float = 0.0
+    """Strength of the difference; a model of 30 layers takes a few tenths (`visviva.models.attention.depth_law`)."""
+    learned: bool = False
+    """Train a strength for each head, beginning at ``gamma``; 0 begins with the unmodified model."""
+    sides: Literal["qk", "k", "q"] = "qk"
+    """What gets the difference; k alone is stronger in small models."""
+    before_rope: bool = False
+    """Before the rotary embedding instead of after it."""
+    difference: Literal["backward", "central", "forward"] = "backward"
+    """Which difference; the paper: backward."""
+    zero_first: int = Field(default=1, ge=1)
+    """Leading latent frames without difference; 2 where the first holds one picture and others several."""
+
+
 class Lora(Section):
     """Low-rank adapters (arXiv 2106.09685), saved as diffusers' ``load_lora_weights`` reads them."""
 
@@ -337,6 +356,8 @@ class PosttrainRecipe(Recipe):
     """What is trained: low-rank adapters or all weights of the denoiser."""
     lora: Lora = Lora()
     """Settings of the adapters."""
+    attention: Attention = Attention()
+    """Momentum attention, saved beside the adapters."""
     optimizer: Optimizer = Optimizer()
     """Optimizer and learning rate."""
     ema: Ema = Ema()
@@ -375,6 +396,11 @@ class PosttrainRecipe(Recipe):
             raise InputError(
                 "flow matching (method sft, reward.sft_weight, grpo.mimicry) and preferences (dpo, phygdpo) train on clips; "
                 "give data.path, not data.prompts"
+            )
+        if self.attention.kind == "momentum" and self.weights == "full":
+            raise InputError(
+                "attention.kind momentum with weights: full; a whole pipeline in diffusers format knows no momentum: use "
+                "weights: lora, beside whose adapters it is saved"
             )
         if self.method == "grpo" and self.save_every % self.grpo.reuse:
             raise InputError(

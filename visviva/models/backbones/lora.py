@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from visviva.errors import InputError
+from visviva.models.attention import saved
 from visviva.models.backbones.backbone import Backbone
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -15,12 +16,16 @@ def load_lora(backbone: Backbone, path: str | Path) -> int:
     """Load adapters in diffusers format and return how many tensors were matched.
 
     ``path`` is a .safetensors file or the folder that holds it; the adapters of a second expert (Wan 2.2 A14B) lie in that
-    folder's ``transformer_2``.
+    folder's ``transformer_2``. Momentum attention that stands beside them is switched on.
 
     Raises:
         InputError: no such file, or an adapter whose layers this model does not have (a wrong checkpoint family).
     """
-    return sum(_load(backbone, file, second) for file, second in zip(lora_files(path), (False, True), strict=False))
+    files = lora_files(path)
+    if Path(path).is_dir():
+        for file, network in zip(files, backbone.networks().values(), strict=False):
+            saved.load(network, file.parent)
+    return sum(_load(backbone, file, second) for file, second in zip(files, (False, True), strict=False))
 
 
 def _load(backbone: Backbone, file: Path, second: bool) -> int:

@@ -30,6 +30,8 @@ def identity(recipe: PosttrainRecipe, effective: int, weights: str, examples: st
     for section, methods in {"grpo": ("grpo",), "refl": ("refl",), "preference": ("dpo", "phygdpo")}.items():
         if recipe.method not in methods:
             content.pop(section)
+    if recipe.attention.kind == "plain":
+        content.pop("attention")
     content.pop("monitor")
     return dotted(content) | {"effective batch": effective, "base model": weights, "data": examples}
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from visviva.configs.posttrain import PosttrainRecipe
 from visviva.errors import InputError
+from visviva.models.attention import momentum_attention
 from visviva.models.backbones import families
 from visviva.models.backbones.backbone import ENCODERS, Backbone
 from visviva.models.backbones.condition import Condition
@@ -44,14 +45,15 @@ def freeze(backbone: Backbone, recipe: PosttrainRecipe) -> None:
 
 def make_trainable(backbone: Backbone, recipe: PosttrainRecipe) -> None:
     """Add adapters (seeded by the recipe) or free all weights of the denoiser; trained weights are float32."""
-    blocks = (
-        recipe.reward.checkpointing in ("blocks", "both") if recipe.method == "reward_backprop" else recipe.sft.checkpointing
-    )
+    blocks = recipe.reward.checkpointing in ("blocks", "both") if recipe.rewarded else recipe.sft.checkpointing
     if recipe.weights == "lora":
         options: dict[str, Any] = {} if recipe.lora.targets is None else {"targets": recipe.lora.targets}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(recipe.seed, "lora"))
             backbone.add_lora(recipe.lora.rank, alpha=recipe.lora.alpha, **options)
+    if recipe.attention.kind == "momentum":
+        for network in backbone.networks().values():
+            momentum_attention(network, **recipe.attention.model_dump(exclude={"kind"}))
     for network in backbone.networks().values():
         if recipe.weights == "full":
             network.requires_grad_(True)
@@ -92,9 +94,7 @@ def conditions(
 
 
 @torch.no_grad()
-def _entry(
-    backbone: Backbone, examples: Examples, recipe: PosttrainRecipe, index: int, latents: bool
-) -> Mapping[str, Tensor]:
+def _entry(backbone: Backbone, examples: Examples, recipe: PosttrainRecipe, index: int, latents: bool) -> Mapping[str, Tensor]:
     example = examples[index]
     first = example.first_frame[None] if backbone.image_to_video and example.first_frame is not None else None
     condition = backbone.condition(
