@@ -144,7 +144,8 @@ def walk(times: Float[Tensor, " T"], draws: Draws) -> tuple[Plan, list[str]]:
     plan = stepped(standing(times, draws.size), steps, path := _straight(back * stride / period, curve))
     plan.yaw = path(times.expand(len(tempo), -1))[1]
     angle = 4 * math.pi * (times / period[:, None] + steps.phase[:, None] - steps.duty[:, None] / 2)
-    plan.height = -0.018 + 0.016 * stride[:, None] * (angle.cos() - 1)
+    bob = (0.016 * stride).minimum(0.3 * plan.gravity[:, 0] * (period / (4 * math.pi)) ** 2)  # 0.3 g at most
+    plan.height = -0.018 + bob[:, None] * (angle.cos() - 1)
     plan.pitch += 0.03
     plan.roll = 0.04 * (angle / 2 + 0.5).sin()
     plan = swung(plan, steps, draws.uniform(0.2, 0.45) * stride, draws.uniform(0.2, 0.5))

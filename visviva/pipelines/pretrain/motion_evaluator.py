@@ -79,9 +79,10 @@ def spoilt(joints: Float[Tensor, "B T 22 3"], rng: torch.Generator) -> Float[Ten
 
 def run(recipe: PretrainRecipe, out: Path) -> Path:
     """Train, measure on held-out clips, write weights, curve and card; returns the model's folder."""
-    stage, began = recipe.evaluator, time.monotonic()
+    stage = recipe.evaluator
     train = pairs(stage.clips, recipe.seed, stage.seconds, out)
     held = pairs(stage.held_out, recipe.seed + OTHER, 3.0, out)
+    began = time.monotonic()
     torch.manual_seed(recipe.seed)
     evaluator = MotionEvaluator(stage.dim, stage.width, name=NAME)
     seen = seen_by(train.joints)

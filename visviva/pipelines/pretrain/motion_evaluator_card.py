@@ -71,7 +71,7 @@ def _card(evaluator: MotionEvaluator, recipe: PretrainRecipe, n: dict[str, float
 Text and motion encoders with one space, for FID, R-precision, MM-Dist, Diversity and MultiModality
 (`visviva.models.motion.evaluator.MotionEvaluator`, `visviva.eval.motion.text`). {count} weights, trained on {stage.clips}
 simulated actions and their captions (`visviva.data.actions`), seed {recipe.seed}, {stage.steps} updates of {stage.batch_size}
-pairs, {n["seconds"]:.0f} s on one processor core with the drawing. No recordings, no third-party data.
+pairs, {n["seconds"]:.0f} s without the drawing, on one thread of a busy machine. No recordings, no third-party data.
 
     visviva pretrain --config pretrain-motion-evaluator
 
