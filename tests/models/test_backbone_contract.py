@@ -418,6 +418,13 @@ def test_saved_models_are_recognised_and_sample_the_same(backbone, tmp_path):
     noise = noise_of(backbone)
     one, other = (b.sample(conditions(b), noise, steps=2) for b in (backbone, again))
     torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    half = families.load(tmp_path / "model", dtype=torch.bfloat16)
+    assert (half.transformer.dtype, half.vae.dtype) == (torch.bfloat16, torch.float32)
+    rough = half.sample(conditions(half), noise, steps=2, guidance_scale=SCALE)
+    exact = backbone.sample(conditions(backbone), noise, steps=2, guidance_scale=SCALE)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).norm() < 0.1 * exact.norm()
+    assert half.decode(rough).dtype == torch.float32
 
 
 def test_a_family_without_adapter_is_refused_naming_those_that_have_one(tmp_path):

@@ -114,7 +114,7 @@ class CogVideoXBackbone(Backbone):
         return (b - a) * z + (a + b) * u
 
     def _run(self, z: Tensor, time: Tensor, prompt: Tensor, condition: Condition) -> Tensor:
-        dtype = next(self.transformer.parameters()).dtype
+        dtype = self.transformer.dtype
         config = self.transformer.config
         inputs = z if condition.channels is None else torch.cat([z, condition.channels.to(z)], dim=1)
         u = self.transformer(

@@ -74,7 +74,7 @@ class HunyuanBackbone(Backbone):
 
     def _predict(self, latents: Tensor, sigma: Tensor, text: Text, condition: Condition) -> Tensor:
         network = self.transformer
-        dtype = next(network.parameters()).dtype
+        dtype = network.dtype
         told = latents.new_full((len(latents),), 1000 * self.embedded_guidance) if network.config.guidance_embeds else None
         v = network(
             hidden_states=latents.to(dtype),

@@ -86,7 +86,7 @@ class LTXBackbone(Backbone):
     # ------------------------------------------------------------------------------------------------------- velocity
 
     def _predict(self, latents: Tensor, sigma: Tensor, text: Text, condition: Condition) -> Tensor:
-        dtype = next(self.transformer.parameters()).dtype
+        dtype = self.transformer.dtype
         f, h, w = (size // p for size, p in zip(latents.shape[2:], self.patch, strict=True))
         v = self.transformer(
             hidden_states=_pack(latents.to(dtype), self.patch),

@@ -75,7 +75,7 @@ class MochiBackbone(Backbone):
     # ------------------------------------------------------------------------------------------------------- velocity
 
     def _predict(self, latents: Tensor, sigma: Tensor, text: Text, condition: Condition) -> Tensor:
-        dtype = next(self.transformer.parameters()).dtype
+        dtype = self.transformer.dtype
         reverse = self.transformer(
             hidden_states=latents.to(dtype),
             encoder_hidden_states=text.embeddings.to(dtype),

@@ -142,7 +142,7 @@ class WanBackbone(Backbone):
         return v
 
     def _run(self, network: Any, latents: Tensor, sigma: Tensor, prompt: Tensor, condition: Condition) -> Tensor:
-        dtype = next(network.parameters()).dtype
+        dtype = network.dtype
         inputs = latents if condition.channels is None else torch.cat([latents, condition.channels.to(latents)], dim=1)
         image = None if condition.image is None else condition.image.to(dtype)
         v = network(
