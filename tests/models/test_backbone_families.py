@@ -1,0 +1,197 @@
+"""What is each family's own: noise levels, first frames, text, statistics, and what it refuses."""
+
+import diffusers
+import pytest
+import torch
+from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
+from tiny_backbones import build
+
+from visviva.errors import InputError
+from visviva.models.backbones import flow_matching
+from visviva.models.backbones.lora import load_lora
+from visviva.models.backbones.ltx import _pack, _unpack
+
+HALF = torch.tensor([0.5])
+
+
+# ---------------------------------------------------------------------------------------------------------------- CogVideoX
+
+
+@pytest.fixture(scope="module")
+def cogvideox():
+    return build("cogvideox-t2v")
+
+
+def test_levels_of_cogvideox_are_those_of_its_scheduler_and_lead_back_to_its_times(cogvideox):
+    table = cogvideox.table()
+    assert bool((table.diff() > 0).all())
+    assert table[-1] == 1  # zero signal at the last time
+    times = torch.arange(1000)
+    assert torch.equal(cogvideox.time(table.float()), times.float())
+    between = cogvideox.time(((table[500] + table[501]) / 2).reshape(1).float())
+    assert between.item() == pytest.approx(500.5, abs=0.01)
+    levels = cogvideox.sigmas(50)
+    torch.testing.assert_close(cogvideox.time(levels[:-1]), torch.arange(999, 0, -20).float())
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10])
+def test_sampling_cogvideox_is_ddim(cogvideox, steps):
+    """Held against the textbook's DDIM at the scheduler's times; diffusers' own steps differ where steps do not divide 1000."""
+    condition, noise = cogvideox.condition(["ball"], frames=9), cogvideox.noise([0], 9, 32, 32)
+    ours = cogvideox.sample(condition, noise, steps=steps)
+    scheduler = cogvideox.scheduler
+    scheduler.set_timesteps(steps)
+    x, times = noise, scheduler.timesteps.tolist()
+    alphas = [float(scheduler.alphas_cumprod[t]) for t in times] + [1.0]
+    with torch.no_grad():
+        for i, t in enumerate(times):
+            u = cogvideox._run(x, torch.tensor([float(t)]), condition.prompt, condition)
+            a, b = alphas[i] ** 0.5, (1 - alphas[i]) ** 0.5
+            clean, made = a * x - b * u, b * x + a * u
+            x = alphas[i + 1] ** 0.5 * clean + (1 - alphas[i + 1]) ** 0.5 * made
+    torch.testing.assert_close(ours, x, atol=1e-4, rtol=1e-4)
+
+
+def test_loss_of_cogvideox_is_that_of_the_released_training(cogvideox):
+    """Error of the clean latents that the scheduler reads off the network's answer, weighted by 1 / (1 - alpha_bar)."""
+    condition, noise = cogvideox.condition(["ball"], frames=9), cogvideox.noise([0], 9, 32, 32)
+    clean, t, scheduler = torch.randn_like(noise), torch.tensor([600]), cogvideox.scheduler
+    mixed = scheduler.add_noise(clean, noise, t)
+    u = cogvideox._run(mixed, t.float(), condition.prompt, condition)
+    read = scheduler.get_velocity(u, mixed, t)
+    released = ((read - clean).square() / (1 - scheduler.alphas_cumprod[t])).mean()
+    ours = cogvideox.denoising_loss(clean, noise, cogvideox.table()[t].float(), condition)
+    assert ours.item() == pytest.approx(released.item(), rel=1e-4)
+    with pytest.raises(InputError, match="flow matching is not defined"):
+        cogvideox.flow_matching_loss(clean, noise, HALF, condition)
+
+
+def test_what_cogvideox_refuses(cogvideox):
+    with pytest.raises(InputError, match=r"shift = 3: CogVideoX"):
+        cogvideox.sigmas(10, shift=3.0)
+    with pytest.raises(InputError, match="1 to 1000"):
+        cogvideox.sigmas(0)
+    with pytest.raises(InputError, match=r"64 x 32 pixels: .* 32 x 32"):
+        build("cogvideox-i2v").noise([0], 9, 64, 32)
+    parts = dict(cogvideox.pipeline.components)
+    parts["scheduler"] = diffusers.CogVideoXDDIMScheduler(prediction_type="epsilon")
+    with pytest.raises(InputError, match="'epsilon'"):
+        type(cogvideox)(diffusers.CogVideoXPipeline(**parts))
+
+
+def test_guidance_by_laws_sees_no_padding_of_cogvideox_15():
+    backbone = build("cogvideox-1.5-t2v")
+    condition, noise = backbone.condition(["ball"], frames=9), backbone.noise([0], 9, 32, 32)
+    shapes = []
+
+    def guide(clean, step, sigma):
+        shapes.append(backbone.decode(clean).shape)
+        return 0.1 * clean
+
+    assert noise.shape[2] == 4
+    guided = backbone.sample(condition, noise, steps=2, guide=guide)
+    assert shapes == [(1, 9, 3, 32, 32)] * 2
+    assert (guided - backbone.sample(condition, noise, steps=2)).abs().max() > 1e-3
+
+
+# ---------------------------------------------------------------------------------------------------------------------- LTX
+
+
+def test_tokens_of_ltx_lie_as_diffusers_packs_them():
+    latents = torch.randn(2, 3, 4, 6, 8)
+    for patch in ((1, 1, 1), (2, 2, 2)):
+        tokens = _pack(latents, patch)
+        assert torch.equal(tokens, diffusers.LTXPipeline._pack_latents(latents, patch[1], patch[0]))
+        assert torch.equal(_unpack(tokens, latents.shape, patch), latents)
+
+
+def test_ltx_is_told_the_frame_rate_of_each_clip():
+    backbone = build("ltx-video")
+    noise = backbone.noise([0, 0], 9, 32, 32)
+    both = backbone.condition(["ball", "ball"], frames=9, fps=[8.0, 25.0])
+    slow, fast = backbone.velocity(noise, HALF.expand(2), both)
+    home = backbone.velocity(noise[:1], HALF, backbone.condition(["ball"], frames=9))[0]
+    assert (slow - fast).abs().max() > 1e-4
+    torch.testing.assert_close(fast, home, atol=1e-5, rtol=1e-4)
+
+
+def test_the_time_shift_of_ltx_depends_on_the_clips_size():
+    backbone = build("ltx-video")
+    small, large = (backbone.sigmas(10, shape=(1, 8, 3, s, s)) for s in (20, 40))
+    assert bool((large[1:-2] > small[1:-2]).all())
+    assert small[-2].item() == pytest.approx(0.1)  # stretched to end there
+    assert small[-1] == 0
+    with pytest.raises(InputError, match=r"set sampler\.shift"):
+        backbone.sigmas(10)
+    assert backbone.sigmas(10, shift=2.0).shape == (11,)
+
+
+# ------------------------------------------------------------------------------------------------------ HunyuanVideo, Mochi
+
+
+def test_hunyuan_is_told_its_guidance_and_reads_the_prompt_twice():
+    backbone = build("hunyuan-video")
+    condition, noise = backbone.condition(["ball falls"], frames=9, negative="cube"), backbone.noise([0], 9, 32, 32)
+    assert condition.prompt_pooled.shape == (1, 8)
+    v = backbone.velocity(noise, HALF, condition)
+    backbone.embedded_guidance = 1.0
+    assert (backbone.velocity(noise, HALF, condition) - v).abs().max() > 1e-6
+    backbone.embedded_guidance = 6.0
+    for part in ("prompt", "prompt_pooled"):
+        changed = {**condition.tensors(), part: getattr(condition, part) + 1}
+        assert (backbone.velocity(noise, HALF, type(condition)(**changed)) - v).abs().max() > 1e-6
+    backbone.prompt_template = {"template": "{}", "crop_start": 0}
+    assert backbone.encode_text(["ball falls"]).mask.sum() == 3  # two words and the end
+
+
+def test_long_clips_of_hunyuan_are_decoded_in_overlapping_pieces_with_gradient():
+    backbone = build("hunyuan-video")
+    latents = torch.randn(1, 4, 6, 4, 4, requires_grad=True)
+    frames = backbone.decode(latents, clamp="none")
+    assert frames.shape == (1, 21, 3, 32, 32)
+    (gradient,) = torch.autograd.grad(frames[:, -1].square().mean(), latents)
+    direction = torch.randn_like(latents)
+    with torch.no_grad():
+        sides = [backbone.decode(latents + s * 1e-2 * direction, clamp="none")[:, -1].square().mean() for s in (1, -1)]
+    assert float((gradient * direction).sum()) == pytest.approx(float(sides[0] - sides[1]) / 2e-2, rel=0.05, abs=1e-6)
+
+
+def test_levels_of_mochi_are_linear_then_quadratic():
+    for steps in (2, 5, 64):
+        own = torch.tensor([*linear_quadratic_schedule(steps, 0.025), 0.0])
+        torch.testing.assert_close(flow_matching.linear_quadratic(steps), own, atol=1e-6, rtol=0)
+    assert flow_matching.linear_quadratic(1).tolist() == [1.0, 0.0]
+
+
+def test_an_empty_prompt_of_mochi_blanks_itself_alone():
+    backbone = build("mochi")
+    text = backbone.encode_text(["ball falls", ""])
+    assert text.mask.sum(1).tolist() == [3, 0]
+    for i, prompt in enumerate(["ball falls", ""]):
+        torch.testing.assert_close(text.embeddings[i : i + 1], backbone.encode_text([prompt]).embeddings)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- all
+
+
+def test_wan_does_not_drop_frames_in_silence():
+    with pytest.raises(InputError, match=r"7 frames: .*4k \+ 1"):
+        build("wan2.2-ti2v").encode(torch.rand(1, 7, 3, 32, 32))
+
+
+def test_adapters_of_another_family_are_refused(tmp_path):
+    other = build("ltx-video")
+    other.add_lora(rank=2)
+    other.save_lora(tmp_path)
+    for variant in ("hunyuan-video", "cogvideox-t2v", "wan2.1-t2v"):
+        with pytest.raises(InputError, match="fit"):
+            load_lora(build(variant), tmp_path)
+
+
+def test_captions_are_dropped_with_their_masks():
+    backbone = build("mochi")
+    condition = backbone.condition(["ball falls", "red cube"], frames=7, negative="a")
+    mixed = condition.without_prompts([False, True])
+    assert torch.equal(mixed.prompt[0], condition.prompt[0])
+    assert torch.equal(mixed.prompt[1], condition.negative[1])
+    assert mixed.prompt_mask.sum(1).tolist() == [3, 2]
