@@ -51,7 +51,8 @@ def pairs(count: int, seed: int, seconds: float, keep: Path | None = None) -> Pa
         return Pairs(
             load_file(keep / f"clips-{key}.safetensors")["joints"], json.loads(read_text(keep / f"clips-{key}.json")), kinds
         )
-    joints, captions = [], []
+    joints: list[Tensor] = []
+    captions: list[str] = []
     for k in tqdm(range(0, count, 60), desc="drawing actions", leave=False):
         drawn = draw(names[k : k + 60], seed=100_003 * seed + k, fps=FPS, seconds=seconds)
         joints.append(facing(drawn.joints @ upright("y")))
