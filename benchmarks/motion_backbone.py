@@ -59,7 +59,7 @@ def interval(values: list[float]) -> dict[str, float]:
 
 def rivals(steps: int, seeds: int, clips: int) -> None:
     """ArtAttention and a plain transformer with as many parameters, trained alike."""
-    small = dict(width=48, layers=2, templates=32, frames=40, batch_size=16, steps=steps, clips=clips, warmup=30)
+    small = dict(width=48, layers=2, templates=32, frames=40, batch_size=16, steps=steps, clips=clips, warmup=30, nearby=False)
     folder = Path(tempfile.gettempdir()) / "motion-rivals"
     train_set = simulated([], clips, 900, 4.0, folder)
     held_out = simulated([], 90, 901, 4.0, folder)
@@ -104,7 +104,7 @@ def size_of(stage: MotionStage) -> int:
     with torch.device("meta"):
         network = MotionTransformer(
             width=stage.width, layers=stage.layers, text_width=stage.width, attention=stage.attention,
-            templates=stage.templates, experts=stage.experts, hidden=stage.hidden,
+            templates=stage.templates, experts=stage.experts, hidden=stage.hidden, nearby=stage.nearby,
         )  # fmt: skip
     return sum(p.numel() for p in network.parameters())
 

@@ -192,6 +192,24 @@ class TestNetwork:
         assert torch.equal(again.normalised(torch.full((1, 263), 2.5)), torch.ones(1, 263))
 
 
+def test_taps_in_seconds_do_not_depend_on_the_frame_rate_and_see_nothing_beyond_the_end():
+    from visviva.models.motion.transformer import tapped
+
+    def frames(count, fps, end):
+        t = torch.arange(count)[None] / fps
+        none = torch.zeros(1)
+        return Frames(torch.arange(count)[None] < end, torch.ones(1, 1) > 0, t, none, none)
+
+    slow, fast = (
+        tapped(torch.sin(4 * torch.arange(n) / fps).view(1, n, 1, 1), frames(n, fps, n)) for n, fps in ((40, 20.0), (80, 40.0))
+    )
+    assert torch.allclose(slow[:, 5:-5], fast[:, ::2][:, 5:-5], atol=0.02)
+    x = torch.randn(1, 20, 1, 3)
+    one = tapped(x, frames(20, 20.0, 12))
+    x[:, 12:] = 1e4
+    assert torch.equal(one[:, :12], tapped(x, frames(20, 20.0, 12))[:, :12])
+
+
 def test_every_weight_gets_a_gradient():
     net, (x, t) = network(experts=3, top=1).train(), inputs()
     hidden = torch.rand(2, 12, 10, generator=torch.Generator().manual_seed(0)) < 0.3

@@ -20,12 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visviva.configs.pretrain import MotionStage, PretrainRecipe
+from visviva.errors import InputError
 from visviva.models.motion.parts import HUMANML3D, PARTS
 from visviva.models.motion.text import WordEncoder, encode, pretrained, vocabulary, width_of
 from visviva.models.motion.transformer import MotionTransformer
 from visviva.optim import Muon
 from visviva.optim.teacher import Ramp, TeacherEMA
-from visviva.pipelines.motion.pipeline import MotionPipeline
+from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.pretrain import motion_card
 from visviva.pipelines.pretrain.motions import Motions, Windows, humanml3d, simulated, statistics, windows
 from visviva.pipelines.pretrain.schedule import Log, State, generator, learning_rate
@@ -37,7 +38,10 @@ HELD_OUT = 0.1
 def run(recipe: PretrainRecipe, out: Path, deadline: float, device: str) -> Path:
     """Train and return the model's folder, ``<out>/model``: a diffusers pipeline with a card."""
     train_set, held_out = data(recipe, out)
-    pipeline = build(recipe.motion, train_set, recipe.seed).to(device)
+    pipeline = build(recipe.motion, train_set, recipe.seed)
+    if recipe.motion.start:
+        begin(pipeline, recipe.motion.start)
+    pipeline.to(device)
     train(pipeline, recipe, train_set, held_out, out, deadline)
     folder = out / "model"
     shutil.rmtree(folder, ignore_errors=True)
@@ -79,6 +83,7 @@ def build(stage: MotionStage, motions: Motions, seed: int) -> MotionPipeline:
             templates=stage.templates,
             experts=stage.experts,
             hidden=stage.hidden,
+            nearby=stage.nearby,
         )
     transformer.set_statistics(*statistics(motions, stage.frames, stage.rates, seed))
     scheduler = DDIMScheduler(
@@ -89,6 +94,21 @@ def build(stage: MotionStage, motions: Motions, seed: int) -> MotionPipeline:
         timestep_spacing="trailing",
     )
     return MotionPipeline(transformer=transformer, text_encoder=encoder, tokenizer=tokenizer, scheduler=scheduler)
+
+
+def begin(pipeline: MotionPipeline, folder: str) -> None:
+    """Take over the weights of another motion model; what it does not have stays as it is.
+
+    Raises:
+        InputError: a model of other sizes or words.
+    """
+    for name in ("transformer", "text_encoder"):
+        own, given = getattr(pipeline, name), getattr(load(folder), name).state_dict()
+        sizes = {key: tuple(value.shape) for key, value in own.state_dict().items()}
+        other = [key for key, value in given.items() if sizes.get(key) != tuple(value.shape)]
+        if other:
+            raise InputError(f"{folder}: its {name} has other sizes ({other[0]} and {len(other) - 1} more); train from scratch")
+        own.load_state_dict(given, strict=False)
 
 
 def train(
