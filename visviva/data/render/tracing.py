@@ -81,7 +81,7 @@ def tracer(figure: Figure, camera: Camera, floor: float | None, sun: Tensor) -> 
     corners = (figure.faces + shift[:, None, None]).to(torch.int32).flatten().contiguous()
     group = torch.arange(frames, device=corners.device, dtype=torch.int32).repeat_interleave(len(figure.faces))
     points = wp.from_torch(figure.vertices.reshape(-1, 3).contiguous(), dtype=wp.vec3f)
-    mesh = wp.Mesh(points, wp.from_torch(corners), groups=wp.from_torch(group), bvh_constructor="lbvh")
+    mesh = wp.Mesh(points, wp.from_torch(corners), groups=wp.from_torch(group))
     position = wp.from_torch(camera.position.contiguous(), dtype=wp.vec3f)
     rotation = wp.from_torch(camera.rotation.contiguous(), dtype=wp.mat33f)
 
