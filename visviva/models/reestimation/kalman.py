@@ -36,7 +36,8 @@ def smoothed(
         noise: standard deviation of a coordinate that is seen with confidence 1 [m].
         jerk: spectral density S of the jerk [m^2/s^5].
         confidence: divides the variance; 0: not seen at all, and predicted.
-        gate: points further than so many standard deviations from the prediction are not taken in; None: all are.
+        gate: a point further than so many standard deviations from its prediction counts less, with the square of how much
+            further (never not at all, for then a track that is lost stays lost); None: all count alike.
 
     Raises:
         InputError: noise, jerk, gate or rate that are not positive, or confidences of another shape or negative.
@@ -79,9 +80,9 @@ def _forward(
         missing = point - state[..., 0]
         room = sure * spread[..., 0, 0] + noise**2  # sure times the variance of what is missing
         if gate is not None:
-            far = sure * missing.square().mean(-1) > gate**2 * room
-            sure = torch.where(far, 0.0, sure)
-        gain = sure[..., None] * spread[..., :, 0] / room[..., None]
+            far = sure * missing.square().mean(-1) / (gate**2 * room)
+            sure = sure / far.detach().clamp(min=1)
+        gain = (sure / (sure * spread[..., 0, 0] + noise**2))[..., None] * spread[..., :, 0]
         state = state + gain[..., None, :] * missing[..., None]
         spread = spread - gain[..., :, None] * spread[..., 0:1, :]
         after.append(state)

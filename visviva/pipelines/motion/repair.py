@@ -89,6 +89,6 @@ AHEAD = 3.0
 def lifted_spread(motion: HumanMotion, noise: float | None = None) -> Float[Tensor, "T J 3"]:
     """Return how far lifted joints may be wrong: the scatter of each axis, 1 cm at least, and more along the camera's (y)."""
     x = motion.positions.double()
-    each = [max(LEAST, scatter(x[..., k : k + 1])) if noise is None else noise for k in range(3)]
+    each = [max(LEAST, scatter(x[..., [k, k, k]])) if noise is None else noise for k in range(3)]
     each[1] = max(each[1], AHEAD * max(each[0], each[2]))
     return x.new_tensor(each).expand_as(x)

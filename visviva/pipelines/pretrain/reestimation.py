@@ -123,7 +123,13 @@ def train_physics(
     physics = PhysNet(width=stage.physics_width, mass=stage.mass, fps=FPS)
     model = Reestimator(lifter, physics, pool)
     given = torch.cat(lifted(model, train, stage.lifted, generator(recipe.seed, "lifted", 0)), -1)
-    test = solved(torch.cat(lifted(model, held, 64, generator(recipe.seed + 1, "lifted", 0)), -1), held, 128, physics, 1 << 20)
+    test = solved(
+        torch.cat(lifted(model, held, min(64, stage.lifted), generator(recipe.seed + 1, "lifted", 0)), -1),
+        held,
+        128,
+        physics,
+        1 << 20,
+    )
 
     def loss(step: int) -> Tensor:
         noisy, true = solved(given, train, stage.physics_batch, physics, generator(recipe.seed, "physics", step))
@@ -220,9 +226,9 @@ def fit(
 
 
 @torch.no_grad()
-def numbers(model: Reestimator, held: Tensor, seed: int) -> dict[str, float]:
+def numbers(model: Reestimator, held: Tensor, count: int, seed: int) -> dict[str, float]:
     """Return errors on held-out clips: lifted alone, and re-estimated [mm, mm/frame^2, about the hip]."""
-    noisy, true = lifted(model, held, 96, generator(seed, "numbers", 0))
+    noisy, true = lifted(model, held, count, generator(seed, "numbers", 0))
     found = torch.stack([model(x) for x in noisy])
     return {
         "lifted_mpjpe": float(mpjpe(noisy, true, 0).mean()),
@@ -236,7 +242,7 @@ def write(model: Reestimator, recipe: PretrainRecipe, held: Tensor, folder: Path
     """Write weights, numbers, recipe, card and checksums."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder / "model.safetensors")
-    found = numbers(Reestimator.load(folder / "model.safetensors"), held, recipe.seed + 2)
+    found = numbers(Reestimator.load(folder / "model.safetensors"), held, min(96, recipe.reestimation.lifted), recipe.seed + 2)
     write_json(folder / "numbers.json", {"numbers": found, "made_with": provenance()})
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1) + "\n")
     (folder / "README.md").write_text(card(found, model, recipe))
@@ -252,10 +258,9 @@ def card(found: dict[str, float], model: Reestimator, recipe: PretrainRecipe) ->
     return f"""# Re-estimation of human motion
 
 Lifter in the form of Skeleton-in-Context (arXiv 2312.03703), {sizes[0]} weights, and PhysNet of FinePhys (arXiv 2505.13437),
-{sizes[1]} weights, mass "{model.physics.estimator.mass}"; half precision. Trained on {recipe.reestimation.clips} simulated
-clips of {len(ACTIONS)} actions (`visviva.data.actions`, 3 s at 20 frames/s), filmed by random still cameras without roll, with
-detector-like noise
-(`visviva.pipelines.pretrain.detections`). No recordings were used.
+{sizes[1]} weights, mass "{model.physics.estimator.mass}"; half precision. Trained on
+{recipe.reestimation.clips} simulated clips of {len(ACTIONS)} actions (`visviva.data.actions`, 3 s at 20 frames/s), filmed by
+random still cameras without roll, with detector-like noise (`visviva.pipelines.pretrain.detections`). No recordings were used.
 
     visviva pretrain --config pretrain-reestimation
 

@@ -1,0 +1,105 @@
+"""``visviva pretrain --config pretrain-reestimation`` at a tiny size, its detections, and 2D poses through the verb."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from visviva.cli import main
+from visviva.configs.motion import MotionRecipe
+from visviva.configs.pretrain import PretrainRecipe, ReestimationStage
+from visviva.errors import InputError
+from visviva.models.reestimation.reestimator import Reestimator
+from visviva.pipelines import motion
+from visviva.pipelines.pretrain import run
+from visviva.pipelines.pretrain.detections import Detector, detected, filmed
+from visviva.pipelines.pretrain.reestimation import clips
+
+SMALL = ReestimationStage(
+    clips=15, guess_steps=3, guess_batch=4, lifter_steps=2, batch_size=2, width=8, lifted=2, physics_steps=3, physics_batch=2,
+    physics_width=16,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reestimation")
+    return run(PretrainRecipe(model="reestimation", out=str(out), reestimation=SMALL, validate_every=2, device="cpu"))
+
+
+def test_one_command_writes_weights_that_load_a_card_and_checksums(model):
+    names = {"model.safetensors", "numbers.json", "README.md", "recipe.json", "SHA256SUMS"}
+    assert {p.name for p in model.iterdir()} == names
+    for line in (model / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((model / name).read_bytes()).hexdigest() == digest
+    again = Reestimator.load(model / "model.safetensors")
+    assert again.lifter.embed.out_features == 8
+    assert json.loads((model / "numbers.json").read_text())["numbers"]["lifted_mpjpe"] > 0
+    assert "visviva pretrain --config pretrain-reestimation" in (model / "README.md").read_text()
+    assert len((model.parent / "guess.jsonl").read_text().splitlines()) == 1
+
+
+def test_detections_err_as_they_say():
+    points = torch.zeros(64, 60, 17, 2)
+    plain = Detector(outliers=0.0, lost=0.0)
+    noisy, sure = detected(points, torch.full((64,), 2.0), 20.0, torch.Generator().manual_seed(0), plain)
+    assert float(noisy[:, :, 0].square().mean().sqrt()) == pytest.approx(2.0 * (2e-4 * np.exp(0.5)) ** 0.5, rel=0.25)
+    hip = noisy[:, :, 0]
+    lasting = (hip[:, 1:] * hip[:, :-1]).mean() / hip.square().mean()
+    assert 0.3 < float(lasting) < 0.6  # half of the variance lasts, by exp(-0.1) from frame to frame
+    assert float(sure.min()) >= 0.6
+    _, sure = detected(points, torch.ones(64), 20.0, torch.Generator().manual_seed(0), Detector(lost=0.1))
+    assert float((sure < 0.4).float().mean()) == pytest.approx(0.1, rel=0.2)
+
+
+def test_a_filmed_body_is_in_the_picture_and_has_its_true_size():
+    true = clips(15, 0)
+    film = filmed(true, 20.0, torch.Generator().manual_seed(0), Detector(0.0, 0.0, outliers=0.0, lost=0.0))
+    assert float(film.joints[..., 1].min()) > 0.5
+    assert torch.allclose(film.camera.project(film.joints), film.image, atol=1e-5)
+    assert float((film.image[..., 1].abs() < 0.5).float().mean()) > 0.95
+    bones = (film.joints[:, :, 2] - film.joints[:, :, 1]).norm(dim=-1)
+    assert torch.allclose(bones, (true[:, :, 2] - true[:, :, 1]).norm(dim=-1), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def poses(tmp_path_factory):
+    """A file of 2D poses of a simulated walk, in pixels."""
+    film = filmed(clips(1, 3)[:, :40], 20.0, torch.Generator().manual_seed(0))
+    path = tmp_path_factory.mktemp("poses") / "walk.npz"
+    points = film.image[0] * 480 + torch.tensor([320.0, 240.0])
+    np.savez(path, points=points.numpy(), confidence=film.confidence[0].numpy(), fps=20.0, width=640, height=480)
+    return path
+
+
+@pytest.mark.parametrize("method", ["learned", "analytic"])
+def test_2d_poses_are_lifted_and_re_estimated(model, poses, tmp_path, method):
+    options = ["--method", method, "--weights", str(model / "model.safetensors"), "--steps", "2", "--stature", "1.7"]
+    assert main(["motion", "reestimate", str(poses), "--output", str(tmp_path), *options]) == 0
+    (row,) = json.loads((tmp_path / "metrics.json").read_text())["motions"]
+    assert row["before"]["joints"] == row["after"]["joints"] == 17
+    assert "lifted from 2D" in row["before"]["notes"][0]
+    assert row["moved_mm"] > 0
+    assert {p.suffix for p in tmp_path.iterdir()} == {".npz", ".bvh", ".json", ".html"}
+
+
+def test_what_2d_poses_lack_is_said(model, tmp_path):
+    np.save(tmp_path / "points.npy", np.zeros((20, 17, 2), np.float32))
+    recipe = MotionRecipe(
+        action="reestimate",
+        files=[str(tmp_path / "points.npy")],
+        output=str(tmp_path),
+        weights=str(model / "model.safetensors"),
+    )
+    with pytest.raises(InputError, match="--picture WIDTH HEIGHT"):
+        motion.run(recipe)
+    with pytest.raises(InputError, match="--fps"):
+        motion.run(recipe.model_copy(update={"picture": (640.0, 480.0)}))
+    (tmp_path / "film.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match="--pose-model"):
+        motion.run(recipe.model_copy(update={"files": [str(tmp_path / "film.mp4")]}))
