@@ -1,7 +1,8 @@
 """Sets of generated motions against real ones and against their texts, in an evaluator's embeddings.
 
 FID, R-precision, MM-Dist, Diversity and MultiModality of HumanML3D (Guo et al., CVPR 2022; card: evaluation, C1). The formulas
-are exact; the numbers belong to the evaluator that made the embeddings, which is given, not shipped: name it with every number.
+are exact; the numbers belong to the evaluator that made the embeddings: name it with every number. One trained on simulated
+actions is shipped (`visviva.models.motion.evaluator`).
 
     FID            Fréchet distance of the motions' embeddings, unbiased covariances
     R-precision    share of texts whose motion is among the k nearest of 32 (itself and 31 others), Euclidean
