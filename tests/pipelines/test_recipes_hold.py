@@ -14,7 +14,7 @@ from visviva.pipelines import generate, simulate
 from visviva.pipelines.posttrain.verifier import build, object_masks
 
 CLIPS = 10
-REWARDED = [p.stem for p in sorted(RECIPES.glob("posttrain-*.yaml")) if load(PosttrainRecipe, p.stem).method != "sft"]
+REWARDED = [p.stem for p in sorted(RECIPES.glob("posttrain-*.yaml")) if load(PosttrainRecipe, p.stem).rewarded]
 ABLATIONS = {"posttrain-kinematic", "posttrain-mass"}  # one law alone, on purpose
 
 

@@ -7,6 +7,7 @@ whole picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -173,7 +174,7 @@ class MediaPipe:
 
     def __init__(self, path: str | Path) -> None:
         try:
-            import mediapipe
+            mediapipe: Any = import_module("mediapipe")  # optional, and no dependency
         except ImportError as error:
             raise InputError(
                 "MediaPipe is not installed; pip install mediapipe, or give 2D poses or a ViTPose folder"
