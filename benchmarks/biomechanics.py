@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"settings": {k: str(v) for k, v in vars(given).items()}, "made_with": provenance()}
+    result: dict[str, Any] = {"settings": settings(given), "made_with": provenance()}
     if given.stride:
         result["stride"] = stride(given.stride)
         print(result["stride"], flush=True)
@@ -60,6 +60,11 @@ def main() -> None:
     print(json.dumps({k: result[k] for k in ("encoders", "against", "error_of_mean")}, indent=1))
     if given.out:
         given.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def settings(given: argparse.Namespace) -> dict[str, str]:
+    """The arguments, without where files are."""
+    return {k: v.name if isinstance(v, Path) else str(v) for k, v in vars(given).items()}
 
 
 def trial(train: Moments, test: Moments, stage: BiomechanicsStage, seed: int) -> dict[str, Any]:

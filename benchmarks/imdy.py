@@ -43,7 +43,7 @@ def main() -> None:
     model, test = ImDy.load(given.model), clips(given.clips, given.seed)
     mean = clips(given.clips, given.seed + 1).torque.flatten(0, 1).mean(0)
     result: dict[str, Any] = {
-        "settings": {k: str(v) for k, v in vars(given).items()},
+        "settings": {"clips": given.clips, "seed": given.seed},
         "against_the_mean": against_mean(model, test, mean),
         "markers": markers(model, test),
         "forward_net": forward(model, test),
