@@ -36,8 +36,8 @@ ROWS = (
 MEANING = (
     "Moved: mean distance of the joints from where they were. The violation is what no ground under the standing feet can give "
     "of the force and moment that the motion needs, measured over windows of a quarter of a second; below its noise floor it "
-    "means nothing. A repair that only smooths lowers acceleration and jerk, too: look at the feet and the violation, and at "
-    "how far the joints were moved."
+    "means nothing (the floor is read from jitter: after a repair it no longer sees errors that are smooth). A repair that "
+    "only smooths lowers acceleration and jerk, too: look at the feet and the violation, and at how far the joints were moved."
 )
 
 
