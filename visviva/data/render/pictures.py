@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from visviva.data.render import rasterizing
 from visviva.data.render.camera import Camera, Size
@@ -134,13 +133,18 @@ def _drawn(
 
 
 def _edges(hits: Hits, label: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Indices of the pixels that have, or have next to them, another part, the floor's shadow, or a step of depth."""
-    kind = torch.where(hits.face < 0, -1.0 - hits.floor.float() - hits.shadow.float(), label.float())
-    depth = torch.where(hits.face < 0, 0.0, hits.depth)
-    both = torch.stack((kind, depth)).view(2, *shape).movedim(0, 1)
-    around = max_pool2d(torch.cat((both, -both), 1), 3, 1, 1)
-    spread = around[:, :2] + around[:, 2:]
-    return ((spread[:, 0] > 0) | (spread[:, 1] > STEP)).flatten().nonzero()[:, 0]
+    """Indices of the pixels beside which is another part, the floor's shadow, or a step of depth."""
+    kind = torch.where(hits.face < 0, -1 - hits.floor.long() - hits.shadow.long(), label).view(shape)
+    depth = torch.where(hits.face < 0, 0.0, hits.depth).view(shape)
+    edge = torch.zeros(shape, dtype=torch.bool, device=label.device)
+    for axis in (1, 2):
+        count = shape[axis] - 1
+        a, b = (kind.narrow(axis, start, count) for start in (0, 1))
+        near, far = (depth.narrow(axis, start, count) for start in (0, 1))
+        step = (a != b) | ((near - far).abs() > STEP)
+        for start in (0, 1):
+            edge.narrow(axis, start, count).logical_or_(step)
+    return edge.flatten().nonzero()[:, 0]
 
 
 def _finer(edge: Tensor, size: Size, samples: int) -> Tensor:
