@@ -57,6 +57,7 @@ def missed(tables: dict[str, dict[str, Any]]) -> list[str]:
     for name, table in tables.items():
         for side, bars in (("true", {}), ("estimated", LOWER)):
             for violation, area in declared(default(table)[side]).items():
+                area = default(table)[side]["violations"][violation].get("judged_auc", area)
                 if area < (bar := bars.get(violation, BAR if side == "estimated" else 0.99)):
                     told.append(f"{name}, {violation} by {side} measurement: {area:.3f} < {bar}")
         if "alarm" in default(table)["estimated"] and default(table)["estimated"]["alarm"]["false_alarms"] > 0.05:
@@ -67,6 +68,13 @@ def missed(tables: dict[str, dict[str, Any]]) -> list[str]:
 def short(area: float) -> str:
     """Return an AUC with two digits, three close to 1, and 1 where nothing was confused."""
     return "1" if area == 1 else f"{area:.{3 if area > 0.985 else 2}f}".removeprefix("0")
+
+
+def judged(row: dict[str, Any]) -> str:
+    """Return an AUC, and where the law does not judge all clips, which then count as 0, that of those it does."""
+    if "judged" not in row:
+        return short(row["auc"])
+    return f"{short(row['auc'])} ({short(row['judged_auc'])} of the {100 * row['judged']:.0f} % it judges)"
 
 
 def held(row: dict[str, Any]) -> str:
@@ -88,12 +96,14 @@ def rows(tables: dict[str, dict[str, Any]]) -> str:
         if "alarm" not in estimated:
             continue
         alarm = estimated["alarm"]
-        areas = declared(estimated)
+        both = {
+            name: " / ".join(judged(side["violations"][name]) for side in (true, estimated)) for name in declared(estimated)
+        }
         told = ", ".join(
-            f"{violation.replace('_', ' ')} {short(declared(true)[violation])} / {short(area)}"
+            f"{violation.replace('_', ' ')} {both[violation]}"
             f"{held(estimated['violations'][violation])} "
             f"({100 * alarm['detected'].get(violation, float('nan')):.0f} %)"
-            for violation, area in areas.items()
+            for violation in declared(estimated)
         )
         low, high = alarm["interval"]
         lines.append(
