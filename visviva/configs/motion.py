@@ -110,8 +110,8 @@ class MotionRecipe(Recipe):
     """generate: the motion model, 'tiny' (shipped) or a folder that 'visviva pretrain --config pretrain-motion' wrote."""
     count: int = Field(1, ge=1)
     """generate: motions of each text, each from its own noise."""
-    seconds: float = Field(3.0, gt=0)
-    """generate: length of a motion [s]."""
+    seconds: float = Field(2.0, gt=0)
+    """generate: length of a motion [s]; the shipped model was trained on 40 frames, 2 s at 20 frames/s, 4 s at 10."""
     speed: float | None = Field(None, ge=0.1, le=10)
     """generate: ratio to the usual speed, whatever the text says; left out, as the text has it."""
     seed: int = Field(0, ge=0)
