@@ -1,5 +1,7 @@
 """What is each family's own: noise levels, first frames, text, statistics, and what it refuses."""
 
+import re
+
 import diffusers
 import pytest
 import torch
@@ -7,7 +9,7 @@ from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from tiny_backbones import build
 
 from visviva.errors import InputError
-from visviva.models.backbones import flow_matching
+from visviva.models.backbones import families, flow_matching
 from visviva.models.backbones.lora import load_lora
 from visviva.models.backbones.ltx import _pack, _unpack
 
@@ -62,7 +64,7 @@ def test_loss_of_cogvideox_is_that_of_the_released_training(cogvideox):
     released = ((read - clean).square() / (1 - scheduler.alphas_cumprod[t])).mean()
     ours = cogvideox.denoising_loss(clean, noise, cogvideox.table()[t].float(), condition)
     assert ours.item() == pytest.approx(released.item(), rel=1e-4)
-    with pytest.raises(InputError, match="flow matching is not defined"):
+    with pytest.raises(InputError, match=r"dpo and phygdpo in velocities, are not defined"):
         cogvideox.flow_matching_loss(clean, noise, HALF, condition)
 
 
@@ -172,6 +174,32 @@ def test_an_empty_prompt_of_mochi_blanks_itself_alone():
 
 
 # ---------------------------------------------------------------------------------------------------------------------- all
+
+RELEASED = {  # transformer, autoencoder, pixels per step of a side, adapted layers
+    "LTXPipeline": ("LTXVideoTransformer3DModel", "AutoencoderKLLTXVideo", 32, 28 * 10),
+    "CogVideoXPipeline": ("CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX", 16, 30 * 6),
+    "HunyuanVideoPipeline": ("HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo", 16, 20 * 12 + 40 * 5),
+    "MochiPipeline": ("MochiTransformer3DModel", "AutoencoderKLMochi", 16, 48 * 12 - 3),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_sizes_have_the_compression_and_layers_that_the_documents_say(name):
+    """Constructor defaults are those of the released models; no memory is taken on the meta device."""
+    transformer, vae, step, layers = RELEASED[name]
+    schedulers = {"CogVideoXPipeline": diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction")}
+    scheduler = schedulers.get(name, diffusers.FlowMatchEulerDiscreteScheduler())
+    text = dict.fromkeys(["tokenizer", "text_encoder"])
+    text |= dict.fromkeys(["tokenizer_2", "text_encoder_2"] if name == "HunyuanVideoPipeline" else [])
+    with torch.device("meta"):
+        parts = {"transformer": getattr(diffusers, transformer)(), "vae": getattr(diffusers, vae)()}
+    backbone = families.FAMILIES[name](getattr(diffusers, name)(scheduler=scheduler, **parts, **text))
+    frames, height, width, _ = backbone.home
+    shape = backbone.latent_shape(1, frames, height, width)
+    assert shape[1] == backbone.transformer.config.in_channels
+    assert backbone.pixel_step == step
+    adapted = [n for n, _ in backbone.transformer.named_modules() if re.fullmatch(backbone.lora_targets, n)]
+    assert len(adapted) == layers
 
 
 def test_wan_does_not_drop_frames_in_silence():

@@ -65,6 +65,18 @@ def picture(path):
     cv2.imwrite(str(path), pixels)
 
 
+@pytest.mark.parametrize(
+    ("variant", "method"), [("mochi", "grpo"), ("cogvideox-1.5-t2v", "refl"), ("cogvideox-1.5-t2v", "sft")]
+)
+def test_one_update_of_other_objectives(variant, method, clips, tmp_path):
+    frames = 7 if variant == "mochi" else 9
+    build(variant).save(tmp_path / "model")
+    options = {"method": method, "sampler": {"steps": 3}, "grpo": {"group": 2}, "monitor": {"every": 0}}
+    trained = run(recipe(tmp_path / "model", clips, tmp_path / "run", frames, **options))
+    line = json.loads((trained.output / "metrics.jsonl").read_text())
+    assert line["grad_norm"] > 0
+
+
 def test_objectives_of_flow_models_are_refused_by_others(clips, tmp_path):
     build("cogvideox-t2v").save(tmp_path / "model")
     with pytest.raises(InputError, match=r"cogvideox-t2v predicts v_prediction"):

@@ -312,7 +312,10 @@ class Backbone:
     ) -> Float[Tensor, "B"]:
         """Return the flow-matching loss per clip; see `flow_matching.loss`. Only of models of the kind "flow"."""
         if self.kind != "flow":
-            raise InputError(f"{self.family} predicts {self.kind}, not a flow: flow matching is not defined for it")
+            raise InputError(
+                f"{self.family} predicts {self.kind}, not a flow: flow matching, and dpo and phygdpo in velocities, are not "
+                "defined for it; use reward_backprop, refl or sft with it"
+            )
         return flow_matching.loss(self, clean, noise, sigma, condition)
 
     def denoising_loss(
