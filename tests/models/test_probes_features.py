@@ -30,9 +30,11 @@ def test_vae_tokens_are_the_normalised_latents(scene):
     assert not any(p.requires_grad for p in vae.parameters())
 
 
-def test_a_clip_length_that_the_autoencoder_cannot_take_is_refused(scene):
-    with pytest.raises(InputError, match="takes 2k \\+ 1 frames, not 8"):
-        VAEFeatures(tiny_vae())(scene.render().frames[:, :8], FPS)
+@pytest.mark.parametrize("count", [8, 7])
+def test_a_clip_length_that_the_autoencoder_cannot_take_is_refused(scene, count):
+    """Its ratio is 2, but it reads frames by fours after the first and would drop the last two of seven."""
+    with pytest.raises(InputError, match=f"takes 4k \\+ 1 frames, not {count}"):
+        VAEFeatures(tiny_vae())(scene.render().frames[:, :count], FPS)
 
 
 @pytest.mark.parametrize("distance", ["mse", "cosine"])

@@ -57,7 +57,7 @@ class VAEFeatures:
         vae: the autoencoder; this freezes it (no gradient to its parameters), gradients pass through it to the frames.
 
     Raises:
-        InputError: a number of frames that the autoencoder cannot encode (it takes rk + 1, r its temporal ratio).
+        InputError: a number of frames that the autoencoder cannot encode (it takes rk + 1, see `frame_step`).
 
     Example::
 
@@ -77,7 +77,7 @@ class VAEFeatures:
     ) -> Measurement:
         """Measure tokens (B, F*h*w, C), normalised per channel by the autoencoder's statistics; ``masks`` are passed on."""
         check_frames(frames, fps, least=1)
-        ratio = temporal_ratio(self.vae)
+        ratio = frame_step(self.vae)
         if (frames.shape[1] - 1) % ratio:
             raise InputError(f"the autoencoder takes {ratio}k + 1 frames, not {frames.shape[1]}; cut or extend the clip")
         dtype = next(self.vae.parameters()).dtype
@@ -88,10 +88,13 @@ class VAEFeatures:
         return Measurement(fps=fps, features=latents.flatten(2).transpose(1, 2), masks=masks)
 
 
-def temporal_ratio(vae: Any) -> int:
-    """Return how many frames one latent frame of a diffusers video autoencoder stands for."""
+def frame_step(vae: Any) -> int:
+    """Return r of the rk + 1 frames that a diffusers video autoencoder encodes without dropping any.
+
+    It is the temporal ratio; but Wan's reads frames by fours whatever its ratio, and drops what is left over.
+    """
     own = getattr(vae, "temporal_compression_ratio", None) or vae.config.get("temporal_compression_ratio")
-    return int(own) if own else 2 ** sum(vae.config.temperal_downsample)
+    return int(own) if own else max(4, 2 ** sum(vae.config.temperal_downsample))
 
 
 def _per_channel(vae: Any, name: str, like: Tensor) -> Float[Tensor, "C 1 1 1"]:
