@@ -28,7 +28,9 @@ from visviva.physics.bodies.posing import locals_of, posed
 from visviva.pipelines.pretrain.imdy_clips import RATE, Clips, clips
 
 NOISE = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02)
-WINDOWS = (3, 5, 7, 9, 11)
+WINDOWS = (3, 5, 7, 9, 11, 15, 21)
+EDGE = 10
+"""Frames at both ends that the longest window has no answer for: of noise, all are judged between them."""
 
 
 def main() -> None:
@@ -55,12 +57,12 @@ def main() -> None:
         given.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def torque_errors(model: ImDy, test: Clips, seen: Tensor) -> Tensor:
-    """Return each clip's mean error per joint (N,) [N m/kg] with these markers."""
+def torque_errors(model: ImDy, test: Clips, seen: Tensor, inner: slice = slice(None)) -> Tensor:
+    """Return each clip's mean error per joint (N,) [N m/kg] with these markers, over all windows or inner ones."""
     with torch.no_grad():
         found = torch.cat([model(part, FPS).torque for part in seen.split(16)])
     true = test.torque[:, PAST : PAST + found.shape[1]]
-    return (found - true).norm(dim=-1).mean((1, 2))
+    return (found - true)[:, inner].norm(dim=-1).mean((1, 2))
 
 
 def against_mean(model: ImDy, test: Clips, mean: Tensor) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def noisy(model: ImDy, test: Clips, level: float) -> dict[str, Any]:
     random = torch.Generator().manual_seed(int(1e6 * level))
     joints = test.markers[:, :, :22]
     shaken = joints + level * torch.randn(joints.shape, generator=random)
-    learned = torque_errors(model, test, shaken)
+    learned = torque_errors(model, test, shaken, slice(EDGE - PAST, joints.shape[1] - EDGE - PAST))
     local = test.rotations[:, 2:-2:RATE]  # of the frames that were labelled: fits of five frames lose two at both ends
     turns = forward_kinematics(local, torch.zeros(22, 3), PARENTS)[1][:, :, 1:]
     found = {window: analytic(test, shaken, level, window, turns) for window in WINDOWS}
@@ -151,7 +153,7 @@ def analytic(test: Clips, joints: Tensor, level: float, window: int, turns: Tens
     local = locals_of(PARENTS, world)
     found = labels(joints, local, test.stature, FPS, window, low=0.012 + 3 * level, slow=0.3 + 3 * level * FPS)
     frames = found.frames
-    kept = range(max(frames.start, PAST), min(frames.stop, joints.shape[1] - 3))
+    kept = range(EDGE, joints.shape[1] - EDGE)
     own = found.torque[:, kept.start - frames.start : kept.stop - frames.start].float()
     true = test.torque[:, kept.start : kept.stop]
     there = (turns[:, kept.start : kept.stop] @ true[..., None])[..., 0]
