@@ -97,7 +97,12 @@ def pretrained(path: str | Path) -> tuple[Any, Any]:
 
     if not Path(path).is_dir():
         raise InputError(f"no text encoder at {str(path)!r}; give the folder of a CLIP or T5 model in transformers' format")
-    kinds = {"clip": CLIPTextModel, "clip_text_model": CLIPTextModel, "t5": T5EncoderModel, "umt5": UMT5EncoderModel}
+    kinds: dict[str, Any] = {
+        "clip": CLIPTextModel,
+        "clip_text_model": CLIPTextModel,
+        "t5": T5EncoderModel,
+        "umt5": UMT5EncoderModel,
+    }
     kind = AutoConfig.from_pretrained(path).model_type
     if kind not in kinds:
         raise InputError(f"{path}: a text encoder of the kind {kind!r}; known are {', '.join(kinds)}")
