@@ -8,7 +8,7 @@ whatever the frame rate (`visviva.data.motions.humanml3d.features(joints, fps)` 
 frames' times in seconds.
 
 Ours, against the release: time by sinusoids of seconds instead of a learned table of frames (any length, any rate), the mean of
-the text's tokens also joins the embedding of diffusion time, neighbouring frames are mixed in every layer (`Nearby`), and absent
+the text's tokens also joins the embedding of diffusion time, neighbouring frames are mixed in every layer (`Nearby`), absent
 parts are left out instead of masked by a token.
 """
 
