@@ -592,7 +592,7 @@ def test_recipe_contradictions():
     for change, words in [
         ({}, "either data.path"),
         ({"data": {"path": "a", "prompts": "b"}}, "either data.path"),
-        ({"data": {"prompts": "a"}, "method": "sft"}, "trains on clips"),
+        ({"data": {"prompts": "a"}, "method": "sft"}, "train on clips"),
         ({"data": {"path": "a"}, "sampler": {"steps": 1}, "reward": {"grad_steps": 2}}, "grad_steps is 2"),
         (
             {"data": {"path": "a", "frames": 9}, "reward": {"window": {"start": 4, "frames": 8}}},
