@@ -65,10 +65,10 @@ def clean_of(backbone):
 # ------------------------------------------------------------------------------------------------- the family's own pipeline
 
 
-def theirs(backbone, condition, noise, image, output="latent"):
+def theirs(backbone, condition, noise, image, output="latent", negative=NEGATIVE):
     """What the family's own diffusers pipeline makes of the same noise."""
     options = {
-        "prompt": PROMPT, "negative_prompt": NEGATIVE, "height": SIDE, "width": SIDE, "num_frames": frames_of(backbone),
+        "prompt": PROMPT, "negative_prompt": negative, "height": SIDE, "width": SIDE, "num_frames": frames_of(backbone),
         "num_inference_steps": STEPS, "guidance_scale": SCALE, "output_type": output,
         "max_sequence_length": backbone.text_length,
     }  # fmt: skip
@@ -220,6 +220,13 @@ def test_a_network_that_knows_the_clip_is_sampled_back_to_it(backbone):
     assert levels[-1] == 0
     made = flow_matching.sample(Oracle(), condition, noise, steps=5, levels=levels)
     torch.testing.assert_close(made, clean, atol=1e-5, rtol=1e-5)
+
+
+def test_an_empty_negative_prompt_is_what_the_familys_pipeline_makes_of_it(backbone):
+    image = given_images(backbone)[-1]
+    condition, noise = conditions(backbone, image, negative=""), noise_of(backbone)
+    ours = backbone.sample(condition, noise, steps=STEPS, guidance_scale=SCALE)
+    torch.testing.assert_close(ours, theirs(backbone, condition, noise, image, negative=""), atol=1e-4, rtol=0)
 
 
 def test_latents_are_normalised_on_the_way_in_and_back_on_the_way_out(backbone):
