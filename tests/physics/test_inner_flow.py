@@ -1,11 +1,13 @@
 """The kernel of mean flow inside objects: what the torch way gives, whatever the pictures, and one sentence where it cannot."""
 
+import multiprocessing
+
 import pytest
 import torch
 
 from visviva.errors import InputError
 from visviva.physics import ConstantAcceleration, Measurement
-from visviva.physics.kinematics import inner_velocity
+from visviva.physics.kinematics import inner_velocity, refuse_shapes
 from visviva.physics.laws.second_difference import lines_in_runs
 
 
@@ -93,6 +95,61 @@ def test_what_the_kernel_cannot_is_refused_with_the_remedy(change, words):
     with pytest.raises(InputError, match=words) as told:
         inner_velocity(**{"flow": flow, "masks": masks, "method": "warp", **change})
     assert "method='torch'" in str(told.value)
+
+
+@pytest.mark.parametrize("method", ["torch", "warp"])
+def test_fewer_masks_than_flow_are_refused(method):
+    flow, masks = scene()
+    with pytest.raises(InputError, match="T being t"):
+        inner_velocity(flow, masks[:, :4], method=method)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda f, m: (f, m[:, :4]),
+        lambda f, m: (f, m[:1]),
+        lambda f, m: (f[:1], m),
+        lambda f, m: (f, m[..., :12, :]),
+        lambda f, m: (f, m[..., :32]),
+        lambda f, m: (f[..., :32], m),
+        lambda f, m: (f, m[:, :, 0]),
+        lambda f, m: (torch.cat([f, f], 2), m),
+    ],
+)
+def test_masks_that_are_not_the_flows_are_refused_before_anything_is_read(cut):
+    with pytest.raises(InputError, match="of the same clips and size"):
+        refuse_shapes(*cut(*scene()))
+
+
+def test_views_of_other_strides_and_offsets_are_read_right():
+    flow, masks = scene()
+    turned = flow.transpose(-1, -2).contiguous().transpose(-1, -2)
+    shifted = torch.empty(masks.numel() + 1)[1:].view_as(masks).copy_(masks)
+    for one, two in ((turned, shifted), (flow[:1].expand(3, -1, -1, -1, -1), masks[:1, :1].expand(3, 6, -1, -1, -1))):
+        found, wanted = (inner_velocity(one, two, method=method) for method in ("warp", "torch"))
+        assert torch.allclose(found[0], wanted[0], atol=1e-5)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+def test_a_forked_process_has_threads_of_its_own():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        inner_velocity(*scene(clips=9), method="warp")
+        child = multiprocessing.get_context("fork").Process(target=_measure, daemon=True)
+        child.start()
+        child.join(30)
+        code = child.exitcode
+        child.kill()
+    finally:
+        torch.set_num_threads(before)
+    assert code == 0
+
+
+def _measure():
+    torch.set_num_threads(2)
+    inner_velocity(*scene(clips=9), method="warp")
 
 
 def test_methods_that_do_not_exist_or_fit_are_refused():

@@ -7,6 +7,7 @@ whose flow and masks are there already gain (`benchmarks/evaluate_speed.py`), tr
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.physics.kinematics import refuse_shapes
 from visviva.physics.quiet import quiet
 
 STRIDE = 16
@@ -89,7 +91,7 @@ def sums_inside(
 
     Raises:
         InputError: another device or dtype, flow that asks for gradients, more than one pixel to erode, a width that is no
-            multiple of 16.
+            multiple of 16, masks of other clips, frames or sizes than the flow.
     """
     _refuse(flow, masks, pixels)
     flow, masks = flow.detach().contiguous(), masks.detach().contiguous()
@@ -124,11 +126,12 @@ def _run(*given: Any) -> None:
     if threads == 1:
         part(0)
     else:
-        list(_pool(threads).map(part, range(threads)))
+        list(_pool(threads, os.getpid()).map(part, range(threads)))
 
 
 @lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process; a forked child has none of its parent's."""
     return ThreadPoolExecutor(threads)
 
 
@@ -138,6 +141,7 @@ def _seen_as(kind: Any, address: int, count: int) -> Any:
 
 
 def _refuse(flow: Tensor, masks: Tensor, pixels: int) -> None:
+    refuse_shapes(flow, masks)
     remedy = "; use method='torch'"
     for name, x in (("flow", flow), ("masks", masks)):
         if x.device.type != "cpu" or x.dtype != torch.float32:

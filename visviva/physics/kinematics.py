@@ -198,6 +198,7 @@ def inner_velocity(
     """
     if method not in ("torch", "warp"):
         raise InputError(f"no method {method!r}; use 'torch' or 'warp'")
+    refuse_shapes(flow, masks)
     if method == "warp":
         found = _by_kernel(flow, masks, confidence, pixels)
         if found is not None:
@@ -225,6 +226,16 @@ def inner_velocity(
         velocity = _weighted_mean(flow, inner, area, confidence)
     clean = clean & velocity.detach().isfinite().flatten(1).all(1)
     return torch.where(clean[:, None, None, None], velocity, 0.0), area, clean
+
+
+def refuse_shapes(flow: Tensor, masks: Tensor) -> None:
+    """Raise an `InputError` for masks that are not of the flow's clips, frames and size: a kernel would read beyond them."""
+    alike = flow.ndim == masks.ndim == 5 and flow.shape[2] == 2
+    if not alike or flow.shape[0] != masks.shape[0] or flow.shape[3:] != masks.shape[3:] or flow.shape[1] > masks.shape[1]:
+        raise InputError(
+            f"flow of shape {tuple(flow.shape)} with masks of shape {tuple(masks.shape)}; give (B, t, 2, H, W) and "
+            "(B, T, N, H, W) of the same clips and size, T being t + 1 or t"
+        )
 
 
 def _by_kernel(flow: Tensor, masks: Tensor, confidence: Tensor | None, pixels: int) -> tuple[Tensor, Tensor, Tensor] | None:
