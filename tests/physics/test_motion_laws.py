@@ -141,12 +141,20 @@ class TestLaws:
 
     @pytest.mark.parametrize("law", [Skating(), Penetration(), FlightGravity(), EulerLagrange(), Liveliness()])
     def test_frames_beyond_the_end_count_nothing(self, law):
-        joints = moved(jump(60), x=0.5 * times(60))
-        wild = joints.clone()
-        wild[:, 45:] = wild[:, 44:45] + 0.01
-        one, two = (law(x, FPS, LENGTH).value for x in (joints, wild))
-        # quantiles of heights see all frames; these do not change them
-        assert torch.allclose(one, two, atol=2e-2)
+        joints = moved(jump(60), x=0.2 * times(60))[:, 12:]
+        length = torch.tensor([30])  # ends in the air or just landed
+        alone = law(joints[:, :30], FPS, length)
+        for padding in (
+            joints[:, 30:],
+            joints[:, 29:30] - 0.7,
+            joints[:, 29:30] + 0.5,
+            torch.zeros_like(joints[:, :1]),
+            torch.nan * joints[:, :1],
+        ):
+            padded = torch.cat((joints[:, :30], padding.expand_as(joints[:, 30:])), 1)
+            found = law(padded, FPS, length)
+            assert torch.equal(found.valid, alone.valid)
+            assert torch.allclose(found.value, alone.value, atol=1e-9)
 
 
 class TestVerifier:
@@ -169,8 +177,33 @@ class TestVerifier:
         with pytest.raises(InputError, match="22"):
             verifier(true[:, :, :21], FPS)
 
+    def test_lengths_and_references_that_do_not_fit_are_refused(self):
+        verifier, two = MotionVerifier([MotionTerm(Skating()), MotionTerm(Liveliness())]), jump().expand(2, -1, -1, -1)
+        for lengths in (torch.tensor([45]), torch.tensor([45, 46]), torch.tensor([1, 45])):
+            with pytest.raises(InputError, match="one each, of 2 to 45"):
+                verifier(two, FPS, lengths)
+        with pytest.raises(InputError, match="laws need 2"):
+            verifier(two[:, :1], FPS)
+        with pytest.raises(InputError, match="a reference of the shape"):
+            verifier(two, FPS, reference=two[:1])
+
+    def test_zeros_beyond_the_end_leave_gradients_finite(self):
+        terms = [MotionTerm(law) for law in (Skating(), Penetration(), FlightGravity(), EulerLagrange(), Liveliness(least=5.0))]
+        joints = torch.cat((jump(), torch.zeros(1, 9, 22, 3, dtype=torch.float64)), 1).requires_grad_(True)
+        (gradient,) = torch.autograd.grad(MotionVerifier(terms)(joints, FPS, LENGTH).loss.sum(), joints)
+        assert gradient.isfinite().all()
+        assert gradient[:, :45].any()
+        assert not gradient[:, 45:].any()
+
 
 class TestProjection:
+    def test_frames_beyond_the_end_change_nothing(self):
+        joints = moved(jump(gravity=6.5), x=0.02 * torch.sin(5 * times()), z=-0.04)
+        alone = settled(joints, FPS, LENGTH)
+        for padding in (joints[:, -1:] - 0.7, joints[:, -1:]):
+            found = settled(torch.cat((joints, padding.expand(-1, 15, -1, -1)), 1), FPS, LENGTH)
+            assert torch.allclose(found[:, :45], alone, atol=1e-9)
+
     def test_a_motion_that_obeys_stays(self):
         joints = jump()
         assert torch.allclose(settled(joints, FPS, LENGTH), joints, atol=2e-3)

@@ -98,33 +98,71 @@ def frames_there(lengths: Tensor, count: int, window: int = 1) -> Bool[Tensor, "
     return last < lengths[:, None]
 
 
-def pace(points: Float[Tensor, "B T F 3"], fps: float) -> Float[Tensor, "B T F"]:
-    """Return each point's horizontal speed, the smaller of those to the frame before and after [m/s]."""
+def held(joints: Float[Tensor, "B T J 3"], lengths: Tensor) -> Float[Tensor, "B T J 3"]:
+    """Return the motions with their last frame in place of whatever is beyond their end: zeros there have no derivatives."""
+    there = frames_there(lengths, joints.shape[1])[..., None, None]
+    last = (lengths - 1).clamp(0, joints.shape[1] - 1)
+    return torch.where(there, joints, joints[torch.arange(len(joints), device=joints.device), last][:, None])
+
+
+def pace(points: Float[Tensor, "B T F 3"], fps: float, there: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T F"]:
+    """Return each point's horizontal speed, the smaller of those to the frame before and after [m/s].
+
+    Steps from or to frames that are not ``there`` do not count; a point without any has an infinite speed.
+    """
     step = (points[..., :2].diff(dim=1).square().sum(-1) + 1e-12).sqrt() * fps
+    if there is not None:
+        step = step.masked_fill(~(there[:, 1:] & there[:, :-1])[..., None], torch.inf)
     return torch.minimum(torch.cat((step[:, :1], step), 1), torch.cat((step, step[:, -1:]), 1))
 
 
-def standing(joints: Float[Tensor, "B T 22 3"], fps: float, floor: float = 0.0, speed: float = 0.6) -> Bool[Tensor, "B T 4"]:
-    """Return which of `FEET` stand: within 6 cm of their own height at rest, and slower than ``speed`` [m/s].
+def at_rest(
+    height: Float[Tensor, "B T 4"], floor: float = 0.0, there: Bool[Tensor, "B T"] | None = None
+) -> Float[Tensor, "B 1 4"]:
+    """Return the height at rest of each of `FEET` [m]: its 5 % quantile over the frames that are there.
 
-    The height at rest is the joint's 5 % quantile, or 3 cm (toe) and 10 cm (ankle) above the floor where it is never that low:
-    a body that hovers does not stand. Not differentiable.
+    Where it is never that low, 3 cm (toe) and 10 cm (ankle) above the floor: a body that hovers is not at rest.
+    """
+    count = torch.full((len(height),), height.shape[1], device=height.device) if there is None else there.sum(1)
+    low = height if there is None else height.masked_fill(~there[..., None], torch.inf)
+    at = 0.05 * (count - 1).clamp(min=0)
+    below, above = (k.long()[:, None, None].expand(-1, 1, len(FEET)) for k in (at.floor(), at.ceil()))
+    ordered, share = low.sort(dim=1).values, (at - at.floor())[:, None, None].to(height)
+    own = ordered.gather(1, below).lerp(ordered.gather(1, above), share)
+    return torch.minimum(own, floor + own.new_tensor([0.10, 0.03, 0.10, 0.03]))
+
+
+def standing(
+    joints: Float[Tensor, "B T 22 3"],
+    fps: float,
+    floor: float = 0.0,
+    speed: float = 0.6,
+    there: Bool[Tensor, "B T"] | None = None,
+) -> Bool[Tensor, "B T 4"]:
+    """Return which of `FEET` stand: within 6 cm of their height `at_rest`, and slower than ``speed`` [m/s].
+
+    Frames that are not ``there`` (None: all are) say nothing of the others, and nobody stands in them. Not differentiable.
     """
     feet = joints.detach()[:, :, FEET]
-    own = feet[..., 2].float().quantile(0.05, dim=1, keepdim=True)
-    rest = torch.minimum(own, floor + own.new_tensor([0.10, 0.03, 0.10, 0.03]))
-    return (feet[..., 2] < rest + 0.06) & (pace(feet, fps) < speed)
+    low = feet[..., 2] < at_rest(feet[..., 2], floor, there) + 0.06
+    return low & (pace(feet, fps, there) < speed)
 
 
-def flying(joints: Float[Tensor, "B T 22 3"], floor: float = 0.0, height: float = 0.06, least: int = 3) -> Bool[Tensor, "B T"]:
-    """Return the frames in which every foot joint is ``height`` above its height at rest, ``least`` or more in a row.
+def flying(
+    joints: Float[Tensor, "B T 22 3"],
+    floor: float = 0.0,
+    height: float = 0.06,
+    least: int = 3,
+    there: Bool[Tensor, "B T"] | None = None,
+) -> Bool[Tensor, "B T"]:
+    """Return the frames in which every foot joint is ``height`` above its height `at_rest`, ``least`` or more in a row.
 
-    Not differentiable. Whether that is a flight or a hovering is for `FlightGravity`.
+    Frames that are not ``there`` (None: all are) say nothing of the others, and nobody flies in them. Not differentiable.
+    Whether that is a flight or a hovering is for `FlightGravity`.
     """
     feet = joints.detach()[:, :, FEET, 2]
-    own = feet.float().quantile(0.05, dim=1, keepdim=True)
-    rest = torch.minimum(own, floor + own.new_tensor([0.10, 0.03, 0.10, 0.03]))
-    up = (feet > rest + height).all(-1).float()[:, None]
+    up = (feet > at_rest(feet, floor, there) + height).all(-1)
+    up = (up if there is None else up & there).float()[:, None]
     if least <= 1:
         return up[:, 0] > 0
     eroded = -torch.nn.functional.max_pool1d(-up, least, 1)  # windows that are up throughout

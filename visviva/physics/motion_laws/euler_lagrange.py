@@ -21,7 +21,7 @@ from torch import Tensor
 
 from visviva.physics.dynamics.ground import contact_forces
 from visviva.physics.laws.law import Residual, unknown
-from visviva.physics.motion_laws.body import FEET, GRAVITY, fitted, frames_there, point_masses, standing, window_of
+from visviva.physics.motion_laws.body import FEET, GRAVITY, fitted, frames_there, held, point_masses, standing, window_of
 
 HEEL = 0.3
 """How far the heel is behind the ankle, and the toes' tip before the toe joint, of the distance between the two."""
@@ -51,11 +51,11 @@ class EulerLagrange:
         """Return the residual of each motion."""
         window = window_of(fps)
         counted = frames_there(lengths, joints.shape[1], window)
-        size = (self.left(joints, fps).square().sum(-1) + 1e-12).sqrt()
+        size = (self.left(held(joints, lengths), fps, lengths).square().sum(-1) + 1e-12).sqrt()
         value = (size * counted).sum(1) / counted.sum(1).clamp(min=1)
         return Residual(value, counted.any(1), unknown(value))
 
-    def left(self, joints: Float[Tensor, "B T 22 3"], fps: float) -> Float[Tensor, "B F 6"]:
+    def left(self, joints: Float[Tensor, "B T 22 3"], fps: float, lengths: Tensor) -> Float[Tensor, "B F 6"]:
         """Return force and moment that no ground can give [body weights], of the middle frame of each window."""
         window = window_of(fps)
         places, mass = point_masses(joints)
@@ -65,12 +65,12 @@ class EulerLagrange:
         radius = ((r - centre).square().sum(-1) * mass).sum(-1).sqrt()[..., None]
         moment = torch.linalg.cross(r - centre, pull).sum(-2) / radius
         wanted = torch.cat((pull.sum(-2), moment), -1)
-        arm, contact = self._points(joints, fps, window)
+        arm, contact = self._points(joints, fps, window, frames_there(lengths, joints.shape[1]))
         arm = (arm - centre) / radius[..., None]
         force = contact_forces(wanted, arm, contact, a.new_tensor([0.0, 0.0, 1.0]), self.friction, self.steps)
         return wanted - torch.cat((force.sum(-2), torch.linalg.cross(arm, force).sum(-2)), -1)
 
-    def _points(self, joints: Tensor, fps: float, window: int) -> tuple[Tensor, Tensor]:
+    def _points(self, joints: Tensor, fps: float, window: int, there: Tensor) -> tuple[Tensor, Tensor]:
         """Heel, ankle, toe and tip of each foot on the floor (B, F, 8, 3), and which of them may carry (B, F, 8)."""
         half = window // 2
         feet = joints[:, half : joints.shape[1] - half, FEET]
@@ -78,5 +78,5 @@ class EulerLagrange:
         along = toe - ankle
         points = torch.cat((ankle - HEEL * along, ankle, toe, toe + HEEL * along), 2)
         points = torch.cat((points[..., :2], torch.full_like(points[..., :1], self.floor)), -1)
-        stands = standing(joints, fps, self.floor)[:, half : joints.shape[1] - half].unflatten(-1, (2, 2)).any(-1)
+        stands = standing(joints, fps, self.floor, there=there)[:, half : joints.shape[1] - half].unflatten(-1, (2, 2)).any(-1)
         return points, stands.repeat(1, 1, 4)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.physics.laws.law import Residual, unknown
-from visviva.physics.motion_laws.body import FEET, flying, frames_there
+from visviva.physics.motion_laws.body import FEET, flying, frames_there, held
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class Skating:
 
     def __call__(self, joints: Float[Tensor, "B T 22 3"], fps: float, lengths: Tensor) -> Residual:
         """Return the residual of each motion; not valid where the body flies all the time."""
+        joints = held(joints, lengths)
         step = (joints[:, :, FEET, :2].diff(dim=1).square().sum(-1) + 1e-12).sqrt() * fps
         slowest = -self.softness * ((-step / self.softness).logsumexp(-1))
-        air = flying(joints, self.floor)
-        counted = frames_there(lengths, joints.shape[1])[:, 1:] & ~(air[:, 1:] | air[:, :-1])
+        there = frames_there(lengths, joints.shape[1])
+        air = flying(joints, self.floor, there=there)
+        counted = there[:, 1:] & ~(air[:, 1:] | air[:, :-1])
         value = (slowest.clamp(min=0) * counted).sum(1) / counted.sum(1).clamp(min=1)
         return Residual(value, counted.any(1), unknown(value))
 
@@ -55,6 +57,6 @@ class Penetration:
     def __call__(self, joints: Float[Tensor, "B T 22 3"], fps: float, lengths: Tensor) -> Residual:
         """Return the residual of each motion."""
         there = frames_there(lengths, joints.shape[1])
-        depth = torch.relu(self.floor - joints[:, :, FEET, 2]).sum(-1)
+        depth = torch.relu(self.floor - held(joints, lengths)[:, :, FEET, 2]).sum(-1)
         value = (depth * there).sum(1) / there.sum(1).clamp(min=1)
         return Residual(value, there.any(1), unknown(value))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.physics.laws.law import Residual, unknown
-from visviva.physics.motion_laws.body import GRAVITY, centre_of_mass, fitted, flying, frames_there, window_of
+from visviva.physics.motion_laws.body import GRAVITY, centre_of_mass, fitted, flying, frames_there, held, window_of
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class FlightGravity:
 
     def __call__(self, joints: Float[Tensor, "B T 22 3"], fps: float, lengths: Tensor) -> Residual:
         """Return the residual of each motion."""
-        window = window_of(fps)
+        joints, window = held(joints, lengths), window_of(fps)
         acceleration = fitted(centre_of_mass(joints), fps, window)[2]
-        air = flying(joints, self.floor).unfold(1, window, 1).all(-1)
+        air = flying(joints, self.floor, there=frames_there(lengths, joints.shape[1])).unfold(1, window, 1).all(-1)
         counted = air & frames_there(lengths, joints.shape[1], window)
         left = acceleration + acceleration.new_tensor([0.0, 0.0, GRAVITY])
         size = (left.square().sum(-1) + 1e-12).sqrt() / GRAVITY

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.physics.laws.law import Residual, unknown
-from visviva.physics.motion_laws.body import frames_there
+from visviva.physics.motion_laws.body import frames_there, held
 
 CAP = 2.0
 """What one joint may count in one frame, in mean speeds asked for: a single flying hand does not pay for a body that stands."""
@@ -42,14 +42,14 @@ class Liveliness:
     ) -> Residual:
         """Return the shortfall of each motion; ``reference``: the same motion before it was changed."""
         counted = frames_there(lengths, joints.shape[1])[:, 1:, None]
-        speed = (joints.diff(dim=1).square().sum(-1) + 1e-12).sqrt() * fps
+        speed = (held(joints, lengths).diff(dim=1).square().sum(-1) + 1e-12).sqrt() * fps
 
         def mean(x: Tensor) -> Tensor:
             return (x * counted).sum((1, 2)) / (counted.sum((1, 2)).clamp(min=1) * x.shape[2])
 
         asked = torch.full_like(speed[:, 0, 0], self.least)
         if reference is not None:
-            theirs = reference.detach().diff(dim=1).norm(dim=-1) * fps
+            theirs = held(reference.detach(), lengths).diff(dim=1).norm(dim=-1) * fps
             asked = self.fraction * mean(torch.minimum(theirs, CAP * mean(theirs)[:, None, None]))
         found = mean(torch.minimum(speed, CAP * asked[:, None, None]))
         value = torch.relu(asked - found) / asked.clamp(min=1e-3)

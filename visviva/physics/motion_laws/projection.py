@@ -34,7 +34,7 @@ def settled(joints: Float[Tensor, "B T 22 3"], fps: float, lengths: Tensor, floo
     """
     there = frames_there(lengths, joints.shape[1])
     joints = fallen(joints, fps, there, floor)
-    stands = standing(joints, fps, floor, SLOW) & there[..., None]
+    stands = standing(joints, fps, floor, SLOW, there)
     moved = joints.clone()
     for leg, (first, last) in zip(LEGS, ((0, 2), (2, 4)), strict=True):
         feet = joints[:, :, leg[2:]]
@@ -48,7 +48,7 @@ def fallen(
     joints: Float[Tensor, "B T 22 3"], fps: float, there: Bool[Tensor, "B T"], floor: float = 0.0
 ) -> Float[Tensor, "B T 22 3"]:
     """Return the motions with every flight on the parabola of gravity through its ends; flights without both ends stay."""
-    air = flying(joints, floor) & there
+    air = flying(joints, floor, there=there)
     frames = torch.arange(joints.shape[1], device=joints.device).expand_as(air)
     start, stop = _neighbours(~air & there)
     known = air & (start >= 0) & (stop < joints.shape[1])

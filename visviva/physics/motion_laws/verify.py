@@ -80,15 +80,30 @@ class MotionVerifier:
             reference: what anchors compare with.
 
         Raises:
-            InputError: other than 22 joints.
+            InputError: other than 22 joints, motions of one frame, lengths or a reference that do not fit.
         """
         if joints.ndim != 4 or joints.shape[2:] != (22, 3):
             raise InputError(f"joints of the shape {tuple(joints.shape)}; (motions, frames, 22, 3) is wanted")
-        if lengths is None:
-            lengths = torch.full((len(joints),), joints.shape[1], device=joints.device)
+        lengths = _lengths(joints, lengths)
+        if reference is not None and reference.shape != joints.shape:
+            raise InputError(
+                f"a reference of the shape {tuple(reference.shape)} for joints {tuple(joints.shape)}; give the same"
+            )
         found = {}
         for term in self.terms:
             given = {"reference": reference} if term.law.anchor and reference is not None else {}
             found[term.law.name] = term.law(joints, fps, lengths, **given)
         values = [t.weight * torch.where(found[t.law.name].valid, found[t.law.name].value, 0.0) for t in self.terms]
         return MotionVerdict(torch.stack(values).sum(0), found)
+
+
+def _lengths(joints: Tensor, lengths: Tensor | None) -> Tensor:
+    """The lengths of all motions, each 2 to as many frames as there are."""
+    count = joints.shape[1]
+    if count < 2:
+        raise InputError(f"motions of {count} frame{'s' * (count != 1)} do not move; laws need 2 or more")
+    if lengths is None:
+        return torch.full((len(joints),), count, device=joints.device)
+    if lengths.shape != joints.shape[:1] or bool(((lengths < 2) | (lengths > count)).any()):
+        raise InputError(f"lengths {lengths.tolist()} of {len(joints)} motions; give one each, of 2 to {count} frames")
+    return lengths.to(joints.device)
