@@ -1,5 +1,6 @@
 """Momentum attention: the shear by its closed forms, and on the real transformer class of every family at a tiny size."""
 
+import copy
 import math
 
 import pytest
@@ -96,6 +97,7 @@ def test_differences_are_over_frames_at_one_place_and_heads_have_their_own_stren
         ({"steps": 5}, "12 tokens are not 5 steps"),
         ({"difference": "sideways"}, "'sideways'"),
         ({"zero_first": 0}, "zero_first 0"),
+        ({"zero_first": 4}, "zero_first 4 of 4"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, words):
@@ -266,11 +268,11 @@ def test_it_is_an_arrow_of_time():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"sides": "v"}, "'v'"), ({"difference": "up"}, "'up'")],
+    [({"sides": "v"}, "'v'"), ({"difference": "up"}, "'up'"), ({"gamma": math.nan}, "gamma nan"), ({"gamma": math.inf}, "inf")],
 )
 def test_unknown_options_are_refused(options, words):
     with pytest.raises(InputError, match=words):
-        momentum_attention(made(wan)[0], 0.5, **options)
+        momentum_attention(made(wan)[0], **{"gamma": 0.5, **options})
 
 
 def test_what_is_no_video_transformer_and_what_has_momentum_already_is_refused():
@@ -280,6 +282,44 @@ def test_what_is_no_video_transformer_and_what_has_momentum_already_is_refused()
     momentum_attention(model, 0.5)
     with pytest.raises(InputError, match="already"):
         momentum_attention(model, 0.5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("before_rope", [False, True])
+def test_compiled_it_is_sheared_once(before_rope):
+    model, given = made(wan)
+    momentum_attention(model, 0.5, before_rope=before_rope)
+    wanted = model(**given).sample
+    torch._dynamo.reset()
+    found = torch.compile(model, backend="eager")(**given).sample
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("before_rope", [False, True])
+def test_a_copy_has_strengths_of_its_own(before_rope):
+    model, given = made(wan)
+    momentum_attention(model, 0.5, learned=True, before_rope=before_rope)
+    wanted = model(**given).sample
+    other = copy.deepcopy(model)
+    for name, parameter in other.named_parameters():
+        if name.endswith("gamma"):
+            parameter.fill_(2.0)
+    assert float((other(**given).sample - wanted).abs().max()) > 1e-3
+    assert torch.equal(model(**given).sample, wanted)
+    plain_attention(other)
+    plain_attention(model)
+    assert torch.equal(other(**given).sample, model(**given).sample)
+
+
+def test_what_diffusers_would_lose_is_not_saved(tmp_path):
+    model, _ = made(wan)
+    momentum_attention(model, 0.5)
+    with pytest.raises(InputError, match="plain_attention"):
+        model.save_pretrained(tmp_path)
+    plain_attention(model)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").is_file()
 
 
 def test_attention_that_goes_another_way_is_an_error_and_not_plain_attention():

@@ -10,6 +10,7 @@ Source: Momentum Attention (arXiv 2602.04902), where text is sheared after RoPE;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,7 +51,7 @@ class MomentumAttention(nn.Module):
 
     def __init__(
         self, inner: Any, heads: int, gamma: float, learned: bool, sides: str, before_rope: bool,
-        difference: str, zero_first: int, text_first: bool,
+        difference: str, zero_first: int, kind: str,
     ) -> None:  # fmt: skip
         super().__init__()
         start = torch.full((heads,), float(gamma))
@@ -59,11 +60,13 @@ class MomentumAttention(nn.Module):
         else:
             self.register_buffer("gamma", start, persistent=False)
         self.inner, self.sides, self.before_rope = inner, sides, before_rope
-        self.difference, self.zero_first, self.text_first = difference, zero_first, text_first
+        self.difference, self.zero_first = difference, zero_first
+        self.heads, self.text_first, self.heads_first = heads, kind in TEXT_FIRST, kind in HEADS_FIRST
         self.idle = not learned and gamma == 0
         self.grid: Grid | None = None
         self.met = 0
 
+    @torch.compiler.disable  # traced, the mode below would be entered twice
     def __call__(  # type: ignore[override]
         self,
         attn: nn.Module,
@@ -110,6 +113,14 @@ class MomentumAttention(nn.Module):
         rest = x[:, :, :start] if self.text_first else x[:, :, count:]
         return torch.cat([rest, video] if self.text_first else [video, rest], 2) if rest.shape[2] else video
 
+    def after_norm(self, module: nn.Module, given: Any, x: Tensor) -> Tensor:
+        """Shear what a norm of queries or keys returns: (B, S, heads D), (B, S, heads, D) or (B, heads, S, D)."""
+        if self.idle:
+            return x
+        split = x.unflatten(2, (self.heads, -1)) if x.ndim == 3 else x
+        moved = self.sheared(split if self.heads_first else split.transpose(1, 2))
+        return (moved if self.heads_first else moved.transpose(1, 2)).reshape(x.shape)
+
 
 class _Sheared(TorchFunctionMode):
     """Within it, queries and keys of every attention among the tokens are sheared."""
@@ -152,7 +163,7 @@ def momentum_attention(
     Logits grow up to (1 + 2 gamma)^2 for what alternates from frame to frame.
 
     Raises:
-        InputError: another class, unknown options, momentum that is there already.
+        InputError: another class, unknown options, a gamma that is not finite, momentum that is there already.
 
     Example::
 
@@ -162,6 +173,8 @@ def momentum_attention(
     kind = type(transformer).__name__
     if kind not in FAMILIES:
         raise InputError(f"no momentum attention for {kind}; it is there for {', '.join(FAMILIES)}")
+    if not math.isfinite(gamma):
+        raise InputError(f"gamma {gamma} of momentum attention; give a finite number, at most a few tenths in deep models")
     if sides not in SIDES or difference not in DIFFERENCES:
         raise InputError(f"sides {sides!r} and difference {difference!r}; use {', '.join(SIDES)} and {', '.join(DIFFERENCES)}")
     attentions = list(_attentions(transformer, kind))
@@ -173,11 +186,11 @@ def momentum_attention(
         )
     found = []
     for attention in attentions:
-        options = (gamma, learned, sides, before_rope, difference, zero_first, kind in TEXT_FIRST)
+        options = (gamma, learned, sides, before_rope, difference, zero_first, kind)
         processor = MomentumAttention(attention.processor, attention.heads, *options)
         processor.to(next(attention.parameters()).device)
         attention.processor = processor
-        handles = _hooked(attention, processor, kind) if before_rope else []
+        handles = _hooked(attention, processor) if before_rope else []
         processor.handles = handles  # type: ignore[assignment]
         found.append(processor)
     transformer._momentum_handles = place(transformer)  # type: ignore[assignment]
@@ -186,8 +199,8 @@ def momentum_attention(
 
 def plain_attention(transformer: nn.Module) -> None:
     """Take momentum attention off again, in place; nothing happens to a transformer without."""
-    for attention in _attentions(transformer, type(transformer).__name__):
-        if isinstance(attention.processor, MomentumAttention):
+    for attention in list(transformer.modules()):  # copies of blocks too
+        if isinstance(getattr(attention, "processor", None), MomentumAttention):
             for handle in attention.processor.handles:  # type: ignore[union-attr]
                 handle.remove()
             inner = attention.processor.inner
@@ -202,16 +215,7 @@ def _attentions(transformer: nn.Module, kind: str) -> Iterator[Any]:
     return (getattr(block, name) for blocks in lists for block in getattr(transformer, blocks))
 
 
-def _hooked(attention: Any, processor: MomentumAttention, kind: str) -> list[Any]:
-    """Shear what the norms of queries and keys return: (B, S, heads D), (B, S, heads, D) or (B, heads, S, D)."""
-
-    def after(module: nn.Module, given: Any, x: Tensor) -> Tensor:
-        if processor.idle:
-            return x
-        split = x.unflatten(2, (attention.heads, -1)) if x.ndim == 3 else x
-        first = split if kind in HEADS_FIRST else split.transpose(1, 2)
-        moved = processor.sheared(first)
-        return (moved if kind in HEADS_FIRST else moved.transpose(1, 2)).reshape(x.shape)
-
+def _hooked(attention: Any, processor: MomentumAttention) -> list[Any]:
+    """Hooks as bound methods: those of a copied transformer are the copy's own."""
     norms = [getattr(attention, f"norm_{side}") for side in processor.sides]
-    return [norm.register_forward_hook(after) for norm in norms]
+    return [norm.register_forward_hook(processor.after_norm) for norm in norms]

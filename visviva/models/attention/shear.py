@@ -40,7 +40,7 @@ def shear(
     The difference is taken in float32, for bfloat16 neighbours differ in their last bits; the result has the dtype of x.
 
     Raises:
-        InputError: S that is no multiple of steps, an unknown difference, zero_first below 1.
+        InputError: S that is no multiple of steps, an unknown difference, zero_first below 1 or of all of several steps.
 
     Example::
 
@@ -52,6 +52,8 @@ def shear(
         raise InputError(f"{x.shape[2]} tokens are not {steps} steps of equally many; give the steps of these tokens")
     if zero_first < 1:
         raise InputError(f"zero_first {zero_first}; the first step has no predecessor, give 1 or more")
+    if 1 < steps <= zero_first:
+        raise InputError(f"zero_first {zero_first} of {steps} steps leaves no difference; give less, or longer clips")
     if not isinstance(gamma, Tensor) and gamma == 0:
         return x
     seen = x.unflatten(2, (steps, -1))
