@@ -146,6 +146,20 @@ def test_checkpoints_and_two_shapes_in_flight_do_not_change_gradients():
     assert torch.allclose(*grads, rtol=1e-4, atol=1e-8)
 
 
+@torch.no_grad()
+def test_weights_of_two_precisions_and_a_frozen_model():
+    model, inputs = wan().bfloat16().requires_grad_(False), given()
+    for name, parameter in model.named_parameters():  # as from_pretrained(torch_dtype=bfloat16) leaves it
+        if any(part in name for part in model._keep_in_fp32_modules):
+            parameter.data = parameter.data.float()
+    inputs = {k: v.bfloat16() if v.is_floating_point() and k != "timestep" else v for k, v in inputs.items()}
+    wanted = model(**inputs).sample
+    parts = force_control(model, blocks=1)
+    assert all(parameter.requires_grad for part in parts for parameter in part.parameters())
+    forces = torch.zeros(2, 32, *inputs["hidden_states"].shape[2:], dtype=torch.bfloat16)
+    assert torch.equal(model(**pushed(inputs, forces)).sample, wanted)
+
+
 def test_latents_without_forces_and_other_models_are_refused():
     model = wan()
     force_control(model, blocks=1)

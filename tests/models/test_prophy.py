@@ -3,8 +3,12 @@
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from peft import LoraConfig
 
 from visviva.errors import InputError
+from visviva.models.attention import MomentumAttention, momentum_attention, plain_attention
+from visviva.models.backbones.tiny import tiny_wan
+from visviva.models.control import force_control
 from visviva.models.experts import (
     FineAlignment,
     RefinementExperts,
@@ -155,12 +159,71 @@ def test_the_branch_is_saved_with_the_transformer():
     assert torch.equal(other.blocks[0].physics.inject.weight, model.blocks[0].physics.inject.weight)
 
 
+def adapted(model):
+    model.add_adapter(LoraConfig(r=2, target_modules=r".*\.to_q"))
+    return model
+
+
+def adapted_after(targets):
+    backbone = tiny_wan("test")
+    physics_experts(backbone.transformer, blocks=1)
+    backbone.add_lora(2, targets=targets)
+
+
+def test_the_default_adapters_leave_the_branch_alone():
+    backbone = tiny_wan("test")
+    physics_experts(backbone.transformer, blocks=1)
+    backbone.add_lora(2)
+    adapters = [name for name, _ in backbone.transformer.named_parameters() if "lora_" in name]
+    assert adapters
+    assert not any("physics" in name for name in adapters)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("whole", [True, False])
+def test_bfloat16_goes_through_the_branch(whole):
+    model, inputs = wan().bfloat16(), given()
+    if not whole:  # as from_pretrained(torch_dtype=bfloat16) leaves it
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in model._keep_in_fp32_modules):
+                parameter.data = parameter.data.float()
+    inputs = {k: v.bfloat16() if v.is_floating_point() and k != "timestep" else v for k, v in inputs.items()}
+    wanted = model(**inputs).sample
+    parts = physics_experts(model, blocks=2)
+    assert torch.equal(model(**inputs).sample, wanted)
+    parts[1].inject.weight.normal_(std=0.1)
+    assert not torch.equal(model(**inputs).sample, wanted)
+
+
+def test_copies_of_a_frozen_model_are_trained_and_not_written_as_if_nothing_had_changed(tmp_path):
+    model = wan().requires_grad_(False)
+    parts = physics_experts(model, blocks=2)
+    assert all(parameter.requires_grad for parameter in parts.parameters())
+    assert not model.blocks[0].attn1.to_q.weight.requires_grad
+    with pytest.raises(InputError, match="plain_blocks"):
+        model.save_pretrained(tmp_path)
+
+
+def test_momentum_of_a_copy_is_taken_off_too():
+    model = wan()
+    momentum_attention(model, 0.3)
+    physics_experts(model, blocks=1)
+    plain_attention(model)
+    assert not any(isinstance(module, MomentumAttention) for module in model.modules())
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: physics_experts(torch.nn.Linear(2, 2)), "Linear"),
         (lambda: physics_experts(wan(), blocks=4), "4 copied blocks"),
         (lambda: [physics_experts(m) for m in [wan()] * 2], "already"),
+        (lambda: [put(m, blocks=1) for m in [wan()] for put in (force_control, physics_experts)], "force control"),
+        (lambda: physics_experts(adapted(wan())), "merge them"),
+        (lambda: adapted_after(r".*\.to_q"), r"branch beside the blocks, such as 'blocks.0.physics"),
+        (lambda: adapted_after("to_nothing"), "match no layer"),
+        (lambda: adapted_after("("), "no regular expression"),
+        (lambda: adapted_after(r"blocks\.0\.norm2"), "norm2"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, words):

@@ -199,9 +199,10 @@ def momentum_attention(
 
 def plain_attention(transformer: nn.Module) -> None:
     """Take momentum attention off again, in place; nothing happens to a transformer without."""
+    attention: Any
     for attention in list(transformer.modules()):  # copies of blocks too
         if isinstance(getattr(attention, "processor", None), MomentumAttention):
-            for handle in attention.processor.handles:  # type: ignore[union-attr]
+            for handle in attention.processor.handles:
                 handle.remove()
             inner = attention.processor.inner
             attention._modules.pop("processor", None)

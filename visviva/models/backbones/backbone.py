@@ -8,6 +8,7 @@ networks are called, its text, its first frames, its noise levels, its latents' 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -340,13 +341,20 @@ class Backbone:
 
         None takes the family's own (``lora_targets``): attention and feed-forward layers of the transformer's blocks; never the
         embedders and the text refiners beside them.
+
+        Raises:
+            InputError: a pattern that is none, that matches no layer, or that matches the copied blocks of a branch.
         """
         from peft import LoraConfig
 
         layers = self.lora_targets if targets is None else targets
         for network in self.networks().values():
+            _refuse_copied(network, layers)
             network.requires_grad_(False)
-            network.add_adapter(LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights=True, target_modules=layers))
+            try:
+                network.add_adapter(LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights=True, target_modules=layers))
+            except ValueError as error:  # such as layers that are not linear, or adapters that are there already
+                raise InputError(f"lora targets {layers!r}: {str(error).splitlines()[0]}") from error
 
     def save_lora(self, path: str | Path) -> int:
         """Write the adapters so that ``pipe.load_lora_weights(path)`` of plain diffusers loads them; return the number of keys.
@@ -372,6 +380,25 @@ class Backbone:
             for key, parameter in network.named_parameters():
                 if parameter.requires_grad:
                     yield f"{name}.{key}", parameter
+
+
+def _refuse_copied(network: Any, layers: str) -> None:
+    """Refuse adapters on the copied blocks of a branch, which is trained whole and which plain diffusers does not have."""
+    try:
+        pattern = ".*" if layers == "all-linear" else layers  # peft's word
+        hit = [name for name, _ in network.named_modules() if re.fullmatch(pattern, name)]
+    except re.error as error:
+        raise InputError(
+            f"lora targets {layers!r} are no regular expression ({error}); leave them out for the default"
+        ) from error
+    beside = [name for name in hit if re.search(r"\.(physics|control)(\.|$)", name)]
+    if beside:
+        raise InputError(
+            f"lora targets {layers!r} match {len(beside)} layers of a branch beside the blocks, such as {beside[0]!r}, which "
+            "is trained whole; narrow the pattern, or leave it out for the default"
+        )
+    if not hit:
+        raise InputError(f"lora targets {layers!r} match no layer of the model; leave them out for the default")
 
 
 def _cast_files(folder: Path, dtype: torch.dtype) -> None:

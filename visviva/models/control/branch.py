@@ -17,16 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from visviva.errors import InputError
-from visviva.models.attention.grid import place
+from visviva.models.attention.grid import place, refuse_adapters
 from visviva.models.control.encoder import CHANNELS
 
 
 class ControlBlock(nn.Module):
     """What one block of the backbone got: a copy of itself, and what leads back, zero at first."""
 
-    def __init__(self, block: nn.Module, width: int, last: bool) -> None:
+    def __init__(self, block: Any, width: int, last: bool) -> None:
         super().__init__()
-        self.copied, self.inject, self.last = copy.deepcopy(block), nn.Linear(width, width), last
+        self.copied, self.last = copy.deepcopy(block).requires_grad_(True), last
+        self.inject = nn.Linear(width, width).to(block.attn1.to_q.weight)
         nn.init.zeros_(self.inject.weight)
         nn.init.zeros_(self.inject.bias)
 
@@ -69,7 +70,7 @@ def force_control(transformer: Any, blocks: int = 6) -> list[nn.Module]:
         blocks: how many blocks are copied (the paper: 6), at most all.
 
     Raises:
-        InputError: another class, no such number of blocks, or a branch that is there already.
+        InputError: another class, no such number of blocks, a branch that is there already, or adapters, which would be copied.
 
     Example::
 
@@ -85,12 +86,13 @@ def force_control(transformer: Any, blocks: int = 6) -> list[nn.Module]:
         raise InputError(f"{blocks} copied blocks; this transformer has {len(transformer.blocks)}, give 1 to as many")
     if hasattr(transformer.blocks[0], "physics"):
         raise InputError("this transformer has a physical branch; force control beside it is not supported")
+    refuse_adapters(transformer)
     width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
     transformer.patch_embedding = Embedding(transformer.patch_embedding)
     parts: list[nn.Module] = [transformer.patch_embedding.control]
     for i in range(blocks):
         block = transformer.blocks[i]
-        part = ControlBlock(block, width, last=i == blocks - 1).to(next(block.parameters()))
+        part = ControlBlock(block, width, last=i == blocks - 1)
         part.plain = block.forward  # type: ignore[assignment]
         block.control = part
         block.forward = MethodType(_forward, block)

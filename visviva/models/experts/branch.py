@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from visviva.errors import InputError
-from visviva.models.attention.grid import place
+from visviva.models.attention.grid import place, refuse_adapters
 from visviva.models.experts.prophy import RefinementExperts, SemanticExperts
 
 
@@ -30,14 +30,14 @@ class PhysicalBlock(nn.Module):
         semantic: where the branch begins; ``refinement``: where it ends; else None.
     """
 
-    def __init__(
-        self, block: nn.Module, width: int, semantic: SemanticExperts | None, refinement: RefinementExperts | None
-    ) -> None:
+    def __init__(self, block: Any, width: int, semantic: SemanticExperts | None, refinement: RefinementExperts | None) -> None:
         super().__init__()
-        self.copied, self.inject = copy.deepcopy(block), nn.Linear(width, width)
+        like = block.attn1.to_q.weight
+        self.copied, self.inject = copy.deepcopy(block).requires_grad_(True), nn.Linear(width, width).to(like)
         nn.init.zeros_(self.inject.weight)
         nn.init.zeros_(self.inject.bias)
-        self.semantic, self.refinement = semantic, refinement
+        self.semantic = None if semantic is None else semantic.to(like)
+        self.refinement = None if refinement is None else refinement.to(like)
 
 
 def physics_experts(
@@ -50,10 +50,12 @@ def physics_experts(
         blocks: how many blocks are copied.
         semantic, refinement: numbers of experts per clip and per token; ``active``: of the latter, how many see a token.
 
-    The parts' parameters are the transformer's (``blocks.0.physics...``), to be trained and saved with it.
+    The parts' parameters are the transformer's (``blocks.0.physics...``), to be trained and saved with it; they ask for
+    gradients, also where the transformer is frozen.
 
     Raises:
-        InputError: another class, more blocks than there are, or a branch that is there already.
+        InputError: another class, more blocks than there are, a branch that is there already, or adapters, which would
+            be copied.
 
     Example::
 
@@ -66,13 +68,16 @@ def physics_experts(
         raise InputError(f"{blocks} copied blocks; this transformer has {len(transformer.blocks)}, give 1 to as many")
     if hasattr(transformer.blocks[0], "physics"):
         raise InputError("this transformer has a physical branch already; take it off with plain_blocks first")
+    if hasattr(transformer.blocks[0], "control"):
+        raise InputError("this transformer has force control; a physical branch beside it is not supported")
+    refuse_adapters(transformer)
     width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
     parts = []
     for i in range(blocks):
         block = transformer.blocks[i]
         first = SemanticExperts(width, width, semantic) if i == 0 else None
         last = RefinementExperts(width, refinement, active) if i == blocks - 1 else None
-        part = PhysicalBlock(block, width, first, last).to(next(block.parameters()))
+        part = PhysicalBlock(block, width, first, last)
         part.plain = block.forward  # type: ignore[assignment]
         block.physics = part
         block.forward = MethodType(_forward, block)

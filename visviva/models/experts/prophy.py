@@ -40,11 +40,11 @@ class SemanticExperts(nn.Module):
         self, x: Float[Tensor, "B n D"], text: Float[Tensor, "B L E"], grid: tuple[int, int, int]
     ) -> Float[Tensor, "B n D"]:
         """Return the tokens of a grid with the prompt's mixture of maps added."""
-        self.weights = self.router(text.float().mean(1)).softmax(-1)
         maps: Tensor = self.maps
+        self.weights = self.router(text.float().mean(1).to(maps.dtype)).float().softmax(-1)
         if tuple(maps.shape[2:]) != tuple(grid):
             maps = nn.functional.interpolate(maps, size=grid, mode="trilinear", align_corners=False)
-        return x + torch.einsum("be,edn->bnd", self.weights, maps.flatten(2)).to(x.dtype)
+        return x + torch.einsum("be,edn->bnd", self.weights.to(maps.dtype), maps.flatten(2)).to(x.dtype)
 
 
 class RefinementExperts(nn.Module):
@@ -69,7 +69,7 @@ class RefinementExperts(nn.Module):
 
     def forward(self, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B n D"]:
         """Return the mixture for each token."""
-        self.logits = self.router(x.float())
+        self.logits = self.router(x.to(self.router.weight.dtype)).float()
         best, self.chosen = self.logits.topk(self.active, dim=-1)
         share = torch.zeros_like(self.logits).scatter(-1, self.chosen, best.softmax(-1)).to(x.dtype)
         return torch.einsum("bne,bnd,edo->bno", share, x, self.weight.to(x.dtype)) + share @ self.bias.to(x.dtype)
