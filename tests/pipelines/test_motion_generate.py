@@ -71,8 +71,7 @@ def test_the_seed_decides_and_the_batch_does_not(pipeline):
 
 def test_motions_of_other_lengths_do_not_disturb_each_other(pipeline):
     both = pipeline(["a person", "jump"], seconds=[1.0, 2.0], steps=3, seeds=[4, 5])
-    noise = pipeline.noise([4], 40)
-    alone = pipeline(["a person"], seconds=1.0, steps=3, noise=noise[:, :20])
+    alone = pipeline(["a person"], seconds=1.0, steps=3, seeds=[4])
     assert both.lengths.tolist() == [20, 40]
     assert torch.allclose(both.joints[0, :20], alone.joints[0], atol=1e-4)
 
@@ -147,11 +146,30 @@ def test_what_is_asked_wrongly_is_said(pipeline):
         ({"steps": 100}, "1 to 50"),
         ({"speed": 0.01}, "0.1 to 10"),
         ({"fps": 1000.0}, "1 to 120"),
+        ({"seeds": [1, 2]}, "2 seeds for 1 prompts"),
+        ({"noise": torch.zeros(1, 3, 263), "seconds": 1.0}, r"\(1, 20, 263\) is wanted"),
     ):
         with pytest.raises(InputError, match=said):
             pipeline(["jump"], **options)
-    with pytest.raises(InputError, match="no prompts"):
-        pipeline([])
+    for nothing in ([], "a person walks"):  # a text alone would be read letter by letter
+        with pytest.raises(InputError, match="give a list"):
+            pipeline(nothing)
+
+
+@pytest.mark.parametrize("damage", ["index", "weights", "cut", "config"])
+def test_damaged_models_are_said(pipeline, tmp_path, damage):
+    pipeline.save_pretrained(tmp_path)
+    weights = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
+    if damage == "index":
+        (tmp_path / "model_index.json").write_text("{}")
+    elif damage == "weights":
+        weights.unlink()
+    elif damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    else:
+        (tmp_path / "transformer" / "config.json").write_text("{nope")
+    with pytest.raises(InputError, match="could not be loaded as a motion model"):
+        load(tmp_path)
 
 
 def test_a_rigid_body_follows_joints():
@@ -209,3 +227,17 @@ class TestVerb:
             plan(MotionRecipe(action="generate", files=["jump", "Jump!"]))
         with pytest.raises(InputError, match="empty text"):
             plan(MotionRecipe(action="generate", files=[" "]))
+
+    def test_a_motion_file_is_no_text_and_long_texts_keep_their_own_names(self, tmp_path):
+        (tmp_path / "walk.npy").write_bytes(b"")
+        with pytest.raises(InputError, match="a file or folder, and no text"):
+            plan(MotionRecipe(action="generate", files=[str(tmp_path / "walk.npy")]))
+        long = "a person walks " * 10
+        items = plan(MotionRecipe(action="generate", files=[long + "left", long + "right", "!?"]))
+        assert len({item.stem for item in items}) == 3
+        assert all(len(item.id) <= 60 and not item.id.startswith("-") for item in items)
+
+    def test_only_whole_words_are_not_understood(self, model, tmp_path):
+        assert main(self.arguments(model, tmp_path / "out", "a yak", "a person kayaks")) == 0
+        rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
+        assert [row["not_understood"] for row in rows] == [["yak"], ["kayaks"]]

@@ -43,12 +43,13 @@ def recipe(model, out, updates=6, **changes):
 
 
 def test_the_law_that_is_taught_is_obeyed_more(model, tmp_path):
-    out = posttrain(recipe(model, tmp_path / "out", 12, laws={"euler_lagrange": 1.0}, keep=0.01))
+    out = posttrain(recipe(model, tmp_path / "out", 12, laws={"skating": 1.0}, keep=0.01))
     found = json.loads((out / "comparison.json").read_text())
-    assert found["euler_lagrange"]["after"] < found["euler_lagrange"]["before"]
+    # not Euler-Lagrange: on two motions its residual jumps with the feet that stand, which carry no gradient
+    assert found["skating"]["after"] < 0.7 * found["skating"]["before"]
     rows = [json.loads(line) for line in (out / "posttrain.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 13))
-    assert set(rows[0]) == {"step", "loss", "moved", "euler_lagrange", "liveliness"}
+    assert set(rows[0]) == {"step", "loss", "moved", "skating", "liveliness"}
     assert load(out / "model")(["a walk"], seconds=1.0, steps=2).joints.isfinite().all()
 
 
@@ -59,6 +60,21 @@ def test_the_same_seed_gives_the_same_model_and_a_finished_run_is_not_trained_an
     weights = "model/transformer/diffusion_pytorch_model.safetensors"
     again = posttrain(half)  # finished: nothing is trained anew
     assert (whole / weights).read_bytes() == (again / weights).read_bytes()
+
+
+def test_a_folder_of_other_settings_is_refused(model, tmp_path):
+    out = tmp_path / "out"
+    posttrain(recipe(model, out, 2, laws={"skating": 1.0}))
+    with pytest.raises(InputError, match=r"begun with other settings \(laws: .*skating.* there, .*penetration.* now\)"):
+        posttrain(recipe(model, out, 2, laws={"penetration": 1.0}))
+    with pytest.raises(InputError, match="updates: 2 there, 3 now"):
+        posttrain(recipe(model, out, 3, laws={"skating": 1.0}))
+
+
+def test_a_run_that_diverges_is_said_and_writes_no_model(model, tmp_path):
+    with pytest.raises(InputError, match=r"lower posttrain.lr"):
+        posttrain(recipe(model, tmp_path / "out", 1, laws={"skating": 1.0}, lr=1e30))
+    assert not (tmp_path / "out" / "model").exists()
 
 
 def test_laws_without_their_anchor_are_still_anchored_and_unknown_ones_said(model, tmp_path):

@@ -67,6 +67,10 @@ def test_peaks_move_towards_the_higher_side():
 def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(InputError, match="no folder with a ViTPose model"):
         ViTPose(tmp_path / "none")
+    (tmp_path / "config.json").write_text('{"model_type": "vitpose"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")  # not opened
+    with pytest.raises(InputError, match="could not be loaded as a ViTPose model"):
+        ViTPose(tmp_path)
     with pytest.raises(InputError, match=r"MediaPipe is not installed|no such file"):
         MediaPipe(tmp_path / "pose.task")
     with pytest.raises(InputError, match=r"\(frames, joints, 2\) is wanted"):
@@ -75,3 +79,14 @@ def test_what_is_missing_is_said(tmp_path):
         given(torch.zeros(4, 17, 2).index_fill(1, torch.tensor([2]), float("nan")), 100, 100)
     with pytest.raises(InputError, match="view of 0"):
         Camera(view=0.0)
+
+
+def test_confidences_of_other_shapes_are_refused_and_unknown_ones_are_none():
+    points = torch.rand(4, 17, 2) * 100
+    with pytest.raises(InputError, match=r"confidences of the shape \(3, 17\)"):
+        given(points, 100, 100, torch.ones(3, 17))
+    sure = torch.ones(4, 17)
+    sure[1, 5] = float("nan")
+    found = given(points, 100, 100, sure)
+    assert float(found.confidence[1, 5]) == 0.0
+    assert found.image.isfinite().all()

@@ -15,6 +15,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from visviva.errors import InputError
@@ -91,7 +92,7 @@ def pretrained(path: str | Path) -> tuple[Any, Any]:
     """Return (text encoder, tokenizer) of a local CLIP or T5 folder in transformers' format; only safetensors are read.
 
     Raises:
-        InputError: no such folder, or none of these models.
+        InputError: no such folder, none of these models, or damaged files.
     """
     from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel, UMT5EncoderModel
 
@@ -103,11 +104,16 @@ def pretrained(path: str | Path) -> tuple[Any, Any]:
         "t5": T5EncoderModel,
         "umt5": UMT5EncoderModel,
     }
-    kind = AutoConfig.from_pretrained(path).model_type
-    if kind not in kinds:
-        raise InputError(f"{path}: a text encoder of the kind {kind!r}; known are {', '.join(kinds)}")
-    encoder = kinds[kind].from_pretrained(path, use_safetensors=True)
-    return encoder.requires_grad_(False).eval(), AutoTokenizer.from_pretrained(path)
+    try:
+        kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
+        if kind not in kinds:
+            raise InputError(f"{path}: a text encoder of the kind {kind!r}; known are {', '.join(kinds)}")
+        encoder = kinds[kind].from_pretrained(path, use_safetensors=True, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{path}: could not be loaded as a text encoder ({said}); copy the model again") from error
+    return encoder.requires_grad_(False).eval(), tokenizer
 
 
 def encode(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> tuple[Float[Tensor, "B W C"], Bool[Tensor, "B W"]]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 
 from visviva.errors import InputError
@@ -48,7 +49,7 @@ def given(
     points: Float[Tensor, "T J C"],
     height: float,
     width: float,
-    confidence: Float[Tensor, "T J"] | None = None,
+    confidence: Float[Tensor, "..."] | None = None,
     layout: str | None = None,
 ) -> Poses:
     """Return poses of 2D points that are already there.
@@ -56,7 +57,7 @@ def given(
     Args:
         points: [px], from the top left corner, u right, v down; points that are not finite count as not seen.
         height, width: of the pictures [px].
-        confidence: 0 to 1; None: 1 wherever a point is finite.
+        confidence: 0 to 1, NaN where nothing is known (0); None: 1 wherever a point is finite.
         layout: of `visviva.models.reestimation.joints`; None: h36m for 17 points, humanml3d for 22, smpl for 24.
 
     Raises:
@@ -73,9 +74,11 @@ def given(
     counts = {17: "h36m", 22: "humanml3d", 24: "smpl"}
     name = layout or counts.get(points.shape[1], "")
     there = points.isfinite().all(-1)
-    sure = there.to(points) if confidence is None else torch.where(there, confidence.to(points), 0.0).clamp(0, 1)
-    if sure.shape != points.shape[:2]:
-        raise InputError(f"confidences of the shape {tuple(sure.shape)} for {tuple(points.shape[:2])} points")
+    if confidence is not None and confidence.shape != points.shape[:2]:
+        raise InputError(f"confidences of the shape {tuple(confidence.shape)} for {tuple(points.shape[:2])} points")
+    sure = there.to(points)
+    if confidence is not None:
+        sure = torch.where(there, confidence.to(points).nan_to_num(0.0), 0.0).clamp(0, 1)
     known = held(points.nan_to_num(0.0, 0.0, 0.0), sure)
     if name not in COUNTS:
         raise InputError(f"{points.shape[1]} joints, layout {layout!r}; known are {', '.join(COUNTS)}")
@@ -103,7 +106,7 @@ class ViTPose:
         boxes: of the person, (T, 4) or (4,): left, top, width, height [px]; None: the whole picture.
 
     Raises:
-        InputError: no such folder.
+        InputError: no such folder, files that are damaged or of another model, or no safetensors.
 
     Example::
 
@@ -118,7 +121,13 @@ class ViTPose:
         if isinstance(path, str | Path):
             if not (Path(path) / "config.json").is_file():
                 raise InputError(f"{path}: no folder with a ViTPose model (config.json and weights); save one there first")
-            path = VitPoseForPoseEstimation.from_pretrained(path, local_files_only=True)
+            try:
+                path = VitPoseForPoseEstimation.from_pretrained(path, local_files_only=True, use_safetensors=True)
+            except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+                raise InputError(
+                    f"{path}: could not be loaded as a ViTPose model ({' '.join(str(error).split())}); save it there "
+                    "again, with safe_serialization=True"
+                ) from error
         self.model, self.boxes = path.eval(), boxes
 
     @torch.no_grad()

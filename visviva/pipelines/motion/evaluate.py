@@ -84,14 +84,14 @@ def one(file: Path, recipe: MotionRecipe, reading: Reading) -> Measured:
     return replace(measured, scores=measured.scores | errors)
 
 
-def collect(given: Sequence[str]) -> list[Path]:
+def collect(given: Sequence[str], action: str = "evaluate") -> list[Path]:
     """Return the motion files of paths and folders, each once, folders in the order of their names.
 
     Raises:
         InputError: nothing is given, or a folder holds no motion file.
     """
     if not given:
-        raise InputError("no motion is given; name files or folders: visviva motion evaluate walk.bvh")
+        raise InputError(f"no motion is given; name files or folders: visviva motion {action} walk.bvh")
     files: list[Path] = []
     for name in given:
         path = Path(name)

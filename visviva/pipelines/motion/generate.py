@@ -26,6 +26,7 @@ from visviva.data.video import write_video
 from visviva.errors import InputError
 from visviva.eval.motion.measure import measure
 from visviva.eval.motion.view import film
+from visviva.models.motion.text import words
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.smpl import rigid, write_smpl
 from visviva.pipelines.motion.steering import LawGuidance, Projection, verifier_of
@@ -113,8 +114,12 @@ def _prompts(given: str) -> list[Prompt]:
         return [Prompt(f"{stem}-{p.id}" if p.id.isdigit() else p.id, p.caption, seed=p.seed) for p in rows]
     if not given.strip():
         raise InputError("an empty text; say what the person does")
-    name = "-".join("".join(c if c.isalnum() else " " for c in given.lower()).split())[:60]
-    return [Prompt(name or hashlib.sha256(given.encode()).hexdigest()[:12], given)]
+    if len(given) < 4096 and "\0" not in given and Path(given).exists():
+        raise InputError(f"{given}: a file or folder, and no text; texts stand in files that end with {', '.join(TABLES)}")
+    name = "-".join("".join(c if c.isalnum() else " " for c in given.lower()).split())
+    if not name or len(name) > 60:  # cut short, two texts would share a name
+        name = f"{name[:47]}-".lstrip("-") + hashlib.sha256(given.encode()).hexdigest()[:12]
+    return [Prompt(name, given)]
 
 
 def request(recipe: MotionRecipe, pipeline: MotionPipeline) -> dict[str, Any]:
@@ -169,7 +174,7 @@ def write(recipe: MotionRecipe, output: Path, item: Item, joints: Tensor, unknow
         "id": item.id,
         **{kind: f"motions/{item.stem}{end}" for kind, end in names.items()},
         "caption": item.caption,
-        "not_understood": [word for word in unknown if word in item.caption.lower()],
+        "not_understood": [word for word in unknown if word in words(item.caption)],
         "seed": item.seed,
         "fps": fps,
         "frames": len(motion),

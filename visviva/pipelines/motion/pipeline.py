@@ -20,6 +20,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 
 from visviva.data.motions.axes import upright
@@ -81,8 +82,9 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
         return self.text_encoder.unknown(prompts) if isinstance(self.text_encoder, WordEncoder) else []
 
     def noise(self, seeds: Sequence[int], frames: int) -> Float[Tensor, "B T 263"]:
-        """Return standard normal noise, one seeded CPU generator per motion, drawn frame by frame."""
-        draws = [torch.randn(frames, 263, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        """Return standard normal noise, one seeded CPU generator per motion; longer motions begin with that of shorter ones."""
+        drawn = -(-frames // 16) * 16  # torch draws in blocks of 16 numbers, and the end of what is no multiple anew
+        draws = [torch.randn(drawn, 263, generator=torch.Generator().manual_seed(int(seed)))[:frames] for seed in seeds]
         return torch.stack(draws).to(self.device)
 
     @torch.no_grad()
@@ -118,14 +120,15 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
             noise: instead of seeds.
 
         Raises:
-            InputError: no prompts, lengths or rates that are not usable, steps beyond those of the schedule.
+            InputError: no prompts, lengths or rates that are not usable, steps beyond those of the schedule, seeds or noise
+                that do not fit the prompts.
         """
         lengths = self._lengths(prompts, seconds, fps)
         if not 1 <= steps <= self.scheduler.config.num_train_timesteps:
             raise InputError(f"steps = {steps}; allowed are 1 to {self.scheduler.config.num_train_timesteps}")
         if speed is not None and not 0.1 <= speed <= 10:
             raise InputError(f"speed = {speed}; give a ratio of 0.1 to 10, 1 is the usual speed")
-        x = self.noise(range(len(prompts)) if seeds is None else seeds, int(lengths.max())) if noise is None else noise
+        x = self._start(seeds, noise, lengths)
         state = _Request(encode(self.text_encoder, self.tokenizer, prompts), lengths, torch.full((len(x),), fps), speed, x)
         self.scheduler.set_timesteps(steps, device=self.device)
         for i, t in enumerate(self.scheduler.timesteps):
@@ -146,9 +149,17 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Return the joints of features that are not normalised, z up [m]."""
         return joints_of(features, fps) @ upright("y").T.to(features)
 
+    def _start(self, seeds: Sequence[int] | None, noise: Tensor | None, lengths: Tensor) -> Tensor:
+        count, frames = len(lengths), int(lengths.max())
+        if seeds is not None and len(seeds) != count:
+            raise InputError(f"{len(seeds)} seeds for {count} prompts; give one each, or none")
+        if noise is not None and noise.shape != (count, frames, 263):
+            raise InputError(f"noise of the shape {tuple(noise.shape)}; ({count}, {frames}, 263) is wanted")
+        return self.noise(range(count) if seeds is None else seeds, frames) if noise is None else noise
+
     def _lengths(self, prompts: Sequence[str], seconds: float | Sequence[float], fps: float) -> Tensor:
-        if not prompts:
-            raise InputError("no prompts; give at least one text")
+        if isinstance(prompts, str) or not prompts:
+            raise InputError(f"prompts {prompts!r}: no prompts; give a list of at least one text")
         if not 1 <= fps <= 120:
             raise InputError(f"fps = {fps}; give 1 to 120 frames per second (training saw 10 to 30)")
         each = [float(seconds)] * len(prompts) if isinstance(seconds, int | float) else [float(s) for s in seconds]
@@ -190,13 +201,17 @@ def load(path: str | Path = "tiny") -> MotionPipeline:
     """Return the pipeline of ``"tiny"`` (shipped) or a local folder, frozen; only safetensors are read.
 
     Raises:
-        InputError: no such folder, or none of a motion pipeline.
+        InputError: no such folder, none of a motion pipeline, or damaged files.
     """
     folder = TINY if str(path) == "tiny" else Path(path)
     if not (folder / "model_index.json").is_file():
         raise InputError(f"no motion model at {str(path)!r}; give 'tiny' or the folder that 'visviva pretrain' wrote")
-    with quiet():
-        found = MotionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    try:
+        with quiet():
+            found = MotionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{folder}: could not be loaded as a motion model ({said}); copy or train the model again") from error
     for network in (found.transformer, found.text_encoder):
         network.requires_grad_(False).eval()
     found.set_progress_bar_config(disable=True)

@@ -11,6 +11,7 @@ from the same. Text and noise of every update follow from (seed, update). The re
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from visviva.physics.motion_laws import MOTION_LAWS, Liveliness, MotionTerm, Mot
 from visviva.pipelines.motion.generate import plan
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.steering import verifier_of
+from visviva.pipelines.posttrain.cache import weights_hash
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.pretrain.schedule import Log, State, generator, learning_rate
 
@@ -42,7 +44,8 @@ def posttrain(recipe: MotionRecipe) -> Path:
     A stopped run continues from its last checkpoint.
 
     Raises:
-        InputError: no such model, an unknown law, laws without an anchor.
+        InputError: no such model, an unknown law, laws without an anchor, a folder begun with other settings, weights that
+            training made useless.
 
     Example::
 
@@ -54,9 +57,26 @@ def posttrain(recipe: MotionRecipe) -> Path:
     texts = [item.caption for item in plan(recipe)] if recipe.files else captions()
     _train(recipe, pipeline, untouched, verifier, texts, out)
     pipeline.transformer.requires_grad_(False).eval()
+    found = comparison(recipe, pipeline, untouched, texts)
     pipeline.save_pretrained(out / "model", safe_serialization=True)
-    write_json(out / "comparison.json", comparison(recipe, pipeline, untouched, texts))
+    write_json(out / "comparison.json", found)
     return out
+
+
+def request(recipe: MotionRecipe, untouched: MotionPipeline, texts: Sequence[str]) -> dict[str, Any]:
+    """Return everything that the trained weights depend on; a folder holds one run."""
+    model = weights_hash([untouched.transformer, untouched.text_encoder])[:16]
+    said = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
+    return {"model": model, "seed": recipe.seed, "texts_sha256": said, **recipe.posttrain.model_dump()}
+
+
+def _refuse_others(out: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [name for name in now if begun.get(name) != now[name]]
+    if changed:
+        pairs = "; ".join(f"{name}: {begun.get(name)} there, {now[name]} now" for name in changed)
+        raise InputError(
+            f"{out} was begun with other settings ({pairs}); restore them to continue, or choose another output folder"
+        )
 
 
 def captions(each: int = 12) -> list[str]:
@@ -78,7 +98,10 @@ def _train(
     parameters = dict(network.named_parameters())
     optimizer = torch.optim.AdamW([{"params": list(parameters.items())}], lr=stage.lr, weight_decay=0.0)
     state = State(out / "checkpoints", parameters, {"optimizer": optimizer})
-    first, _, _ = state.resume()
+    first, _, begun = state.resume()
+    settings = json.loads(json.dumps(request(recipe, untouched, texts)))
+    if first:
+        _refuse_others(out, dict(begun), settings)
     log = Log(out / "posttrain.jsonl", first)
     for update in tqdm(range(first, stage.updates), initial=first, total=stage.updates, desc="post-training", unit="update"):
         optimizer.param_groups[0]["lr"] = stage.lr * learning_rate(update, stage.updates, stage.updates // 10, 0.5)
@@ -96,7 +119,7 @@ def _train(
         residuals = {name: _mean(r.value.detach(), r.valid) for name, r in verdict.residuals.items()}
         log.write(step=update + 1, loss=float(loss.detach()), moved=float(moved.detach()), **residuals)
         if (update + 1) % 25 == 0 or update + 1 == stage.updates:
-            state.save(update + 1, {}, {})
+            state.save(update + 1, {}, settings)
 
 
 def _judged(
@@ -128,6 +151,11 @@ def comparison(
     seeds = [key(recipe.seed, "motion comparison", k, "") for k in range(len(chosen))]
     options: dict[str, Any] = {"seconds": stage.frames / FPS, "fps": FPS, "seeds": seeds, "steps": recipe.sampler.steps}
     one, two = (model(chosen, **options).joints for model in (untouched, pipeline))
+    if not bool(two.isfinite().all()):
+        raise InputError(
+            f"the post-trained model makes joints that are not finite; lower posttrain.lr (it is {stage.lr:g}) and choose "
+            "another output folder"
+        )
     lengths = torch.full((len(chosen),), stage.frames)
     found: dict[str, Any] = {"texts": chosen, "recipe": json.loads(recipe.model_dump_json()), "made_with": provenance()}
     for name, law in MOTION_LAWS.items():

@@ -34,7 +34,7 @@ def reestimate(recipe: MotionRecipe) -> Path:
     Raises:
         InputError: no file is given, or none can be re-estimated; the first one's reason.
     """
-    files = collect(recipe.files)
+    files = collect(recipe.files, recipe.action)
     names = distinct(files)
     output = output_folder(recipe.output)
     done: dict[str, Change] = {}

@@ -36,7 +36,7 @@ def draw(recipe: MotionRecipe) -> Path:
     Raises:
         InputError: no file is given, none can be drawn (the first one's reason), a body model that cannot be read.
     """
-    files = collect(recipe.files)
+    files = collect(recipe.files, recipe.action)
     model = read_smpl(recipe.body) if recipe.body else None
     output, console = output_folder(recipe.output), Console(highlight=False, soft_wrap=True)
     written, failures = [], {}
