@@ -56,6 +56,15 @@ def test_one_update_of_reward_backpropagation_then_clips_with_its_adapters(varia
     assert read_video(clip).frames.shape == (frames, 3, 32, 32)
 
 
+def test_grpo_takes_the_noise_levels_of_the_clips_size(clips, tmp_path):
+    build("ltx-video").save(tmp_path / "model")
+    more = {"method": "grpo", "sampler": {"steps": 3}, "grpo": {"group": 2}, "monitor": {"every": 0}}
+    trained = run(recipe(tmp_path / "model", clips, tmp_path / "run", 9, **more))
+    (line,) = [json.loads(row) for row in (trained.output / "metrics.jsonl").read_text().splitlines()]
+    assert line["taught"] == 1.0
+    assert line["grad_norm"] > 0
+
+
 def picture(path):
     import cv2
     import numpy as np

@@ -284,6 +284,8 @@ def test_runs_of_every_method_end_and_resume_to_the_same_weights(recipe, pairs, 
     ("sections", "words"),
     [
         ({"method": "grpo", "grpo": {"reuse": 3}, "save_every": 50}, "multiple"),
+        ({"method": "grpo", "grpo": {"reuse": 2}, "save_every": 2, "max_steps": 3}, "max_steps is 3 and grpo.reuse 2"),
+        ({"method": "grpo", "grpo": {"strength": 0.0}}, "grpo.strength is 0"),
         ({"method": "grpo", "sampler": {"steps": 2}}, "3 or more"),
         ({"method": "dpo", "data": {"prompts": "p.jsonl"}}, "data.path"),
     ],
@@ -335,6 +337,53 @@ def test_momentum_attention_is_trained_saved_and_put_back(recipe, clips, tiny, l
     plain.pipeline.load_lora_weights(str(result.weights))  # diffusers alone knows no momentum
     with torch.no_grad():
         assert not torch.allclose(plain.velocity(batch.noise, level, batch.condition), wanted, atol=1e-6)
+
+
+def test_preferences_train_all_weights_too(recipe, pairs):
+    trainer = Trainer(recipe("dpo", path=pairs, weights="full"))
+    before = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
+    trainer.run()
+    assert any(not torch.equal(parameter, before[name]) for name, parameter in trainer.parameters.items())
+    with trainer.reference():
+        assert all(torch.equal(parameter, before[name]) for name, parameter in trainer.parameters.items())
+
+
+@pytest.mark.parametrize(("method", "more"), [("dpo", {}), ("grpo", {"grpo": {"group": 2, "kl": 0.1}})])
+def test_the_reference_of_learned_momentum_keeps_its_first_strengths(recipe, pairs, method, more):
+    momentum = {"kind": "momentum", "learned": True, "gamma": 0.2}
+    trainer = Trainer(recipe(method, path=pairs, attention=momentum, **more))
+    names = [name for name in trainer.parameters if name.endswith("gamma")]
+    with torch.no_grad():
+        for name in names:
+            trainer.parameters[name].fill_(0.7)
+    with trainer.reference():
+        assert all(torch.allclose(trainer.parameters[name], torch.tensor(0.2)) for name in names)
+    assert names
+    assert all(float(trainer.parameters[name].detach()[0]) == pytest.approx(0.7) for name in names)
+
+
+def test_losers_that_show_the_winner_are_refused(recipe, pairs, tmp_path):
+    clip = falling(0)
+    row = clip.write(tmp_path / "tied", "true", arrays="small")
+    clip.write(tmp_path / "tied", "again", arrays="none")
+    write_rows(tmp_path / "tied" / "metadata.jsonl", [{**row, "losers": ["again.mp4"], "scene": 0}])
+    with pytest.raises(InputError, match=r"'again\.mp4' shows the same frames"):
+        run(recipe("dpo", path=tmp_path / "tied"))
+    with pytest.raises(InputError, match=r"no 'leest'; did you mean 'least'"):
+        run(recipe("phygdpo", path=pairs, preference={"weights": {"leest": 1.0}}))
+
+
+def test_groups_are_asked_for_the_gate_and_pixels_that_are_none_end_the_run(recipe, clips):
+    made = recipe("grpo", monitor={"every": 1})
+    trainer = Trainer(made)
+    trainer.run()
+    row = json.loads((Path(made.output) / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["disagreement"] > 0
+    assert row["ratio/disagreement"] > 0
+    with torch.no_grad():
+        next(trainer.backbone.vae.decoder.parameters()).fill_(float("nan"))
+    with pytest.raises(InputError, match="NaN or infinite pixels"):
+        trainer.update(2)
 
 
 def test_momentum_in_a_whole_pipeline_is_refused(recipe, clips):

@@ -93,7 +93,7 @@ class Grpo(Section):
     kl: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the frozen base (Flow-GRPO: 0.04 and 0.01)."""
     reuse: int = Field(default=1, ge=1)
-    """Updates from one set of clips; save_every must be a multiple of it."""
+    """Updates from one set of clips; save_every and max_steps must be multiples of it."""
     mimicry: float | None = Field(default=None, ge=0)
     """Groups whose mean loss is above this learn from the true clip by flow matching as well (PhysRVG); None: never."""
 

@@ -283,10 +283,15 @@ class PosttrainRecipe(Recipe):
                 "attention.kind momentum with weights: full; a whole pipeline in diffusers format knows no momentum: use "
                 "weights: lora, beside whose adapters it is saved"
             )
-        if self.method == "grpo" and self.save_every % self.grpo.reuse:
+        for name in ("save_every", "max_steps") if self.method == "grpo" else ():
+            if getattr(self, name) % self.grpo.reuse:
+                raise InputError(
+                    f"{name} is {getattr(self, name)} and grpo.reuse {self.grpo.reuse}; a checkpoint between updates from the "
+                    "same clips could not be continued exactly: make the first a multiple of the second"
+                )
+        if self.method == "grpo" and self.grpo.strength == 0:
             raise InputError(
-                f"save_every is {self.save_every} and grpo.reuse {self.grpo.reuse}; a checkpoint between updates from the same "
-                "clips could not be continued exactly: make the first a multiple of the second"
+                "grpo.strength is 0: all clips of a group would be the same; give a positive number, or leave it out"
             )
         if self.method == "grpo" and self.sampler.steps < 3:
             raise InputError(

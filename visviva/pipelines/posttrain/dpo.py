@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from visviva.configs import posttrain as settings
-from visviva.errors import InputError
+from visviva.errors import InputError, closest
 from visviva.pipelines.posttrain.batch import Batch
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.preference import PhysicsWeights, dpo
@@ -39,20 +40,20 @@ class Preference:
         self, sft: Sft, preference: settings.Preference, reference: Callable[[], AbstractContextManager[None]], guided: bool
     ) -> None:
         self.sft, self.settings, self.reference, self.guided = sft, preference, reference, guided
-        self.weights = PhysicsWeights(**preference.weights) if guided else None
+        self.weights = _weights(preference.weights) if guided else None
         self.beta = preference.beta or (1000.0 if guided else 5000.0)
 
     def __call__(self, batch: Batch, base: Tensor | None = None, checked: bool = False) -> Outcome:
         """Return the loss per pair (B,) and the logged numbers (B,) by name; nothing is generated, so nothing is checked."""
         if batch.latents is None or batch.losers is None:
             raise InputError("preference tuning needs pairs: rows with 'losers' beside their video (see docs/posttraining.md)")
-        sigma = self.sft.levels(batch.keys).to(batch.noise.device)
+        sigma = self.sft.levels(batch.keys, tuple(batch.noise.shape)).to(batch.noise.device)
         count = batch.losers.shape[1]
         picked = [int(torch.randint(count, (), generator=_generator(k))) for k in batch.keys]
         loser = batch.losers[torch.arange(len(batch)), picked]
-        right, wrong = self.error(batch.latents, batch, sigma), self.error(loser, batch, sigma)
-        with self.reference():
+        with self.reference():  # first: it may swap weights in place, which a graph of the policy would not survive
             right_base, wrong_base = self.error(batch.latents, batch, sigma), self.error(loser, batch, sigma)
+        right, wrong = self.error(batch.latents, batch, sigma), self.error(loser, batch, sigma)
         if self.weights is None:
             loss, margin = dpo(right, wrong, right_base, wrong_base, self.beta)
         else:
@@ -70,6 +71,14 @@ class Preference:
         """Mean squared velocity error of each clip at its noise level."""
         with precision(batch.noise.device, self.sft.autocast):
             return self.sft.backbone.flow_matching_loss(clean, batch.noise, sigma, batch.condition)
+
+
+def _weights(given: dict[str, float]) -> PhysicsWeights:
+    names = [field.name for field in fields(PhysicsWeights)]
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise InputError(f"preference.weights: no {unknown[0]!r}{closest(unknown[0], names)}; there are {', '.join(names)}")
+    return PhysicsWeights(**given)
 
 
 def _generator(sample: int) -> torch.Generator:

@@ -157,6 +157,9 @@ def _with_losers(example: Example, row: Mapping[str, Any], folder: Path, data: D
     clips = [Clip.read(folder / name) for name in names]
     frames = [_example(clip, name, data).frames for clip, name in zip(clips, names, strict=True)]
     losers = torch.stack([f for f in frames if f is not None])
+    for name, loser in zip(names, losers, strict=True):
+        if example.frames is not None and torch.equal(loser, example.frames):
+            raise InputError(f"{where}: its loser {name!r} shows the same frames as itself, which teaches nothing; take it out")
     return replace(example, losers=losers, scores=_scores(row["scores"], len(names), where) if "scores" in row else None)
 
 

@@ -27,7 +27,7 @@ from visviva.errors import InputError
 from visviva.pipelines.posttrain.batch import Batch
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
-from visviva.pipelines.posttrain.rollout import precision
+from visviva.pipelines.posttrain.rollout import finite, precision
 from visviva.pipelines.posttrain.sde import advantages, clipped, steps
 from visviva.pipelines.posttrain.sft import Outcome
 
@@ -59,6 +59,7 @@ class Grpo:
         grpo: settings.
         reference: context in which the backbone is the frozen reference.
         kept: how many micro-batches are remembered for further updates from the same clips.
+        shape: of the latents, (B, C, F, h, w), for families whose noise levels depend on it.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Grpo:
         grpo: settings.Grpo,
         reference: Callable[[], AbstractContextManager[None]],
         kept: int = 1,
+        shape: tuple[int, ...] | None = None,
     ) -> None:
         self.judge, self.settings, self.reference, self.kept = judge, grpo, reference, kept
         self.rollout, self.backbone = judge.rollout, judge.rollout.backbone
@@ -76,7 +78,7 @@ class Grpo:
                 f"method: grpo samples by the stochastic equation of a flow, but {self.backbone.family} predicts "
                 f"{self.backbone.kind}; use reward_backprop or refl with it"
             )
-        self.steps = steps(self.backbone.sigmas(sampler.steps, sampler.shift).tolist(), grpo.sde, grpo.strength)
+        self.steps = steps(self.backbone.sigmas(sampler.steps, sampler.shift, shape).tolist(), grpo.sde, grpo.strength)
         self.noisy = [i for i, step in enumerate(self.steps) if step.std > 0]
         self.memory: dict[tuple[int, ...], Explored] = {}
 
@@ -84,7 +86,7 @@ class Grpo:
         """Return the loss per sample (B,) and the logged numbers (B,) by name."""
         group = self.settings.group
         many = repeated(batch, group)
-        explored = self.remembered(batch, many, base)
+        explored = self.remembered(batch, many, base, checked)
         chosen = self.chosen(batch.keys[0])
         losses: list[Tensor] = []
         ratios: list[Tensor] = []
@@ -108,20 +110,20 @@ class Grpo:
             logs["kl"] = torch.stack(apart).mean(0).view(-1, group).mean(1)
         return self.mimicry(loss, logs, explored, batch)
 
-    def remembered(self, batch: Batch, many: Batch, base: Tensor | None) -> Explored:
+    def remembered(self, batch: Batch, many: Batch, base: Tensor | None, checked: bool) -> Explored:
         """Return the groups of this batch: those of an earlier update from the same noise, or new ones."""
         name = tuple(batch.keys)
         if self.settings.reuse == 1:
-            return self.explore(many, base)
+            return self.explore(many, base, checked)
         if name not in self.memory:
             while len(self.memory) >= self.kept:
                 self.memory.pop(next(iter(self.memory)))
-            self.memory[name] = self.explore(many, base)
+            self.memory[name] = self.explore(many, base, checked=True)
         return self.memory[name]
 
     @torch.no_grad()
-    def explore(self, many: Batch, base: Tensor | None) -> Explored:
-        """Sample every member with noise of its own, decode and judge them."""
+    def explore(self, many: Batch, base: Tensor | None, checked: bool = False) -> Explored:
+        """Sample every member with noise of its own, decode and judge them; ``checked`` asks the gate too."""
         x = self.backbone.hold(many.noise.float(), many.condition)
         states, before = [x], []
         for i, step in enumerate(self.steps):
@@ -132,12 +134,13 @@ class Grpo:
                 before.append(step.log_probability(mean, x, self.free(many)))
             states.append(x)
         end = self.judge.end(many)
-        frames = torch.cat([self.rollout.decode(part, end) for part in x.split(1)])
+        frames = finite(torch.cat([self.rollout.decode(part, end) for part in x.split(1)]))
         base = None if base is None else base.repeat_interleave(self.settings.group, 0)
         verdict, measured = self.judge.judge(frames, many, base)
         reward = verdict.log_reward.view(-1, self.settings.group)
         advantage = advantages(reward, self.settings.limit)
-        logs = {n: v.view(reward.shape).float().nanmean(1) for n, v in self.judge.logged(verdict, measured, many).items()}
+        numbers = self.judge.logged(verdict, measured, many) | (self.judge.doubted(measured, frames, many) if checked else {})
+        logs = {n: v.view(reward.shape).float().nanmean(1) for n, v in numbers.items()}
         logs |= {"reward_spread": reward.std(1), "taught": (advantage != 0).any(1).float()}
         return Explored(states, torch.stack(before), advantage, logs, verdict.loss.view(reward.shape))
 

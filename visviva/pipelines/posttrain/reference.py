@@ -1,7 +1,8 @@
 """The frozen reference that a policy is held to: the same networks with their adapters switched off, no second copy.
 
 LoRA-Switch of PhyGDPO (arXiv 2512.24551): ``Y = X (W + s (alpha / r) B A)^T``, s = 0 for the reference, 1 for the policy.
-Where all weights are trained there is nothing to switch off, and a copy of them is swapped in.
+Where all weights are trained there is nothing to switch off, and learned strengths of momentum attention are no adapters: a
+copy of what is trained is swapped in, in place, so a graph made before must recompute what it needs.
 """
 
 from __future__ import annotations

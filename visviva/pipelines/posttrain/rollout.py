@@ -55,10 +55,14 @@ class Rollout:
 
     def frames(self, batch: Batch, grad_steps: int = 0, end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
         """Sample and decode; raises an `InputError` if the model produces non-finite pixels."""
-        frames = self.decode(self.latents(batch, grad_steps), end)
-        if not bool(torch.isfinite(frames.detach()).all()):
-            raise InputError("the model generates NaN or infinite pixels; lower optimizer.lr, or use mixed_precision no")
-        return frames
+        return finite(self.decode(self.latents(batch, grad_steps), end))
+
+
+def finite(frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T 3 H W"]:
+    """Return the frames, or raise an `InputError` if some of their pixels are not finite."""
+    if not bool(torch.isfinite(frames.detach()).all()):
+        raise InputError("the model generates NaN or infinite pixels; lower optimizer.lr, or use mixed_precision no")
+    return frames
 
 
 def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:

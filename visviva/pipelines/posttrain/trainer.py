@@ -123,12 +123,18 @@ class Trainer:
         if recipe.method == "refl":
             return Refl(self.judge, recipe.refl)
         if recipe.method == "grpo":
-            return Grpo(self.judge, recipe.grpo, self.reference, kept=recipe.gradient_accumulation)
+            shape = self.backbone.latent_shape(1, recipe.data.frames, recipe.data.height, recipe.data.width)
+            return Grpo(self.judge, recipe.grpo, self.reference, kept=recipe.gradient_accumulation, shape=shape)
         return self.judge
 
     def reference(self) -> Any:
         """Return the context in which the networks are the frozen base: adapters off, or the copy of all weights in place."""
-        return reference(self.backbone.networks(), self.base if self.recipe.weights == "full" else None, self.parameters)
+        return reference(self.backbone.networks(), self.base if self.copied else None, self.parameters)
+
+    @property
+    def copied(self) -> bool:
+        """Whether more is trained than adapters, so that switching these off would not give the base back."""
+        return self.recipe.weights == "full" or (self.recipe.attention.kind == "momentum" and self.recipe.attention.learned)
 
     def prepare(self) -> None:
         """Make weights trainable, wrap them for the launch, build optimizer, averages and the frozen base's copy."""
@@ -149,7 +155,7 @@ class Trainer:
         """Return whether the frozen base generates too: as the laws' reference or for the collapse monitor."""
         recipe = self.recipe
         held = recipe.method in ("dpo", "phygdpo") or (recipe.method == "grpo" and recipe.grpo.kl > 0)
-        if recipe.weights == "full" and held:
+        if self.copied and held:
             return True
         return recipe.rewarded and (recipe.reward.reference == "base" or recipe.monitor.every > 0)
 
