@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def by_source(generated: ClipDataset) -> dict[Path, list[int]]:
     """Return which generated clips started from which true clip."""
     groups: dict[Path, list[int]] = {}
     for index, row in enumerate(generated.rows):
-        if not row.get("source"):
+        if not isinstance(row.get("source"), str) or not row["source"]:
             raise InputError(
                 f"{generated.source}: clip {row['file_name']!r} has no 'source', the true clip that it started from; generate "
                 "from a folder of clips"
@@ -84,13 +85,18 @@ def pair(
     recipe: PreferRecipe, output: Path,
 ) -> tuple[dict[str, Any] | None, int]:  # fmt: skip
     """Return the row of one true clip with its worst losers (None: there are too few), and how many clips were no losers."""
-    true = Clip.read(source)
-    best = score(true, true, verifier)
+    true, best = Clip.read(source), 1.0
+    bests: dict[int, float] = {}  # of the true clip, over as many frames as a generated one has
     scored = []
     for index in members:
-        row = generated.rows[index]
-        value = score(generated[index], true, verifier)
-        if value < best - recipe.margin:
+        row, clip = generated.rows[index], generated[index]
+        _refuse_other_rate(clip, true, generated.path(index))
+        frames = min(len(clip.frames), len(true.frames))
+        if frames not in bests:
+            bests[frames] = score(_first(true, frames), true, verifier)
+        best = min(best, bests[frames])
+        value = score(clip, true, verifier)
+        if value < bests[frames] - recipe.margin:
             scored.append((value, generated.path(index), semantic.get(str(row.get("id")), 1.0)))
     ties = len(members) - len(scored)
     if len(scored) < recipe.losers:
@@ -106,6 +112,19 @@ def pair(
         "scores": [[round(meant, 4), round(value, 6)] for value, _, meant in worst],
         "score": round(best, 6),
     }, ties
+
+
+def _first(clip: Clip, frames: int) -> Clip:
+    return replace(clip, frames=clip.frames[:frames])
+
+
+def _refuse_other_rate(clip: Clip, true: Clip, path: Path) -> None:
+    """Refuse frames that are no more of the same time than the true clip's."""
+    if abs(clip.fps - true.fps) > 1e-3 * true.fps:
+        raise InputError(
+            f"{path}: {clip.fps:g} frames/s, its true clip {true.fps:g}; laws would compare other times: generate with "
+            f"fps: {true.fps:g}, or resample the true clips"
+        )
 
 
 def score(clip: Clip, true: Clip, verifier: Verifier) -> float:
