@@ -204,3 +204,10 @@ def test_a_violation_that_changes_nothing_is_not_counted():
     assert altered(VIOLATIONS["noise"](scene), scene).all()
     exact, _ = read({"energy": ConstantAcceleration()}, [scene], 32.0)
     assert exact["energy"].violated["dead_stop"].isnan().tolist() == [True, True, False, False]
+
+
+def test_a_violation_that_changes_no_clip_is_left_out():
+    nothing = torch.full((4,), float("nan"))
+    told = Reading(torch.rand(4), {"dead_stop": nothing, "vanish": torch.rand(4)}).summary(["dead_stop", "vanish"])
+    assert list(told["violations"]) == ["vanish"]
+    assert list(told["alarm"]["detected"]) == ["vanish"]

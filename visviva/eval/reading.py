@@ -46,10 +46,14 @@ class Reading:
     judged: dict[str, Tensor] = field(default_factory=dict)
 
     def summary(self, declared: Sequence[str]) -> dict[str, Any]:
-        """Return quantiles on perfect physics, the noise floor, the AUC table and the alarm, as plain numbers."""
+        """Return quantiles on perfect physics, the noise floor, the AUC table and the alarm, as plain numbers.
+
+        Violations that change no clip are left out.
+        """
         quantiles = torch.quantile(self.truth.double(), torch.tensor([0.5, 0.95, 1.0], dtype=torch.float64)).tolist()
         perfect = dict(zip(("median", "p95", "max"), (short(q) for q in quantiles), strict=True))
-        table = {name: {**self._told(name), "declared": name in declared} for name in self.violated}
+        changing = [name for name, values in self.violated.items() if not bool(values.isnan().all())]
+        table = {name: {**self._told(name), "declared": name in declared} for name in changing}
         found: dict[str, Any] = {
             "perfect": perfect,
             "floor": perfect["p95"],
