@@ -10,6 +10,7 @@ from posttrain_clips import FRAMES, SIZE, dataset, falling, tiny_model
 from visviva.configs import posttrain as settings
 from visviva.data.dataset import write_rows
 from visviva.errors import InputError
+from visviva.models.attention import momentum_attention
 from visviva.models.backbones.lora import load_lora
 from visviva.models.backbones.tiny import tiny_wan
 from visviva.models.backbones.wan import WanBackbone
@@ -384,6 +385,23 @@ def test_groups_are_asked_for_the_gate_and_pixels_that_are_none_end_the_run(reci
         next(trainer.backbone.vae.decoder.parameters()).fill_(float("nan"))
     with pytest.raises(InputError, match="NaN or infinite pixels"):
         trainer.update(2)
+
+
+def test_momentum_stands_beside_adapters_that_are_saved_and_loaded_by_hand(tmp_path):
+    backbone = tiny_wan("test")
+    backbone.add_lora(2)
+    for processor in momentum_attention(backbone.transformer, 0.2, learned=True):
+        torch.nn.init.constant_(processor.gamma, 0.4)
+    keys = backbone.save_lora(tmp_path)
+    for path in (tmp_path, tmp_path / "pytorch_lora_weights.safetensors"):
+        other = tiny_wan("test")
+        adapters = load_lora(other, path)
+        strengths = [p for name, p in other.transformer.named_parameters() if name.endswith("gamma")]
+        assert adapters + len(strengths) == keys
+        assert all(torch.equal(p, torch.full_like(p, 0.4)) for p in strengths)
+        assert strengths
+    with pytest.raises(InputError, match="plain_attention"):
+        load_lora(other, tmp_path)
 
 
 def test_momentum_in_a_whole_pipeline_is_refused(recipe, clips):

@@ -68,6 +68,8 @@ def load(transformer: nn.Module, folder: Path) -> bool:
             options = json.loads((content.metadata() or {})["momentum_attention"])
             strengths = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         momentum_attention(transformer, **options)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no momentum attention ({error}); write it with visviva posttrain") from error
     there = {name: tensor for name, tensor in transformer.named_parameters() if name.endswith(SUFFIX)}

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.models.attention import saved
 from visviva.models.backbones import flow_matching
 from visviva.models.backbones.checkpoint import quiet, read_pipeline
 from visviva.models.backbones.condition import Condition, Text
@@ -359,19 +360,21 @@ class Backbone:
     def save_lora(self, path: str | Path) -> int:
         """Write the adapters so that ``pipe.load_lora_weights(path)`` of plain diffusers loads them; return the number of keys.
 
-        A second expert (Wan 2.2 A14B) goes to ``path/transformer_2``: load it with ``load_into_transformer_2=True``.
+        A second expert (Wan 2.2 A14B) goes to ``path/transformer_2``: load it with ``load_into_transformer_2=True``. Momentum
+        attention stands beside the adapters (`visviva.models.attention.saved`).
         """
         from peft.utils import get_peft_model_state_dict
 
         keys = 0
         for name, network in self.networks().items():
             layers = get_peft_model_state_dict(network)
+            folder = Path(path) if name == "transformer" else Path(path) / name
             type(self.pipeline).save_lora_weights(
-                Path(path) if name == "transformer" else Path(path) / name,
+                folder,
                 transformer_lora_layers=layers,
                 transformer_lora_adapter_metadata=network.peft_config["default"].to_dict(),
             )
-            keys += len(layers)
+            keys += len(layers) + saved.save(network, dict(network.named_parameters()), folder)
         return keys
 
     def trainable(self) -> Iterator[tuple[str, torch.nn.Parameter]]:

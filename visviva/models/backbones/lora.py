@@ -22,9 +22,8 @@ def load_lora(backbone: Backbone, path: str | Path) -> int:
         InputError: no such file, or an adapter whose layers this model does not have (a wrong checkpoint family).
     """
     files = lora_files(path)
-    if Path(path).is_dir():
-        for file, network in zip(files, backbone.networks().values(), strict=False):
-            saved.load(network, file.parent)
+    for file, network in zip(files, backbone.networks().values(), strict=False):
+        saved.load(network, file.parent)
     return sum(_load(backbone, file, second) for file, second in zip(files, (False, True), strict=False))
 
 
