@@ -8,11 +8,13 @@ from itertools import pairwise
 import pytest
 import torch
 
+from visviva.configs.motion import MotionPosttrain
 from visviva.data.motions.amass import OFFSETS, PARENTS
 from visviva.data.motions.axes import upright
 from visviva.data.motions.motion import forward_kinematics
 from visviva.errors import InputError
 from visviva.physics.motion_laws import (
+    MOTION_LAWS,
     EulerLagrange,
     FlightGravity,
     Liveliness,
@@ -176,6 +178,27 @@ class TestVerifier:
         assert set(found.residuals) == {"skating", "euler_lagrange", "liveliness"}
         with pytest.raises(InputError, match="22"):
             verifier(true[:, :, :21], FPS)
+
+    def test_nothing_wins_against_a_true_motion_under_the_laws_of_post_training(self):
+        stage = MotionPosttrain()
+        terms = [MotionTerm(MOTION_LAWS[name](), weight) for name, weight in stage.laws.items()]
+        verifier, true = MotionVerifier([*terms, MotionTerm(Liveliness(), stage.liveliness)]), jump()
+        noise = 0.3 * torch.randn(true.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        waving = moved(stand(), z=1.0)
+        waving[..., 20, 0] += torch.sin(9 * times()) * 20
+        rivals = {
+            "frozen": stand(),
+            "frozen in the air": moved(stand(), z=1.0),
+            "at one point": torch.zeros_like(true),
+            "noise": true + noise,
+            "noise in the air": moved(true + noise, z=2.0),
+            "hovering and waving": waving,
+            "drifting in the air": moved(stand(), x=2 * times(), z=1.0),
+            "sliding": moved(stand(), x=2 * times()),
+        }
+        best = float(verifier(true, FPS, reference=true).loss)
+        for name, rival in rivals.items():
+            assert not float(verifier(rival, FPS, reference=true).loss) < best + 0.1, name
 
     def test_lengths_and_references_that_do_not_fit_are_refused(self):
         verifier, two = MotionVerifier([MotionTerm(Skating()), MotionTerm(Liveliness())]), jump().expand(2, -1, -1, -1)

@@ -17,6 +17,7 @@ from visviva.data.motions.axes import upright
 from visviva.data.motions.bvh import about, write_bvh
 from visviva.data.motions.motion import HumanMotion, forward_kinematics
 from visviva.errors import InputError
+from visviva.eval.motion.measure import measure
 from visviva.pipelines import motion
 
 
@@ -93,6 +94,19 @@ def test_nothing_to_measure_is_one_sentence(files, said, tmp_path, monkeypatch, 
     error = capsys.readouterr().err
     assert said in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("action", ["evaluate", "reestimate", "render"])
+def test_the_remedy_names_the_action(action, capsys):
+    assert main(["motion", action]) == 2
+    assert f"visviva motion {action} walk.bvh" in capsys.readouterr().err
+
+
+def test_a_floor_that_is_nowhere_is_refused(files, tmp_path, capsys):
+    assert main(["motion", "evaluate", str(files), "--floor", "nan", "--out", str(tmp_path / "out")]) == 2
+    assert "floor" in capsys.readouterr().err
+    with pytest.raises(InputError, match="the floor is at nan m"):
+        measure(walker(), floor=math.nan)  # nothing would sink or float
 
 
 def test_all_failing_is_an_error_with_the_first_reason(tmp_path):

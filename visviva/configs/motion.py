@@ -84,7 +84,7 @@ class MotionRecipe(Recipe):
     hand: Literal["left", "right"] | None = None
     """left: the axes are left-handed and are mirrored; right: they are taken as they are, whatever the joints' names
     say."""
-    floor: float | None = None
+    floor: float | None = Field(None, ge=-1000, le=1000)
     """Height of the floor [m] after conversion to z up; left out, the format's, or estimated from the lowest foot."""
     mass: float | None = Field(None, gt=0, lt=1000)
     """Mass of the person [kg]; left out, of an average adult of this stature."""

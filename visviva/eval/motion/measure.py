@@ -70,7 +70,7 @@ def measure(motion: HumanMotion, floor: float | None = None, mass: float | None 
         mass: of the person [kg]; None: of de Leva's adults at this stature.
 
     Raises:
-        InputError: fewer than 4 frames.
+        InputError: fewer than 4 frames, a floor that is nowhere.
 
     Example::
 
@@ -127,6 +127,8 @@ def without_rest_pose(motion: HumanMotion) -> HumanMotion:
 
 def _floor(motion: HumanMotion, low: Tensor, given: float | None) -> tuple[float, str]:
     if given is not None:
+        if not math.isfinite(given):  # nothing would be below it, nor above
+            raise InputError(f"the floor is at {given} m; give its height, or none for an estimate")
         return given, f"floor: at {given:g} m, as given"
     if motion.floor is not None:
         return motion.floor, ""  # the reader has said so

@@ -18,7 +18,8 @@ class Skating:
     """Horizontal speed of the slowest foot joint outside of flight [m/s]: who is not in the air stands on something.
 
     A soft minimum over ankles and toes, ``-s log mean exp(-v / s)``, so that gradients reach the foot that is about to stand.
-    No height decides which foot counts, so lifting the feet or sliding faster does not help. A frozen motion satisfies it.
+    No height decides which foot counts, so lifting the feet or sliding faster does not help. A frozen motion satisfies it, and
+    a body that hovers has no feet to skate with: `EulerLagrange` and `FlightGravity` see that, one of them belongs beside it.
 
     Attributes:
         softness: s [m/s]; ``floor``: height [m].

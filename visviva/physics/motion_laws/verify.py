@@ -47,7 +47,7 @@ class MotionVerifier:
 
     Example::
 
-        verifier = MotionVerifier([MotionTerm(Skating()), MotionTerm(Liveliness())])
+        verifier = MotionVerifier([MotionTerm(Skating()), MotionTerm(EulerLagrange()), MotionTerm(Liveliness())])
         verifier(joints, 20.0, lengths).loss.mean().backward()
     """
 
