@@ -25,12 +25,13 @@ from torch import Tensor
 from visviva.configs.pretrain import MotionStage, PretrainRecipe
 from visviva.data.actions import ACTIONS, draw
 from visviva.data.motions.axes import upright
+from visviva.data.motions.folder import facing
 from visviva.physics.motion_laws import EulerLagrange, FlightGravity, Penetration, Skating
 from visviva.physics.motion_laws.body import flying
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.steering import LawGuidance, Projection, verifier_of
 from visviva.pipelines.pretrain.motion import build, checks, train, validate
-from visviva.pipelines.pretrain.motions import facing, simulated
+from visviva.pipelines.pretrain.motions import simulated
 
 OUT = Path(__file__).parent / "results" / "motion-backbone.json"
 FPS = 20.0

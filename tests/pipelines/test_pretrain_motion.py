@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from visviva.configs.pretrain import PretrainRecipe
+from visviva.data.motions.folder import facing
 from visviva.data.motions.humanml3d import features, joints_of
 from visviva.errors import InputError
 from visviva.pipelines.motion.pipeline import load
 from visviva.pipelines.pretrain import run
 from visviva.pipelines.pretrain.motion import column_weights
-from visviva.pipelines.pretrain.motions import facing, humanml3d, packed, windows
+from visviva.pipelines.pretrain.motions import humanml3d, packed, simulated, windows
 
 SMALL = {
     "clips": 16, "steps": 6, "frames": 16, "width": 16, "layers": 1, "templates": 8, "hidden": 32, "batch_size": 4,
@@ -112,6 +113,28 @@ def test_a_humanml3d_folder_is_read(folder):
     assert found.lengths.tolist() == [39, 45, 51]
     with pytest.raises(InputError, match=r"test\.txt"):
         humanml3d(folder, "test")
+    assert len(humanml3d(folder, "train", 2)) == 2
+
+
+def test_damaged_clips_of_a_folder_are_refused_and_short_ones_left_out(folder):
+    vectors = folder / "new_joint_vecs"
+    np.save(vectors / "000000.npy", np.load(vectors / "000000.npy")[:20])
+    assert humanml3d(folder, "train").lengths.tolist() == [45, 51]
+    (folder / "texts" / "000003.txt").write_text("a part#x#0.5#1.0\n")
+    with pytest.raises(InputError, match="a text about all of it"):
+        humanml3d(folder, "val")
+    np.save(vectors / "000001.npy", np.full((45, 263), np.nan, np.float32))
+    with pytest.raises(InputError, match="not finite"):
+        humanml3d(folder, "train")
+    (vectors / "000001.npy").write_bytes(b"broken")
+    with pytest.raises(InputError, match="not a readable"):
+        humanml3d(folder, "train")
+
+
+def test_drawn_actions_are_kept_and_leave_no_half_files(tmp_path):
+    one, two = (simulated(["walk"], 2, 0, 0.6, tmp_path) for _ in range(2))
+    assert one.fingerprint == two.fingerprint
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 
 def test_training_on_a_folder_writes_a_model(folder, tmp_path):

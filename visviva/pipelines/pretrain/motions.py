@@ -13,22 +13,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from visviva.data.files import read_text
+from visviva.data.files import whole
 from visviva.data.motions.axes import upright
-from visviva.data.motions.humanml3d import features, joints_of, yawed
+from visviva.data.motions.folder import HumanML3DFolder, facing, statistics_of
+from visviva.data.motions.humanml3d import FPS, features, joints_of
 from visviva.errors import InputError
 from visviva.eval.motion.contact import airborne
 
 RATE = 40.0
 """Frames per second at which simulated actions are drawn; windows are interpolated from them."""
 CHUNK = 64
+SHORTEST = 20
+"""Clips of a folder with so many frames or fewer are left out."""
 FLIGHT = 3
 """Frames in the air, at `RATE`, from which a clip counts as one that flies."""
 
@@ -89,53 +91,34 @@ def simulated(names: Sequence[str], clips: int, seed: int, seconds: float, folde
             drawn.append(some.joints @ upright("y"))  # z up to y up
             said += [[caption] for caption in some.captions]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"motions-{key}.json").write_text(json.dumps(said))
-        save_file({"joints": torch.cat(drawn).contiguous()}, file)
+        with whole(file.with_suffix(".json")) as part:
+            part.write_text(json.dumps(said))
+        with whole(file) as part:  # the last, so that a file that is there is whole and has its captions
+            save_file({"joints": torch.cat(drawn).contiguous()}, part)
     joints = load_file(file)["joints"]
     captions = json.loads(file.with_suffix(".json").read_text())
     return packed(list(joints), RATE, captions)
 
 
 def humanml3d(folder: str | Path, split: str, limit: int | None = None) -> Motions:
-    """Read ``new_joint_vecs/*.npy`` (or ``new_joints``) and ``texts/*.txt`` of the names in ``<split>.txt``.
+    """Read the clips of a split, the first ``limit`` of them, with the captions that are about all of a clip.
 
-    Texts that describe a part of the clip (with times) are left out, as are clips without any other.
+    Clips without such a caption, or of 20 frames or fewer, are left out.
 
     Raises:
-        InputError: no such folder or list, or no clip with text.
+        InputError: what `HumanML3DFolder` refuses (damaged files, features that are not finite), or no clip that is left.
     """
-    folder = Path(folder)
-    if not (folder / f"{split}.txt").is_file():
-        raise InputError(f"{folder}: no {split}.txt; a HumanML3D folder has it beside new_joint_vecs and texts")
+    source = HumanML3DFolder(folder, split)
     clips, captions = [], []
-    for name in read_text(folder / f"{split}.txt").split()[:limit]:
-        said = _texts(folder / "texts" / f"{name}.txt")
-        joints = _joints(folder, name)
-        if said and joints is not None and len(joints) > 20:
-            clips.append(joints)
+    for index in range(len(source.names[:limit])):
+        clip = source[index]
+        said = [caption.text for caption in clip.captions if caption.stop is None]
+        if said and len(clip.features) > SHORTEST:
+            clips.append(joints_of(clip.features))
             captions.append(said)
     if not clips:
-        raise InputError(f"{folder}: none of the clips of {split}.txt is there with a text")
-    return packed(clips, 20.0, captions)
-
-
-def _texts(file: Path) -> list[str]:
-    found = []
-    for line in read_text(file).splitlines() if file.is_file() else []:
-        text, *rest = line.split("#")
-        times = [x for x in rest[1:3] if x not in ("0.0", "nan", "0")]
-        if text.strip() and not times:
-            found.append(text.strip())
-    return found
-
-
-def _joints(folder: Path, name: str) -> Tensor | None:
-    for kind in ("new_joints", "new_joint_vecs"):
-        file = folder / kind / f"{name}.npy"
-        if file.is_file():
-            values = torch.from_numpy(np.load(file, allow_pickle=False)).float()
-            return values if kind == "new_joints" else joints_of(values)
-    return None
+        raise InputError(f"{folder}: no clip of {split}.txt has more than {SHORTEST} frames and a text about all of it")
+    return packed(clips, FPS, captions)
 
 
 def packed(clips: Sequence[Tensor], fps: float, captions: list[list[str]]) -> Motions:
@@ -186,14 +169,6 @@ def between(motions: Motions, index: Tensor, at: Float[Tensor, "B T"]) -> Float[
     return sum((w * p for w, p in zip(weights, points, strict=True)), torch.zeros_like(points[0]))
 
 
-def facing(joints: Float[Tensor, "B T 22 3"]) -> Float[Tensor, "B T 22 3"]:
-    """Return motions turned about y so that the first frame faces +z, above the origin: where features begin."""
-    across = joints[:, 0, 1] - joints[:, 0, 2] + joints[:, 0, 16] - joints[:, 0, 17]  # to the left
-    yaw = torch.atan2(-across[:, 2], across[:, 0])
-    ground = joints[:, :1, :1] * joints.new_tensor([1.0, 0.0, 1.0])
-    return yawed(joints - ground, -yaw[:, None, None].expand(joints.shape[:-1]))
-
-
 def statistics(motions: Motions, frames: int, rates: Sequence[float], seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of the features of windows at all rates, deviations averaged in each block of the
     format (card: motion, 10.3)."""
@@ -203,8 +178,5 @@ def statistics(motions: Motions, frames: int, rates: Sequence[float], seed: int 
         index = torch.randint(len(motions), (128,), generator=rng)
         found = windows(motions, index, frames, rate, torch.ones(128), rng)
         rows.append(found.features[torch.arange(frames) < found.lengths[:, None]])
-    every = torch.cat(rows)
-    std = every.std(0)
-    for start, stop in ((0, 1), (1, 3), (3, 4), (4, 67), (67, 193), (193, 259), (259, 263)):
-        std[start:stop] = std[start:stop].mean().clamp(min=1e-3)
-    return every.mean(0), std
+    mean, std = statistics_of(torch.cat(rows))
+    return mean, std.clamp(min=1e-3)
