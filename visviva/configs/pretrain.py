@@ -108,7 +108,7 @@ class MotionStage(Section):
     """Training of the motion transformer and its text encoder, on simulated actions or a HumanML3D folder."""
 
     data: str = ""
-    """A folder in HumanML3D's format (new_joint_vecs or new_joints, texts, train.txt, val.txt); empty: simulated actions."""
+    """A folder in HumanML3D's format (new_joint_vecs, texts, train.txt, val.txt); empty: simulated actions."""
     actions: list[str] = []
     """Names of the simulated actions; none: all."""
     clips: int = Field(2400, ge=16)

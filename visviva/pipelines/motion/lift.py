@@ -55,20 +55,38 @@ def poses_of(path: Path, recipe: MotionRecipe) -> tuple[Poses, float]:
     """Return a file's 2D poses and their frames per second.
 
     Raises:
-        InputError: no size of the pictures or no frame rate, a film without a detector, what `given` refuses.
+        InputError: no size of the pictures or no frame rate, arrays that hold no numbers, a film without a detector, what `given`
+            refuses.
     """
     if path.suffix.lower() in FILMS:
         return _filmed(path, recipe)
     stored = _stored(path) or {}
-    width, height = recipe.picture or (float(stored.get("width", 0)), float(stored.get("height", 0)))
+    width, height = recipe.picture or (_one(path, stored, "width"), _one(path, stored, "height"))
     if not (width and height):
         raise InputError(f"{path}: holds 2D poses without the pictures' size; give it: --picture WIDTH HEIGHT")
-    fps = recipe.frame_rate or float(np.ravel(stored.get("fps", 0))[0])
+    fps = recipe.frame_rate or _one(path, stored, "fps")
     if not fps:
         raise InputError(f"{path}: holds 2D poses without a frame rate; give it (--fps)")
-    sure = next((torch.from_numpy(np.asarray(stored[k], dtype=np.float32)) for k in SCORES if k in stored), None)
+    sure = next((torch.from_numpy(_numbers(path, stored, k)).float() for k in SCORES if k in stored), None)
     layout = recipe.layout or (str(stored["layout"]) if "layout" in stored else None)
-    return given(torch.from_numpy(stored["points"].astype(np.float32)), height, width, sure, layout), fps
+    return given(torch.from_numpy(_numbers(path, stored, "points")).float(), height, width, sure, layout), fps
+
+
+def _numbers(path: Path, stored: dict[str, np.ndarray], key: str) -> np.ndarray:
+    values = np.asarray(stored[key])
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"{path}: {key} is of the type {values.dtype}, no numbers; save plain arrays of numbers")
+    return values.astype(np.float64)
+
+
+def _one(path: Path, stored: dict[str, np.ndarray], key: str) -> float:
+    """A number of the file; 0 where it has none."""
+    if key not in stored:
+        return 0.0
+    values = _numbers(path, stored, key).ravel()
+    if len(values) != 1:
+        raise InputError(f"{path}: {key} has {len(values)} numbers; save one")
+    return float(values[0])
 
 
 def _filmed(path: Path, recipe: MotionRecipe) -> tuple[Poses, float]:
