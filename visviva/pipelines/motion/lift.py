@@ -55,7 +55,7 @@ def poses_of(path: Path, recipe: MotionRecipe) -> tuple[Poses, float]:
     """Return a file's 2D poses and their frames per second.
 
     Raises:
-        InputError: no size of the pictures or no frame rate, arrays that hold no numbers, a film without a detector, what `given`
+        InputError: no size of the pictures or no frame rate, arrays without numbers, a film without a detector, what `given`
             refuses.
     """
     if path.suffix.lower() in FILMS:
