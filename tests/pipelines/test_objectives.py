@@ -407,3 +407,18 @@ def test_momentum_stands_beside_adapters_that_are_saved_and_loaded_by_hand(tmp_p
 def test_momentum_in_a_whole_pipeline_is_refused(recipe, clips):
     with pytest.raises(InputError, match="knows no momentum"):
         run(recipe("sft", clips, attention={"kind": "momentum", "gamma": 0.2}, weights="full"))
+
+
+@pytest.mark.parametrize("method", ["grpo", "refl"])
+def test_how_the_batch_is_split_does_not_change_the_run(recipe, clips, method):
+    """What is drawn per update is drawn by the update, not by whoever is first in a micro-batch."""
+    options = {"max_steps": 2, "optimizer": {"lr": 1e-2}, "sampler": {"steps": 4}, "grpo": {"group": 2, "trained": 0.4}}
+    found = []
+    for size, parts in ((2, 1), (1, 2)):
+        trainer = Trainer(
+            recipe(method, clips, output=f"{size}", batch_size=size, **{**options, "gradient_accumulation": parts})
+        )
+        trainer.run()
+        found.append({name: weight.detach().clone() for name, weight in trainer.parameters.items()})
+    for name, weight in found[0].items():
+        assert torch.allclose(weight, found[1][name], rtol=1e-3, atol=1e-5), name

@@ -23,6 +23,7 @@ class Batch:
         keys: seed of each sample's further random draws.
         fps: frame rates [frames/s], (B,).
         start: first frame of the judged window.
+        draw: seed of what is drawn once for a whole update, however its effective batch is split.
         latents: clean latents of the true clips, (B, C, F, h, w).
         frames: true clips, (B, T, 3, H, W).
         masks: true object masks, (B, T, N, H, W); absent objects are empty.
@@ -36,6 +37,7 @@ class Batch:
     keys: list[int]
     fps: Float[Tensor, "B"]
     start: int = 0
+    draw: int = 0
     latents: Float[Tensor, "B C F h w"] | None = None
     frames: Float[Tensor, "B T 3 H W"] | None = None
     masks: Bool[Tensor, "B T N H W"] | None = None

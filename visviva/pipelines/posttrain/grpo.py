@@ -87,7 +87,7 @@ class Grpo:
         group = self.settings.group
         many = repeated(batch, group)
         explored = self.remembered(batch, many, base, checked)
-        chosen = self.chosen(batch.keys[0])
+        chosen = self.chosen(batch.draw)
         losses: list[Tensor] = []
         ratios: list[Tensor] = []
         apart: list[Tensor] = []

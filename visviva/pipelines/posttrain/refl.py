@@ -31,10 +31,10 @@ class Predicted(Rollout):
     late: float = 0.25
 
     def latents(self, batch: Batch, grad_steps: int = 0) -> Tensor:
-        """Return predicted clean latents, with gradient through the last velocity; the batch's first key draws the step."""
+        """Return predicted clean latents, with gradient through the last velocity; the update draws the step."""
         levels = self.backbone.sigmas(self.sampler.steps, self.sampler.shift, tuple(batch.noise.shape)).tolist()
         first = min(self.sampler.steps - 1, round((1 - self.late) * self.sampler.steps))
-        generator = torch.Generator().manual_seed(key(batch.keys[0], "refl"))
+        generator = torch.Generator().manual_seed(key(batch.draw, "refl"))
         last = int(torch.randint(first, self.sampler.steps, (), generator=generator))
         x = self.backbone.hold(batch.noise.float(), batch.condition)
         with precision(batch.noise.device, self.autocast):

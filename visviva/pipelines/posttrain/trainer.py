@@ -282,6 +282,7 @@ class Trainer:
             noise=self.backbone.noise([s.noise for s in samples], data.frames, data.height, data.width),
             keys=[s.noise for s in samples],
             start=self.window_start(update // reuse),
+            draw=key(self.recipe.seed, "draw", update // reuse),
             **model.prepared([self.cache[s.clip] for s in samples], self.device),
             **known,
         )

@@ -20,7 +20,17 @@ import torch
 
 from visviva.configs.pretrain import PretrainRecipe
 from visviva.models.backbones.tiny import tiny_wan
-from visviva.pipelines.pretrain import autoencoder, biomechanics, card, denoiser, flow, imdy, localiser, motion, motion_evaluator
+from visviva.pipelines.pretrain import (
+    autoencoder,
+    biomechanics,
+    card,
+    denoiser,
+    flow,
+    imdy,
+    localiser,
+    motion,
+    motion_evaluator,
+)
 from visviva.pipelines.pretrain.clips import load_clips
 
 
