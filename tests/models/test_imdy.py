@@ -98,7 +98,7 @@ def test_bad_input_is_refused(tmp_path):
     with pytest.raises(InputError, match="millimetres"):
         model(walkers() * 1000, 30.0)
     (tmp_path / "no.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="holds no network"):
+    with pytest.raises(InputError, match="is not a safetensors file"):
         ImDy.load(tmp_path / "no.safetensors")
     with pytest.raises(InputError, match="no such file"):
         ImDy.load(tmp_path / "none.safetensors")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.models.biomechanics.emg import EMGEncoder
 from visviva.models.biomechanics.euler_lagrange import EulerLagrange
+from visviva.models.network_file import located, opened
 
 FPS = 30.0
 """Frames per second that the shipped networks know."""
@@ -62,18 +61,13 @@ class Biodynamics:
         Raises:
             InputError: no such file, or none that `visviva pretrain` wrote.
         """
-        shipped = Path(str(resources.files("visviva.models") / "weights/biomechanics/model.safetensors"))
-        path = shipped if source == "biomechanics" else Path(source)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; give 'biomechanics' (shipped) or a file that visviva pretrain wrote")
+        path = located(source, "biomechanics")
+        state, about = opened(path, "biomechanics", "network")
         try:
-            with safe_open(str(path), framework="pt") as file:
-                about = json.loads((file.metadata() or {}).get("biomechanics", "{}"))
-                state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
             encoder = EMGEncoder(about["channels"], about["out"], about["width"], about["blocks"])
             net = EulerLagrange(about["joints"], about["out"], about["hidden"], about["rank"])
             for part, own in (("encoder.", encoder), ("net.", net)):
                 own.load_state_dict({n.removeprefix(part): x for n, x in state.items() if n.startswith(part)})
-        except (SafetensorError, json.JSONDecodeError, KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: holds no network that visviva pretrain wrote ({error})") from error
         return cls(encoder, net)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from visviva.errors import InputError
 from visviva.models.imdy.cycle import ForwardDynamics
 from visviva.models.imdy.network import InverseDynamics
 from visviva.models.imdy.windows import PAST, windows
+from visviva.models.network_file import located, opened
 
 FPS = 30.0
 """Frames per second that the shipped network knows."""
@@ -97,21 +96,16 @@ class ImDy:
         Raises:
             InputError: no such file, or none that `visviva pretrain` wrote.
         """
-        shipped = Path(str(resources.files("visviva.models") / "weights/imdy/model.safetensors"))
-        path = shipped if source == "imdy" else Path(source)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; give 'imdy' (shipped) or a file that visviva pretrain wrote")
+        path = located(source, "imdy")
+        state, about = opened(path, "imdy", "network")
         try:
-            with safe_open(str(path), framework="pt") as file:
-                about = json.loads((file.metadata() or {}).get("imdy", "{}"))
-                state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
             sizes = {name: int(about[name]) for name in ("joints", "touching", "width")}
             inverse = InverseDynamics(**sizes)
             inverse.load_state_dict(_part(state, "inverse."))
             forward = ForwardDynamics(**sizes) if _part(state, "forward.") else None
             if forward is not None:
                 forward.load_state_dict(_part(state, "forward."))
-        except (SafetensorError, json.JSONDecodeError, KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: holds no network that visviva pretrain wrote ({error})") from error
         return cls(inverse, forward)
 

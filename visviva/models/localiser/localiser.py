@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.models.localiser.attention import AttentionMIL
 from visviva.models.localiser.windows import NAMES, Windows, windows_of
+from visviva.models.network_file import located, opened
 from visviva.physics.measurement import Measurement
 
 
@@ -83,14 +81,8 @@ class Localiser:
         Raises:
             InputError: no such file, not a localiser, or one trained on other window features.
         """
-        path = (
-            Path(str(resources.files("visviva.models") / "weights/localiser/model.safetensors"))
-            if source == "localiser"
-            else Path(source)
-        )
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; give 'localiser' (shipped) or a file that visviva pretrain wrote")
-        state, about = _opened(path)
+        path = located(source, "localiser")
+        state, about = opened(path, "localiser", "localiser")
         if about.get("features") != list(NAMES):
             raise InputError(f"{path}: was trained on other window features; train it again with this version")
         try:
@@ -99,19 +91,3 @@ class Localiser:
             return cls(network, float(about["level"]), int(about["length"]), int(about["stride"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: its settings or weights do not fit a localiser ({error}); train it again") from error
-
-
-def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = (file.metadata() or {}).get("localiser")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise InputError(f"{path}: is not a safetensors file ({error})") from error
-    if about is None:
-        raise InputError(f"{path}: holds no localiser; give a file that visviva pretrain wrote")
-    try:
-        found = json.loads(about)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: its settings cannot be read ({error}); train it again") from error
-    return state, found if isinstance(found, dict) else {}

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from visviva.errors import InputError
+from visviva.models.network_file import located, opened
 from visviva.models.reestimation.dynamics import PhysNet
 from visviva.models.reestimation.lifting import Lifter, normalised
 from visviva.models.reestimation.windows import cut, joined
@@ -103,11 +102,8 @@ class Reestimator:
         Raises:
             InputError: no such file, or not a re-estimator.
         """
-        shipped = resources.files("visviva.models") / "weights/reestimation/model.safetensors"
-        path = Path(str(shipped)) if source == "reestimation" else Path(source)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; give 'reestimation' (shipped) or a file that visviva pretrain wrote")
-        state, about = _opened(path)
+        path = located(source, "reestimation")
+        state, about = opened(path, "reestimator", "re-estimator")
         try:
             lifter, physics = Lifter(**about["lifter"]), PhysNet(**about["physics"])
             for name, network in (("lifter.", lifter), ("physics.", physics)):
@@ -115,19 +111,3 @@ class Reestimator:
             return cls(lifter, physics, Pool(state["pool.images"], state["pool.poses"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: its settings or weights do not fit a re-estimator ({error}); train it again") from error
-
-
-def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = (file.metadata() or {}).get("reestimator")
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise InputError(f"{path}: is not a safetensors file ({error})") from error
-    if about is None:
-        raise InputError(f"{path}: holds no re-estimator; give a file that visviva pretrain wrote")
-    try:
-        found = json.loads(about)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: its settings cannot be read ({error}); train it again") from error
-    return state, found if isinstance(found, dict) else {}
