@@ -34,6 +34,21 @@ def test_random_scenes_accelerate_uniformly_stay_in_view_and_do_not_collide(scen
     assert torch.equal(random_sprites(6, seed=0, objects=2).trajectory, scene.trajectory)
 
 
+def test_known_contacts_do_not_excuse_a_violation(scene):
+    contact = torch.zeros(6, 17, dtype=torch.bool)
+    contact[1, 8:10] = contact[2, :6] = contact[3, 2:4] = contact[3, 15:] = True
+    contact[4] = True  # nowhere to break: no error, and the first frame stays
+    middles = [8, 4, 11, 9, 1, 8]  # of frames 0-16, 0-7, 6-16, 4-14, none, 0-16
+    known = scene.with_(contact=contact)
+    moves = VIOLATIONS["dead_stop"](known).trajectory.diff(dim=1).abs().sum((2, 3)) > 0
+    assert [int(moving.sum()) for moving in moves] == middles
+    for name in ("float", "teleport"):
+        same = (VIOLATIONS[name](known).trajectory - scene.trajectory).abs().sum((2, 3)) < 1e-3
+        assert [int(row.long().cumprod(0).sum()) for row in same] == [m + (name == "float") for m in middles]
+    assert torch.equal(VIOLATIONS["dead_stop"](scene.with_(contact=contact & False)).trajectory,
+                       VIOLATIONS["dead_stop"](scene).trajectory)  # fmt: skip
+
+
 def test_rendering_is_differentiable_with_respect_to_the_trajectory():
     scene = random_sprites(1, seed=2, frames=2, height=24, width=24, radius=(4.0, 5.0))
     path = scene.trajectory.double().requires_grad_()

@@ -67,17 +67,16 @@ def jitter(scene: Sprites) -> Sprites:
 
 
 def dead_stop(scene: Sprites) -> Sprites:
-    """Stop at the middle frame and stay there."""
-    return _retimed(scene, torch.arange(_frames(scene)).clamp(max=_frames(scene) // 2))
+    """Stop at the middle frame and stay there; in clips with known contacts in the middle of the longest time without one."""
+    return _retimed(scene, torch.arange(_frames(scene)).to(scene.trajectory.device).minimum(_middle(scene)[:, None]))
 
 
 def float_(scene: Sprites) -> Sprites:
-    """Switch the acceleration off at the middle frame: the body goes on with the velocity that it has."""
-    middle = _frames(scene) // 2
-    velocity = scene.trajectory[:, middle] - scene.trajectory[:, middle - 1]
-    later = torch.arange(_frames(scene), device=velocity.device) - middle
-    onward = scene.trajectory[:, middle, None] + velocity[:, None] * later[None, :, None, None]
-    return scene.with_(trajectory=torch.where((later > 0)[None, :, None, None], onward, scene.trajectory))
+    """Switch the acceleration off at the middle frame, as in `dead_stop`: the body goes on with the velocity that it has."""
+    clip, middle = torch.arange(len(scene.trajectory), device=scene.trajectory.device), _middle(scene)
+    here, before = scene.trajectory[clip, middle, None], scene.trajectory[clip, middle - 1, None]
+    later = (torch.arange(_frames(scene), device=middle.device) - middle[:, None])[..., None, None]
+    return scene.with_(trajectory=torch.where(later > 0, here + (here - before) * later, scene.trajectory))
 
 
 def speed_up(scene: Sprites) -> Sprites:
@@ -91,14 +90,14 @@ def speed_up(scene: Sprites) -> Sprites:
 
 
 def teleport(scene: Sprites) -> Sprites:
-    """Jump sideways by twice the mean step (at least 3 px) at the middle frame, towards the middle of the image."""
-    middle = _frames(scene) // 2
+    """Jump sideways by twice the mean step (at least 3 px) at the middle frame, as in `dead_stop`, towards the image's middle."""
+    clip, middle = torch.arange(len(scene.trajectory), device=scene.trajectory.device), _middle(scene)
     height, width = scene.background.shape[-2:]
     centre = torch.tensor([(width - 1) / 2, (height - 1) / 2]).to(scene.trajectory)
-    inwards = torch.sign(centre - scene.trajectory[:, middle])
+    inwards = torch.sign(centre - scene.trajectory[clip, middle])
     inwards = torch.where(inwards == 0, 1.0, inwards) / 2**0.5
     jump = (2 * _step(scene)).clamp(min=3.0)[..., None] * inwards
-    later = (torch.arange(_frames(scene)) >= middle).to(jump)[None, :, None, None]
+    later = (torch.arange(_frames(scene), device=middle.device) >= middle[:, None]).to(jump)[..., None, None]
     return scene.with_(trajectory=scene.trajectory + later * jump[:, None])
 
 
@@ -229,10 +228,10 @@ def _generator(scene: Sprites, salt: int) -> torch.Generator:
 
 
 def _retimed(scene: Sprites, time: Tensor) -> Sprites:
-    return scene.with_(
-        trajectory=scene.trajectory[:, time], texture=scene.texture[:, time], alpha=scene.alpha[:, time],
-        scale=scene.scale[:, time], opacity=scene.opacity[:, time], angle=None if scene.angle is None else scene.angle[:, time],
-    )  # fmt: skip
+    """Show the scene's frames at other times, (T,) or (B, T) for each clip."""
+    clip, time = torch.arange(len(scene.trajectory))[:, None], time.cpu().expand(len(scene.trajectory), -1)
+    named = {name: getattr(scene, name) for name in ("trajectory", "texture", "alpha", "scale", "opacity", "angle")}
+    return scene.with_(**{name: x[clip.to(x.device), time.to(x.device)] for name, x in named.items() if x is not None})
 
 
 def _told(scene: Sprites, time: Tensor) -> Sprites:
@@ -242,6 +241,22 @@ def _told(scene: Sprites, time: Tensor) -> Sprites:
 
 def _frames(scene: Sprites) -> int:
     return scene.trajectory.shape[1]
+
+
+def _middle(scene: Sprites) -> Tensor:
+    """The frame in the middle of each clip, or of its longest run of frames without a known contact, (B,).
+
+    What breaks at a contact may be what the contact did: laws of free motion look between contacts.
+    """
+    frames, device = _frames(scene), scene.trajectory.device
+    if scene.contact is None or not bool(scene.contact.any()):
+        return torch.full((len(scene.trajectory),), frames // 2, device=device)
+    run = scene.contact.to(device).cumsum(1)
+    free = torch.nn.functional.one_hot(run, frames + 1) * ~scene.contact.to(device)[..., None]
+    longest = free.sum(1).argmax(1)
+    inside = (run == longest[:, None]) & ~scene.contact.to(device)
+    first, count = inside.int().argmax(1), inside.sum(1)
+    return (first + count // 2).clamp(1, frames - 1)
 
 
 def _step(scene: Sprites) -> Tensor:
