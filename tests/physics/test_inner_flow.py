@@ -1,14 +1,11 @@
 """The kernel of mean flow inside objects: what the torch way gives, whatever the pictures, and one sentence where it cannot."""
 
-import multiprocessing
-import os
 
 import pytest
 import torch
 
 from visviva.errors import InputError
 from visviva.physics import ConstantAcceleration, Measurement
-from visviva.physics.inner_flow import _pool
 from visviva.physics.kinematics import inner_velocity, refuse_shapes
 from visviva.physics.laws.second_difference import lines_in_runs
 
@@ -29,16 +26,10 @@ def scene(clips=3, steps=5, count=2, height=20, width=48, seed=0):
 
 
 @pytest.mark.parametrize("pixels", [0, 1])
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_kernel_gives_velocity_and_area_of_the_torch_way(pixels, threads, seed):
+def test_the_kernel_gives_velocity_and_area_of_the_torch_way(pixels, seed):
     flow, masks = scene(clips=9, seed=seed)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = inner_velocity(flow, masks, pixels=pixels, method="warp")
-    finally:
-        torch.set_num_threads(before)
+    found = inner_velocity(flow, masks, pixels=pixels, method="warp")
     wanted = inner_velocity(flow, masks, pixels=pixels)
     assert torch.allclose(found[0], wanted[0], atol=1e-5)
     assert torch.allclose(found[1], wanted[1], rtol=1e-5, atol=1e-6)
@@ -131,21 +122,6 @@ def test_views_of_other_strides_and_offsets_are_read_right():
     for one, two in ((turned, shifted), (flow[:1].expand(3, -1, -1, -1, -1), masks[:1, :1].expand(3, 6, -1, -1, -1))):
         found, wanted = (inner_velocity(one, two, method=method) for method in ("warp", "torch"))
         assert torch.allclose(found[0], wanted[0], atol=1e-5)
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
-def test_a_forked_process_has_threads_of_its_own():
-    _work()
-    child = multiprocessing.get_context("fork").Process(target=_work, daemon=True)
-    child.start()
-    child.join(20)
-    code = child.exitcode
-    child.kill()
-    assert code == 0
-
-
-def _work():
-    assert list(_pool(2, os.getpid()).map(abs, [-1, -2])) == [1, 2]
 
 
 def test_methods_that_do_not_exist_or_fit_are_refused():

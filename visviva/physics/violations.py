@@ -72,7 +72,7 @@ def dead_stop(scene: Sprites) -> Sprites:
 
 
 def float_(scene: Sprites) -> Sprites:
-    """Switch the acceleration off at the middle frame, as in `dead_stop`: the body goes on with the velocity that it has."""
+    """Switch the acceleration off at the frame of `dead_stop`: the body goes on with the velocity that it has."""
     clip, middle = torch.arange(len(scene.trajectory), device=scene.trajectory.device), _middle(scene)
     here, before = scene.trajectory[clip, middle, None], scene.trajectory[clip, middle - 1, None]
     later = (torch.arange(_frames(scene), device=middle.device) - middle[:, None])[..., None, None]
@@ -90,7 +90,7 @@ def speed_up(scene: Sprites) -> Sprites:
 
 
 def teleport(scene: Sprites) -> Sprites:
-    """Jump sideways by twice the mean step (at least 3 px) at the middle frame, as in `dead_stop`, towards the image's middle."""
+    """Jump sideways by twice the mean step (at least 3 px) at the frame of `dead_stop`, towards the middle of the image."""
     clip, middle = torch.arange(len(scene.trajectory), device=scene.trajectory.device), _middle(scene)
     height, width = scene.background.shape[-2:]
     centre = torch.tensor([(width - 1) / 2, (height - 1) / 2]).to(scene.trajectory)

@@ -36,9 +36,6 @@ from visviva.physics.laws.second_difference import (
 )
 from visviva.physics.measurement import Measurement
 
-CACHE = 2**18
-"""Numbers that a CPU is given at once where several passes over them are needed, so that they stay in its cache."""
-
 FORMS = ("auto", "object", "material", "eulerian", "centroid")
 METHODS = ("torch", "warp")
 
@@ -188,8 +185,7 @@ class ConstantAcceleration:
         """The paper's form over the whole frame."""
         flow = _given(measurement.flow)
         pixels = flow.shape[-2] * flow.shape[-1]
-        at_once = max(1, CACHE // flow[:1].numel()) if flow.device.type == "cpu" else max(1, len(flow))
-        squares, clean = (torch.cat(part) for part in zip(*map(squared_over_pixels, flow.split(at_once)), strict=True))
+        squares, clean = squared_over_pixels(flow)
         free = _free(measurement, flow) & clean[:, None]
         free = free[:, 2:] & free[:, 1:-1] & free[:, :-2]
         value = weighted_mean(squares / pixels, free.to(flow.dtype))

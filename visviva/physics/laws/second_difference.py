@@ -5,13 +5,17 @@ What `visviva.physics.laws.acceleration` averages. B clips, T frames, N objects.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from visviva.physics.kinematics import displaced, projection, window_fit
-from visviva.physics.laws.law import finite, finite_clips, unknown
+from visviva.physics.laws.law import finite, unknown
+
+CACHE = 2**18
+"""Numbers that a CPU is given at once where several passes over them are needed, so that they stay in its cache."""
 
 
 def squared_over_pixels(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,9 +23,27 @@ def squared_over_pixels(flow: Tensor) -> tuple[Tensor, Tensor]:
 
     Flow without gradient is not copied to clean it: the sums of clips that are not finite are not finite either.
     """
-    flow, clean = finite(flow) if flow.requires_grad else (flow, finite_clips(flow))
-    second = (flow[:, 2:] + flow[:, :-2]).sub_(flow[:, 1:-1], alpha=2)
-    return torch.linalg.vector_norm(second.flatten(2), dim=2).square(), clean
+    if flow.requires_grad:
+        flow, clean = finite(flow)
+        return _squares(flow), clean
+    squares = _squares(flow)
+    return squares, torch.isfinite(squares).all(1)
+
+
+def _squares(flow: Tensor) -> Tensor:
+    """On a CPU piece by piece, clips or strips of pictures, so that what is between stays in the cache."""
+    clip, row = flow[:1].numel(), flow[:1, :, :, :1].numel()
+    whole = flow.device.type != "cpu" or not clip
+    clips, rows = (max(1, len(flow)), flow.shape[3]) if whole else (max(1, CACHE // clip), max(1, CACHE // row))
+    return torch.cat([_added(part.split(rows, 3)) for part in flow.split(clips)])
+
+
+def _added(strips: Iterable[Tensor]) -> Tensor:
+    found = []
+    for strip in strips:
+        second = (strip[:, 2:] + strip[:, :-2]).sub_(strip[:, 1:-1], alpha=2)
+        found.append(torch.linalg.vector_norm(second.flatten(2), dim=2).square())
+    return torch.stack(found).sum(0)
 
 
 def lines_in_windows(velocity: Tensor, seen: Tensor, window: int) -> tuple[Tensor, Tensor]:
@@ -45,7 +67,7 @@ def lines_in_runs(velocity: Tensor, seen: Tensor, ask: bool = False) -> tuple[Te
     steps, inside = velocity.shape[1], seen.to(velocity.dtype)
     if ask and steps >= 3 and bool(seen.all()):
         rest = torch.as_tensor(projection(steps, 1)[2], dtype=velocity.dtype, device=velocity.device)
-        left = torch.einsum("st,btnc->bsnc", rest, velocity).square().sum(-1)
+        left = (rest @ velocity.flatten(2)).unflatten(2, velocity.shape[2:]).square().sum(-1)
         return 6 * left, torch.full_like(left, (steps - 2) / steps)
     run = (~seen).cumsum(1)
 
