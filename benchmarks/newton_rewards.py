@@ -116,8 +116,8 @@ def trained(given: argparse.Namespace, arm: str, seed: int, train: Path, folder:
     return str(result.ema or result.weights)
 
 
-def scored(given: argparse.Namespace, folder: Path, tests: dict[str, Path], lora: str) -> Run:
-    """Generate the held-out clips of both splits and score them; kept as ``metrics.json``."""
+def scored(given: argparse.Namespace, folder: Path, tests: dict[str, Path], lora: str, **changes: Any) -> Run:
+    """Generate the held-out clips of both splits and score them; kept as ``metrics.json``. ``changes`` are further settings."""
     if (folder / "metrics.json").is_file():
         return Run.read(folder / "metrics.json")
     clips = []
@@ -129,6 +129,7 @@ def scored(given: argparse.Namespace, folder: Path, tests: dict[str, Path], lora
             model={"path": given.model},
             batch_size=8,
             sampler=Sampler(steps=given.steps),
+            **changes,
         )
         clips += measured(folder.name, generate.run(recipe), truth).clips
     run = Run(folder.name, clips, {"lora": lora})
