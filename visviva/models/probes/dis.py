@@ -75,7 +75,9 @@ def _clip(images: np.ndarray, flow: np.ndarray, factor: int) -> None:
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
     for step, (one, two) in enumerate(pairwise(_enlarged(image, factor) for image in images)):
         found = estimator.calc(one, two, None)
-        flow[step] = (_reduced(found, factor) if factor > 1 else found).transpose(2, 0, 1)
+        found = _reduced(found, factor) if factor > 1 else found
+        for axis in range(2):
+            cv2.extractChannel(found, axis, flow[step, axis])
 
 
 def _reduced(flow: np.ndarray, factor: int) -> np.ndarray:
