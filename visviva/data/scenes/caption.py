@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from visviva.data.scenes.push import PUSHES
 from visviva.data.scenes.scene import Scene
 
 
@@ -10,6 +11,8 @@ def caption(scene: Scene) -> str:
     right, view 2.41 m"``. Objects are named from left to right; all objects of a throw share speed and angle.
     """
     numbers = scene.numbers
+    if scene.primitive in PUSHES:
+        return f"force at a point of a ball, view {numbers['view']:.2f} m"
     side = "right" if numbers.get("side", 1) > 0 else "left"
     other = "left" if side == "right" else "right"
     things = _and([f"a {body.shape}" for body in scene.bodies])

@@ -52,6 +52,26 @@ class Body:
 
 
 @dataclass(frozen=True)
+class Push:
+    """A momentary force on the body of number ``body``: at the point ``x``, ``y`` (shares of the picture from the left and from
+    the lower edge), ``angle`` [degrees] (0 right, 90 up), ``magnitude`` in [0, 1] between the set's weakest and strongest,
+    ``newtons`` [N].
+    """
+
+    body: int
+    x: float
+    y: float
+    angle: float
+    magnitude: float
+    newtons: float
+
+    @property
+    def prompt(self) -> str:
+        """The force prompt, as ``visviva generate --force`` takes it."""
+        return f"point:x={self.x:g},y={self.y:g},angle={self.angle:g},magnitude={self.magnitude:g}"
+
+
+@dataclass(frozen=True)
 class Ramp:
     """A fixed tilted box; ``slope`` [rad] falls towards +x where ``side`` is +1, towards -x where it is -1."""
 
@@ -107,3 +127,4 @@ class Scene:
     ramp: Ramp | None = None
     friction: float = 0.0
     numbers: dict[str, float] = field(default_factory=dict)
+    pushes: tuple[Push, ...] = ()

@@ -9,9 +9,10 @@ from itertools import groupby
 import torch
 
 from visviva.data.clip import Clip
-from visviva.data.scenes import dynamics, render, truth, world
+from visviva.data.scenes import dynamics, render, rolling, truth, world
 from visviva.data.scenes.caption import caption
 from visviva.data.scenes.primitives import PRIMITIVES, sample_scene
+from visviva.data.scenes.push import PUSHES, sample_push
 from visviva.data.scenes.scene import Scene
 from visviva.errors import InputError, closest
 from visviva.physics.quiet import quiet
@@ -53,6 +54,8 @@ class Shot:
     def scene(self, primitive: str, index: int) -> Scene:
         """Scene ``index`` of a primitive in this set."""
         aspect = self.size[1] / self.size[0]
+        if primitive in PUSHES:
+            return sample_push(primitive, self.seed, index, duration=self.duration, aspect=aspect, objects=self.objects)
         return sample_scene(
             primitive, self.seed, index, split=self.split, duration=self.duration, aspect=aspect, objects=self.objects
         )
@@ -80,7 +83,7 @@ def simulate(
     """Simulate ``n`` clips of the primitives in turn (clip i is of primitive i modulo their number).
 
     Clip i depends on the arguments and i alone: the first clips of a longer set are the clips of a shorter one.
-    ``primitive`` is one of `PRIMITIVES` or several; the other arguments are those of `Shot`.
+    ``primitive`` is one of `PRIMITIVES` and `PUSHES` or several; the other arguments are those of `Shot`.
 
     Example::
 
@@ -98,12 +101,17 @@ def plan(shot: Shot, primitives: Sequence[str], indices: Iterable[int], batch: i
     """Divide the clips of a set into batches of at most ``batch`` clips that can be simulated together."""
     if shot.frames < 2 or shot.fps <= 0:
         raise InputError(f"a clip needs frames >= 2 and fps > 0; given frames {shot.frames} and fps {shot.fps}")
+    known = (*PRIMITIVES, *PUSHES)
     for name in primitives:
-        if name not in PRIMITIVES:
-            raise InputError(f"unknown primitive {name!r}; allowed: {', '.join(PRIMITIVES)}{closest(name, PRIMITIVES)}")
+        if name not in known:
+            raise InputError(f"unknown primitive {name!r}; allowed: {', '.join(known)}{closest(name, known)}")
     slots = [(i, primitives[i % len(primitives)], i // len(primitives)) for i in indices]
-    kinds = [[s for s in slots if s[1].startswith("ramp") is ramp] for ramp in (False, True)]
+    kinds = [[s for s in slots if _kind(s[1]) == kind] for kind in range(3)]
     return [kind[i : i + batch] for kind in kinds for i in range(0, len(kind), batch)]
+
+
+def _kind(name: str) -> int:
+    return 2 if name in PUSHES else int(name.startswith("ramp"))
 
 
 def shoot(shot: Shot, batch: Sequence[Slot]) -> Iterator[tuple[int, Clip]]:
@@ -112,8 +120,9 @@ def shoot(shot: Shot, batch: Sequence[Slot]) -> Iterator[tuple[int, Clip]]:
     for _, group in groupby(pairs, key=lambda pair: world.layout(pair[1])):
         members = list(group)
         scenes = [scene for _, scene in members]
-        model = world.build(scenes, shot.device)
-        motion = dynamics.move(scenes, shot.frames, shot.fps, model)
+        pushed = scenes[0].primitive in PUSHES
+        model = (rolling if pushed else world).build(scenes, shot.device)
+        motion = (rolling if pushed else dynamics).move(scenes, shot.frames, shot.fps, model)
         images = _renderer(shot.renderer)(scenes, motion, *shot.size, model)
         for position, (index, scene) in enumerate(members):
             yield index, describe(scene, motion, images, position, shot)
@@ -136,6 +145,7 @@ def describe(scene: Scene, motion: dynamics.Motion, images: render.Images, i: in
     flow, valid = truth.flow(scene, motion, images, i) if shot.flow else (None, None)
     masks = torch.from_numpy(truth.masks(images, i, len(scene.bodies)))
     times = truth.reversal(scene, motion, i, shot.fps)
+    forces = {"forces": [push.prompt for push in scene.pushes]} if scene.primitive in PUSHES else {}
     return Clip(
         frames=frames,
         fps=shot.fps,
@@ -150,5 +160,5 @@ def describe(scene: Scene, motion: dynamics.Motion, images: render.Images, i: in
         metres_per_pixel=torch.from_numpy(truth.metres_per_pixel(scene, height)).float(),
         contact=torch.from_numpy(truth.near(times, count, shot.fps)),
         contact_times=times,
-        meta={"primitive": scene.primitive, "split": scene.split, "scene": scene.name, **scene.numbers},
+        meta={"primitive": scene.primitive, "split": scene.split, "scene": scene.name, **scene.numbers, **forces},
     )

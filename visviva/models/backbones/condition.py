@@ -34,6 +34,7 @@ class Condition:
         prompt_mask, negative_mask: which tokens are not padding, shape (B, L), for families that do not attend to padding.
         prompt_pooled, negative_pooled: CLIP's vector of the whole prompt, shape (B, P), for HunyuanVideo.
         frame_rate: [frames/s], shape (B,), for families that are told it (LTX-Video).
+        forces: force prompts as `visviva.models.control.table` writes them, shape (B, 8, 5), for models with force control.
     """
 
     prompt: Float[Tensor, "B L D"]
@@ -46,6 +47,7 @@ class Condition:
     prompt_pooled: Float[Tensor, "B P"] | None = None
     negative_pooled: Float[Tensor, "B P"] | None = None
     frame_rate: Float[Tensor, "B"] | None = None
+    forces: Float[Tensor, "B 8 5"] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt)

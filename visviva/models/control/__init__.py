@@ -2,6 +2,19 @@
 
 from visviva.models.control.branch import force_control, plain_control
 from visviva.models.control.encoder import ForceEncoder
-from visviva.models.control.force import Point, Wind, control, parse_force
+from visviva.models.control.force import Point, Wind, control, parse_force, pictures, read_forces, table
+from visviva.models.control.saved import add_control
 
-__all__ = ["ForceEncoder", "Point", "Wind", "control", "force_control", "parse_force", "plain_control"]
+__all__ = [
+    "ForceEncoder",
+    "Point",
+    "Wind",
+    "add_control",
+    "control",
+    "force_control",
+    "parse_force",
+    "pictures",
+    "plain_control",
+    "read_forces",
+    "table",
+]

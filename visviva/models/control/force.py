@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,8 @@ from visviva.errors import InputError, closest
 
 SIGMA = 20 / 720
 """Standard deviation of a blob, of the width (20 px at the paper's 720)."""
+MOST = 8
+"""Most forces on one clip."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,6 @@ class Point:
         if not 0 <= self.magnitude <= 1:
             raise InputError(f"a force of magnitude {self.magnitude}; give a number in [0, 1], 1 being the strongest trained")
 
-    def picture(self, frames: int, height: int, width: int) -> Float[Tensor, "T 3 H W"]:
-        """Return a blob that moves by ``width / 8 + (width / 2 - width / 8) magnitude`` over the clip, three times."""
-        share = torch.arange(frames) / max(1, frames - 1)
-        distance = width / 8 + (width / 2 - width / 8) * self.magnitude
-        angle = math.radians(self.angle)
-        x = self.x * width + share * distance * math.cos(angle)
-        y = (1 - self.y) * height - share * distance * math.sin(angle)
-        ys, xs = torch.arange(height)[:, None], torch.arange(width)
-        off = (xs - x[:, None, None]).square() + (ys - y[:, None, None]).square()
-        return torch.exp(-off / (2 * (SIGMA * width) ** 2))[:, None].expand(-1, 3, -1, -1)
-
 
 @dataclass(frozen=True)
 class Wind:
@@ -78,12 +70,6 @@ class Wind:
         if not 0 <= self.speed <= 1:
             raise InputError(f"wind of speed {self.speed}; give a number in [0, 1], 1 being the strongest trained")
 
-    def picture(self, frames: int, height: int, width: int) -> Float[Tensor, "T 3 H W"]:
-        """Return ``-1 + 2 speed``, ``cos angle``, ``sin angle``, the same in every pixel of every frame."""
-        angle = math.radians(self.angle)
-        channels = torch.tensor([-1 + 2 * self.speed, math.cos(angle), math.sin(angle)])
-        return channels.view(1, 3, 1, 1).expand(frames, 3, height, width)
-
 
 Force = Point | Wind
 
@@ -100,9 +86,44 @@ def control(forces: Sequence[Force], frames: int, height: int, width: int) -> Fl
     """
     if not forces:
         raise InputError("no force; give a point or wind")
+    return pictures(table(forces)[None], frames, height, width)[0]
+
+
+def table(forces: Sequence[Force]) -> Float[Tensor, "8 5"]:
+    """Return forces as numbers: a row (kind, x, y, angle, strength) each, kind 1 a point, 2 wind, and 0 in the rows left over.
+
+    No force at all is a table of zeros and gives black pictures.
+
+    Raises:
+        InputError: more than 8 forces, or wind together with anything else.
+    """
+    if len(forces) > MOST:
+        raise InputError(f"{len(forces)} forces at once; at most {MOST} are taken")
     if len(forces) > 1 and any(isinstance(force, Wind) for force in forces):
         raise InputError("wind together with another force is nothing that a model was trained on; give one wind, or points")
-    return torch.stack([force.picture(frames, height, width) for force in forces]).sum(0)
+    rows = [[1, f.x, f.y, f.angle, f.magnitude] if isinstance(f, Point) else [2, 0.0, 0.0, f.angle, f.speed] for f in forces]
+    return torch.tensor([*rows, *[[0.0] * 5] * (MOST - len(rows))])
+
+
+def pictures(tables: Float[Tensor, "B 8 5"], frames: int, height: int, width: int) -> Float[Tensor, "B T 3 H W"]:
+    """Return the control tensors of a batch of `table` s.
+
+    A point: a blob that moves by ``width / 8 + (width / 2 - width / 8) magnitude`` over the clip, the same in three channels.
+    Wind: ``-1 + 2 speed``, ``cos angle``, ``sin angle`` in every pixel of every frame. Forces add up.
+    """
+    kind, x, y, angle, strength = tables.double().unbind(-1)
+    angle = angle.deg2rad()
+    share = torch.arange(frames, device=x.device) / max(1, frames - 1)
+    way = (width / 8 + (width / 2 - width / 8) * strength)[..., None] * share
+    across = (x * width)[..., None] + way * angle.cos()[..., None]
+    down = ((1 - y) * height)[..., None] - way * angle.sin()[..., None]
+    xs, ys = (torch.arange(size, device=x.device) for size in (width, height))
+    spread = 2 * (SIGMA * width) ** 2  # a blob is the product of one along the rows and one along the columns
+    rows = torch.exp(-(ys - down[..., None]).square() / spread) * (kind == 1)[..., None, None]
+    columns = torch.exp(-(xs - across[..., None]).square() / spread)
+    blobs = torch.einsum("bmth,bmtw->bthw", rows, columns)[:, :, None].expand(-1, -1, 3, -1, -1)
+    wind = (torch.stack([-1 + 2 * strength, angle.cos(), angle.sin()], -1) * (kind == 2)[..., None]).sum(1)
+    return (blobs + wind[:, None, :, None, None]).float()
 
 
 def parse_force(text: str) -> Force:
@@ -130,6 +151,22 @@ def parse_force(text: str) -> Force:
     if missing:
         raise InputError(f"force {text!r}: {', '.join(missing)} missing; a {kind} has {', '.join(wanted)}")
     return kinds[kind](**given)
+
+
+def read_forces(given: Any, where: str) -> list[Force]:
+    """Read the ``forces`` of a row: a list of texts as `parse_force` takes them.
+
+    Raises:
+        InputError: no list of texts, or a text that is no force; it begins with ``where``.
+    """
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        raise InputError(f"{where}: forces is {given!r}; give a list of texts such as point:x=0.4,y=0.6,angle=30,magnitude=0.8")
+    try:
+        forces = [parse_force(text) for text in given]
+        table(forces)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return forces
 
 
 def _refuse(force: Force) -> None:
