@@ -87,6 +87,30 @@ class Attention(Section):
     """Leading latent frames without difference; 2 where the first holds one picture and others several."""
 
 
+class Control(Section):
+    """Control of the clips by forces: the data's ``forces`` become an input (docs/forces.md)."""
+
+    kind: Literal["none", "force"] = "none"
+    """force: a branch beside the first blocks reads force prompts and is trained whole (arXiv 2505.19386)."""
+    blocks: int = Field(default=6, ge=1)
+    """How many of the first blocks are copied (the paper: 6)."""
+
+
+class Experts(Section):
+    """Experts beside the denoiser: none, or ProPhy's physical branch (arXiv 2512.05564), trained whole beside the adapters."""
+
+    kind: Literal["none", "prophy"] = "none"
+    """prophy: tokens with the prompt's physics go through copies of the first blocks and are added through zeros (Wan)."""
+    blocks: int = Field(default=2, ge=1)
+    """How many of the first blocks are copied."""
+    semantic: int = Field(default=5, ge=1)
+    """Experts per clip, mixed by what the prompt says."""
+    refinement: int = Field(default=5, ge=1)
+    """Experts per token; ``active`` of them see one."""
+    active: int = Field(default=2, ge=1)
+    """How many of the latter see a token."""
+
+
 class Lora(Section):
     """Low-rank adapters (arXiv 2106.09685), saved as diffusers' ``load_lora_weights`` reads them."""
 
@@ -239,6 +263,10 @@ class PosttrainRecipe(Recipe):
     """Settings of the adapters."""
     attention: Attention = Attention()
     """Momentum attention, saved beside the adapters."""
+    experts: Experts = Experts()
+    """Physical experts, saved beside the adapters."""
+    control: Control = Control()
+    """Force control, saved beside the adapters."""
     optimizer: Optimizer = Optimizer()
     """Optimizer and learning rate."""
     ema: Ema = Ema()
@@ -282,6 +310,16 @@ class PosttrainRecipe(Recipe):
             raise InputError(
                 "attention.kind momentum with weights: full; a whole pipeline in diffusers format knows no momentum: use "
                 "weights: lora, beside whose adapters it is saved"
+            )
+        if self.control.kind == "force" and self.weights == "full":
+            raise InputError(
+                "control.kind force with weights: full; a whole pipeline in diffusers format knows no forces: use "
+                "weights: lora, beside whose adapters the branch is saved"
+            )
+        if self.experts.kind == "prophy" and self.weights == "full":
+            raise InputError(
+                "experts.kind prophy with weights: full; a whole pipeline in diffusers format knows no experts: use "
+                "weights: lora, beside whose adapters the branch is saved"
             )
         for name in ("save_every", "max_steps") if self.method == "grpo" else ():
             if getattr(self, name) % self.grpo.reuse:

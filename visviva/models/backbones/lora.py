@@ -7,6 +7,8 @@ from pathlib import Path
 from visviva.errors import InputError
 from visviva.models.attention import saved
 from visviva.models.backbones.backbone import Backbone
+from visviva.models.control import saved as control
+from visviva.models.experts import saved as experts
 
 FILE = "pytorch_lora_weights.safetensors"
 """The name diffusers gives to adapter files."""
@@ -16,13 +18,16 @@ def load_lora(backbone: Backbone, path: str | Path) -> int:
     """Load adapters in diffusers format and return how many tensors were matched.
 
     ``path`` is a .safetensors file or the folder that holds it; the adapters of a second expert (Wan 2.2 A14B) lie in that
-    folder's ``transformer_2``. Momentum attention that stands beside them is switched on.
+    folder's ``transformer_2``. What stands beside them is switched on: momentum attention, force control, physical
+    experts.
 
     Raises:
         InputError: no such file, or an adapter whose layers this model does not have (a wrong checkpoint family).
     """
     files = lora_files(path)
+    control.load(backbone, files[0].parent)
     for file, network in zip(files, backbone.networks().values(), strict=False):
+        experts.load(network, file.parent)
         saved.load(network, file.parent)
     return sum(_load(backbone, file, second) for file, second in zip(files, (False, True), strict=False))
 
@@ -59,6 +64,13 @@ def lora_files(path: str | Path) -> list[Path]:
         raise InputError(f"no adapters at {str(path)!r}; give a .safetensors file, or the folder that holds {FILE}")
     second = path / "transformer_2" / FILE
     return [file, second] if path.is_dir() and second.is_file() else [file]
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """Return every file that `load_lora` reads at ``path``: the adapters, and what stands beside them."""
+    files = lora_files(path)
+    beside = [file.parent / name for file in files for name in (control.FILE, experts.FILE, saved.FILE)]
+    return [*files, *(file for file in beside if file.is_file())]
 
 
 def _adapter_tensors(backbone: Backbone) -> int:

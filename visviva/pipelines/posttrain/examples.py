@@ -15,6 +15,8 @@ from torch import Tensor
 from visviva.configs.posttrain import Data
 from visviva.data.fit import fit
 from visviva.errors import InputError
+from visviva.models.control import read_forces, table
+from visviva.models.control.force import Force
 from visviva.pipelines.posttrain.cache import fingerprint
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Example:
         masks: the true object masks, (T, N, H, W).
         contact: frames around true contacts, (T,).
         losers: generated clips that are worse, (m, T, 3, H, W); ``scores``: semantic and physical, in [0, 1], (m, 2).
+        forces: the force prompts of the clip; an empty list where nothing is pushed, None where the data say nothing.
     """
 
     caption: str
@@ -43,6 +46,15 @@ class Example:
     contact: Bool[Tensor, "T"] | None = None
     losers: Float[Tensor, "m T 3 H W"] | None = None
     scores: Float[Tensor, "m 2"] | None = None
+    forces: list[Force] | None = None
+
+    def force_table(self) -> Float[Tensor, "8 5"]:
+        """Return the forces as numbers; see `visviva.models.control.table`."""
+        if self.forces is None:
+            raise InputError(
+                "control.kind is force, and a clip of the data has no 'forces'; give every row a list, empty for none"
+            )
+        return table(self.forces)
 
     @property
     def bytes(self) -> int:
@@ -113,14 +125,21 @@ class Examples:
     def _read(self, index: int) -> Example:
         if self.paired:
             clip, row = self.clips[index], self.clips.rows[index]
-            example = _example(clip, str(row.get("file_name", index)), self.data)
+            example = _with_forces(_example(clip, str(row.get("file_name", index)), self.data), row)
             return _with_losers(example, row, self.clips.path(index).parent, self.data) if "losers" in row else example
         prompt = self.prompts[index]
         fps = prompt.fps or self.data.fps
         if fps is None:
             raise InputError(f"{self.data.prompts}: {prompt.id!r} has no fps; set data.fps to the model's frame rate (Wan: 16)")
         first = None if prompt.source is None else fit(prompt.first_frame(), self.data.height, self.data.width)
-        return Example(prompt.caption, fps, first)
+        return _with_forces(Example(prompt.caption, fps, first), {"file_name": prompt.id, **prompt.columns})
+
+
+def _with_forces(example: Example, row: Mapping[str, Any]) -> Example:
+    """Read the force prompts of a row, where it has any."""
+    if "forces" not in row:
+        return example
+    return replace(example, forces=read_forces(row["forces"], f"clip {row.get('file_name')}"))
 
 
 def _stat(file: Path) -> os.stat_result:

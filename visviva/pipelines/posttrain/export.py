@@ -17,14 +17,16 @@ from torch import Tensor
 from visviva.errors import InputError
 from visviva.models.attention import saved
 from visviva.models.backbones.backbone import Backbone
+from visviva.models.control import saved as control
+from visviva.models.experts import saved as experts
 
 
 def lora(backbone: Backbone, weights: Mapping[str, Tensor], folder: Path) -> int:
     """Write adapters (whole tensors by trainable name) to ``folder``; return the number of tensors written.
 
     ``folder/pytorch_lora_weights.safetensors`` is for ``pipe.load_lora_weights(folder)``; a second expert goes to
-    ``folder/transformer_2`` for ``load_lora_weights(..., load_into_transformer_2=True)``. Momentum attention stands beside them
-    (`visviva.models.attention.saved`).
+    ``folder/transformer_2`` for ``load_lora_weights(..., load_into_transformer_2=True)``. Momentum attention, force control
+    and physical experts stand beside them (``saved`` of `visviva.models.attention`, ``control`` and ``experts``).
 
     Raises:
         InputError: fewer tensors were written than trained, or the disk is full.
@@ -37,14 +39,17 @@ def lora(backbone: Backbone, weights: Mapping[str, Tensor], folder: Path) -> int
     try:
         for name, network in backbone.networks().items():
             own = {n.removeprefix(f"{name}."): t for n, t in weights.items() if n.startswith(f"{name}.")}
-            adapters = {n: t for n, t in own.items() if not n.endswith(saved.SUFFIX)}
+            beside = {n for n in own if n.endswith(saved.SUFFIX) or control.is_control(n) or experts.is_expert(n)}
+            adapters = {n: t for n, t in own.items() if n not in beside}
+            place = temporary if name == "transformer" else temporary / name
             layers = get_peft_model_state_dict(network, state_dict=adapters)
             type(backbone.pipeline).save_lora_weights(
-                temporary if name == "transformer" else temporary / name,
+                place,
                 transformer_lora_layers=layers,
                 transformer_lora_adapter_metadata=network.peft_config["default"].to_dict(),
             )
-            written += len(layers) + saved.save(network, own, temporary if name == "transformer" else temporary / name)
+            written += len(layers) + saved.save(network, own, place) + control.save(network, own, place)
+            written += experts.save(network, own, place)
         _swap(temporary, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -32,6 +32,10 @@ def identity(recipe: PosttrainRecipe, effective: int, weights: str, examples: st
             content.pop(section)
     if recipe.attention.kind == "plain":
         content.pop("attention")
+    if recipe.control.kind == "none":
+        content.pop("control")
+    if recipe.experts.kind == "none":
+        content.pop("experts")
     content.pop("monitor")
     return dotted(content) | {"effective batch": effective, "base model": weights, "data": examples}
 

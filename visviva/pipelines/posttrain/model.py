@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from visviva.models.attention import momentum_attention
 from visviva.models.backbones import families
 from visviva.models.backbones.backbone import ENCODERS, Backbone
 from visviva.models.backbones.condition import Condition
+from visviva.models.control import add_control
+from visviva.models.experts import physics_experts
 from visviva.pipelines.posttrain.cache import Cache, weights_hash
 from visviva.pipelines.posttrain.examples import Examples
 from visviva.pipelines.posttrain.plan import key
@@ -46,11 +49,16 @@ def freeze(backbone: Backbone, recipe: PosttrainRecipe) -> None:
 def make_trainable(backbone: Backbone, recipe: PosttrainRecipe) -> None:
     """Add adapters (seeded by the recipe) or free all weights of the denoiser; trained weights are float32."""
     blocks = recipe.reward.checkpointing in ("blocks", "both") if recipe.rewarded else recipe.sft.checkpointing
+    branch = add_control(backbone, recipe.control.blocks) if recipe.control.kind == "force" else []
+    if recipe.experts.kind == "prophy":
+        branch = [*branch, *add_experts(backbone, recipe)]
     if recipe.weights == "lora":
         options: dict[str, Any] = {} if recipe.lora.targets is None else {"targets": recipe.lora.targets}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(recipe.seed, "lora"))
             backbone.add_lora(recipe.lora.rank, alpha=recipe.lora.alpha, **options)
+    for part in branch:
+        part.requires_grad_(True)
     if recipe.attention.kind == "momentum":
         for network in backbone.networks().values():
             momentum_attention(network, **recipe.attention.model_dump(exclude={"kind"}))
@@ -64,6 +72,14 @@ def make_trainable(backbone: Backbone, recipe: PosttrainRecipe) -> None:
             network.enable_gradient_checkpointing()
     if not any(True for _ in backbone.trainable()):
         raise InputError(f"lora.targets {recipe.lora.targets!r} matches no layer of the model; leave it out for the default")
+
+
+def add_experts(backbone: Backbone, recipe: PosttrainRecipe) -> list[torch.nn.Module]:
+    """Put the physical branch beside every network of the denoiser, seeded by the recipe; return what is to be trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(recipe.seed, "experts"))
+        options = recipe.experts.model_dump(exclude={"kind"})
+        return [part for network in backbone.networks().values() for part in physics_experts(network, **options)]
 
 
 def conditions(
@@ -83,6 +99,7 @@ def conditions(
         "dtype": recipe.model.dtype,
         "latents": latents,
         "device": backbone.device.type,
+        **({"control": recipe.control.kind} if recipe.control.kind != "none" else {}),
     }
     cache = Cache(Path(recipe.data.cache or Path(recipe.output) / "cache"), parts)
     mine = range(accelerator.process_index, len(examples), accelerator.num_processes)
@@ -100,6 +117,8 @@ def _entry(backbone: Backbone, examples: Examples, recipe: PosttrainRecipe, inde
     condition = backbone.condition(
         [example.caption], first, frames=recipe.data.frames, negative=recipe.data.negative, fps=example.fps
     )
+    if recipe.control.kind == "force":
+        condition = replace(condition, forces=example.force_table()[None].to(backbone.device))
     entry = {**condition.tensors(), "fps": torch.tensor([example.fps], dtype=torch.float32)}
     if latents and example.frames is not None:
         entry["latents"] = backbone.encode(example.frames[None])

@@ -134,7 +134,12 @@ class Trainer:
     @property
     def copied(self) -> bool:
         """Whether more is trained than adapters, so that switching these off would not give the base back."""
-        return self.recipe.weights == "full" or (self.recipe.attention.kind == "momentum" and self.recipe.attention.learned)
+        momentum = self.recipe.attention.kind == "momentum" and self.recipe.attention.learned
+        return (
+            self.recipe.weights == "full"
+            or momentum
+            or any(kind != "none" for kind in (self.recipe.control.kind, self.recipe.experts.kind))
+        )
 
     def prepare(self) -> None:
         """Make weights trainable, wrap them for the launch, build optimizer, averages and the frozen base's copy."""
