@@ -145,7 +145,7 @@ def trained(given: argparse.Namespace, arm: str, seed: int, train: Path, folder:
         "save_every": 10,
         "trackers": [],
         "monitor.every": 0,  # a collapse is a result here, not a reason to stop
-        "optimizer.warmup": 5,
+        "optimizer.warmup": 0,  # dear updates are few
         "ema.decay": 0.9,
         "data.cache": str(Path(given.output) / "cache"),
     }

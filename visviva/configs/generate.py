@@ -11,7 +11,28 @@ from visviva.configs.posttrain import Law, Model, Probe, Sampler
 from visviva.configs.schema import Recipe, Section
 
 
-class Guidance(Section):
+class Judged(Section):
+    """Laws that generated clips are held against, and how the clips are measured."""
+
+    laws: list[Law] = Field([Law(name="constant_acceleration"), Law(name="motion_floor")], min_length=1)
+    """The weighted laws. A law that a frozen clip satisfies must stand beside an anchor."""
+    probe: Probe = Probe()
+    """How the frames are measured; for guidance the flow must be differentiable."""
+    masks: Literal["motion", "objects", "track", "none"] = "motion"
+    """Object masks: segmented by motion ("objects" also finds those that stop, touch or cross), tracked from the true masks of
+    the first frame (a folder of clips with arrays beside them), or none."""
+    objects: int = Field(1, ge=1)
+    """Number of moving objects to segment (masks: motion or objects)."""
+
+
+class Best(Judged):
+    """Best of N: of several clips from different noise the one that obeys the laws best is kept."""
+
+    of: int = Field(1, ge=1)
+    """How many are sampled for each clip; 1 is off. The first is the clip that would be made without."""
+
+
+class Guidance(Judged):
     """Physics guidance: while sampling, the gradient of laws moves the predicted clean latents toward obeying them."""
 
     scale: float = Field(0.0, ge=0)
@@ -22,15 +43,6 @@ class Guidance(Section):
     """Gradient steps within each guided sampler step; each costs one decoding with gradient."""
     radius: float = Field(0.05, gt=0)
     """Longest move per guided step, as a fraction of the latents' own norm: this keeps shape and place (IoU)."""
-    laws: list[Law] = Field([Law(name="constant_acceleration"), Law(name="motion_floor")], min_length=1)
-    """The weighted laws. A law that a frozen clip satisfies must stand beside an anchor."""
-    probe: Probe = Probe()
-    """How the predicted frames are measured; the flow must be differentiable."""
-    masks: Literal["motion", "objects", "track", "none"] = "motion"
-    """Object masks: segmented by motion ("objects" also finds those that stop, touch or cross), tracked from the true masks of
-    the first frame (a folder of clips with arrays beside them), or none."""
-    objects: int = Field(1, ge=1)
-    """Number of moving objects to segment (masks: motion or objects)."""
 
 
 class GenerateRecipe(Recipe):
@@ -72,5 +84,7 @@ class GenerateRecipe(Recipe):
     """Steps, classifier-free guidance and noise schedule."""
     guidance: Guidance = Guidance()
     """Physics guidance."""
+    best: Best = Best()
+    """Best of N."""
     crf: int = Field(12, ge=0, le=51)
     """H.264 quality: 0 is lossless, higher is smaller."""

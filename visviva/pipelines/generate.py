@@ -22,7 +22,7 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
-from visviva.configs.generate import GenerateRecipe
+from visviva.configs.generate import GenerateRecipe, Judged
 from visviva.data.clip import Clip
 from visviva.data.dataset import write_rows
 from visviva.data.fit import fit
@@ -32,9 +32,11 @@ from visviva.data.video import write_video
 from visviva.errors import InputError
 from visviva.models.backbones import families
 from visviva.models.backbones.backbone import Backbone
-from visviva.models.backbones.lora import load_lora, lora_files
+from visviva.models.backbones.condition import Condition
+from visviva.models.backbones.lora import load_lora, lora_files, weight_files
 from visviva.models.guidance import PhysicsGuidance, Segment
 from visviva.models.probes import MotionMasks, Moving, TrackedMasks
+from visviva.pipelines.best_of import best_of
 from visviva.pipelines.posttrain.cache import fingerprint, weights_hash
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.verifier import build
@@ -45,7 +47,7 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Item:
-    """One clip to make: a prompt and the seed of its noise; ``tracked``: the true masks beside its source guide it."""
+    """One clip to make: a prompt and the seed of its noise; ``tracked``: the true masks beside its source guide or rank it."""
 
     id: str
     prompt: Prompt
@@ -106,8 +108,8 @@ def run(recipe: GenerateRecipe) -> Path:
         mine = todo[state.process_index :: state.num_processes]
         with tqdm(total=len(mine), desc="clips", disable=not state.is_main_process) as bar:
             for batch in batches(recipe, mine, size):
-                for item, frames in zip(batch, make(recipe, backbone, size, batch), strict=True):
-                    manifest.add(write(recipe, output, item, frames, size, manifest))
+                for item, frames, ranked in chosen(recipe, backbone, size, batch):
+                    manifest.add(write(recipe, output, item, frames, size, manifest) | ranked)
                 bar.update(len(batch))
     state.wait_for_everyone()
     if state.is_main_process:
@@ -119,7 +121,8 @@ def run(recipe: GenerateRecipe) -> Path:
 
 def plan(recipe: GenerateRecipe) -> list[Item]:
     """Return the clips that the recipe asks for, each with its seed: the row's own, else one from (recipe seed, id)."""
-    items, tracked = [], recipe.guidance.scale > 0 and recipe.guidance.masks == "track"
+    used = [*([recipe.guidance] if recipe.guidance.scale > 0 else []), *([recipe.best] if recipe.best.of > 1 else [])]
+    items, tracked = [], any(section.masks == "track" for section in used)
     for prompt in read_prompts(recipe.prompts, recipe.where, recipe.limit):
         for k in range(recipe.samples):
             name = prompt.id if k == 0 else f"{prompt.id}-sample{k}"
@@ -165,7 +168,7 @@ def request(recipe: GenerateRecipe, backbone: Backbone, size: Size) -> dict[str,
     guided = recipe.guidance.scale > 0
     networks = [*backbone.networks().values(), backbone.vae, backbone.text_encoder, backbone.image_encoder]
     networks += [] if backbone.text_encoder_2 is None else [backbone.text_encoder_2]
-    adapters = b"".join(file.read_bytes() for file in lora_files(recipe.lora)) if recipe.lora else b""
+    adapters = b"".join(file.read_bytes() for file in weight_files(recipe.lora)) if recipe.lora else b""
     return {
         "model": weights_hash(networks)[:16],
         "lora": hashlib.sha256(adapters).hexdigest()[:16] if recipe.lora else None,
@@ -175,6 +178,7 @@ def request(recipe: GenerateRecipe, backbone: Backbone, size: Size) -> dict[str,
         "negative": recipe.negative,
         "sampler": recipe.sampler.model_dump(),
         "guidance": recipe.guidance.model_dump() if guided else None,
+        "best": recipe.best.model_dump() if recipe.best.of > 1 else None,
         "crf": recipe.crf,
     }
 
@@ -200,16 +204,60 @@ def batches(recipe: GenerateRecipe, items: list[Item], size: Size) -> Iterator[l
         yield from (group[i : i + recipe.batch_size] for i in range(0, len(group), recipe.batch_size))
 
 
+def chosen(
+    recipe: GenerateRecipe, backbone: Backbone, size: Size, batch: list[Item]
+) -> Iterator[tuple[Item, Tensor, dict[str, Any]]]:
+    """Generate one batch; yield each item, its frames and, for best of N, all candidates' scores and which one was kept."""
+    if recipe.best.of == 1:
+        yield from ((item, frames, {}) for item, frames in zip(batch, make(recipe, backbone, size, batch), strict=True))
+        return
+    verifier = build(recipe.best.laws, recipe.best.probe, backbone.vae, device=backbone.device)
+    condition, fps = encoded(recipe, backbone, size, batch), rates(recipe, backbone, size, batch)
+    segment = segmenter(recipe.best, backbone, size, batch)
+
+    def score(frames: Tensor) -> Tensor:
+        frames = frames.to(backbone.device)
+        masks = None if segment is None else segment(frames)
+        return verifier.score(frames, fps, masks=masks).log_reward
+
+    candidates = (make(recipe, backbone, size, batch, condition, k) for k in range(recipe.best.of))
+    kept, scores, which = best_of(candidates, score)
+    for i, item in enumerate(batch):
+        yield item, kept[i], {"scores": [round(float(s), 6) for s in scores[:, i]], "chosen": int(which[i])}
+
+
 @torch.no_grad()
-def make(recipe: GenerateRecipe, backbone: Backbone, size: Size, batch: list[Item]) -> Tensor:
-    """Generate one batch; frames (B, T, 3, H, W) in [0, 1] on the CPU."""
+def encoded(recipe: GenerateRecipe, backbone: Backbone, size: Size, batch: list[Item]) -> Condition:
+    """Return the encoded prompts and first frames of one batch."""
     first = None
-    if batch[0].prompt.source is not None and (backbone.image_to_video or not Path(recipe.prompts).is_dir()):
+    if starts(recipe, backbone, batch):
         first = torch.stack([fit(item.prompt.first_frame(), size.height, size.width) for item in batch]).to(backbone.device)
     captions = [item.prompt.caption for item in batch]
-    rates = [frame_rate(recipe, item, size) for item in batch]
-    condition = backbone.condition(captions, first, frames=size.frames, negative=recipe.negative, fps=rates)
-    noise = backbone.noise([item.seed for item in batch], size.frames, size.height, size.width)
+    fps = [frame_rate(recipe, item, size) for item in batch]
+    return backbone.condition(captions, first, frames=size.frames, negative=recipe.negative, fps=fps)
+
+
+def starts(recipe: GenerateRecipe, backbone: Backbone, batch: list[Item]) -> bool:
+    """Return whether the clips of a batch start from given first frames."""
+    return batch[0].prompt.source is not None and (backbone.image_to_video or not Path(recipe.prompts).is_dir())
+
+
+@torch.no_grad()
+def make(
+    recipe: GenerateRecipe,
+    backbone: Backbone,
+    size: Size,
+    batch: list[Item],
+    condition: Condition | None = None,
+    candidate: int = 0,
+) -> Tensor:
+    """Generate one batch; frames (B, T, 3, H, W) in [0, 1] on the CPU.
+
+    ``condition``: encoded before (`encoded`). ``candidate``: which of best of N; each but the first has noise of its own.
+    """
+    condition = encoded(recipe, backbone, size, batch) if condition is None else condition
+    seeds = [key(recipe.seed, "candidate", item.seed, candidate) if candidate else item.seed for item in batch]
+    noise = backbone.noise(seeds, size.frames, size.height, size.width)
     sampler = recipe.sampler
     latents = backbone.sample(
         condition,
@@ -217,7 +265,7 @@ def make(recipe: GenerateRecipe, backbone: Backbone, size: Size, batch: list[Ite
         steps=sampler.steps,
         shift=sampler.shift,
         guidance_scale=sampler.guidance_scale,
-        guide=guide(recipe, backbone, size, batch, first is not None),
+        guide=guide(recipe, backbone, size, batch, starts(recipe, backbone, batch)),
     )
     frames = backbone.decode(latents, clamp="hard").cpu()
     for item, clip in zip(batch, frames, strict=True):
@@ -255,27 +303,35 @@ def guide(
     settings = recipe.guidance
     if settings.scale == 0:
         return None
-    verifier = build(settings.laws, settings.probe, backbone.vae, device=backbone.device)
-    segment: Segment | None = None
-    if settings.masks == "motion":
-        segment = partial(MotionMasks(objects=settings.objects), masks=None)
-    elif settings.masks == "objects":
-        segment = partial(Moving(objects=settings.objects), masks=None)
-    elif settings.masks == "track":
-        first = torch.stack([first_masks(item, size) for item in batch]).unsqueeze(1).to(backbone.device)
-        segment = partial(TrackedMasks(), masks=first)
     return PhysicsGuidance(
-        verifier,
+        build(settings.laws, settings.probe, backbone.vae, device=backbone.device),
         backbone.decode,
-        torch.tensor([frame_rate(recipe, item, size) for item in batch], device=backbone.device),
+        rates(recipe, backbone, size, batch),
         steps=recipe.sampler.steps,
         last=settings.last,
         scale=settings.scale,
         inner=settings.inner,
         radius=settings.radius,
-        segment=segment,
+        segment=segmenter(settings, backbone, size, batch),
         hold_first=hold_first,
     )
+
+
+def segmenter(settings: Judged, backbone: Backbone, size: Size, batch: list[Item]) -> Segment | None:
+    """Return what finds the objects of one batch in its frames, None where whole frames are judged."""
+    if settings.masks == "motion":
+        return partial(MotionMasks(objects=settings.objects), masks=None)
+    if settings.masks == "objects":
+        return partial(Moving(objects=settings.objects), masks=None)
+    if settings.masks == "track":
+        first = torch.stack([first_masks(item, size) for item in batch]).unsqueeze(1).to(backbone.device)
+        return partial(TrackedMasks(), masks=first)
+    return None
+
+
+def rates(recipe: GenerateRecipe, backbone: Backbone, size: Size, batch: list[Item]) -> Tensor:
+    """Return the frame rates of one batch [frames/s], (B,)."""
+    return torch.tensor([frame_rate(recipe, item, size) for item in batch], device=backbone.device)
 
 
 def frame_rate(recipe: GenerateRecipe, item: Item, size: Size) -> float:
@@ -290,8 +346,8 @@ def first_masks(item: Item, size: Size) -> Tensor:
     clip = None if source is None or arrays is None or not arrays.is_file() else Clip.read(source, max_frames=2)
     if clip is None or clip.masks is None:
         raise InputError(
-            f"{item.id!r}: guidance.masks is 'track', which needs the objects' true masks, and there is no array file with "
-            "masks beside its clip; use 'motion', 'objects' or 'none'"
+            f"{item.id!r}: best.masks or guidance.masks is 'track', which needs the objects' true masks, and there is no "
+            "array file with masks beside its clip; use 'motion', 'objects' or 'none'"
         )
     pictures = clip.masks[0].float().unsqueeze(1).expand(-1, 3, -1, -1)
     return (fit(pictures, size.height, size.width)[:, 0] > 0.5).float()
