@@ -11,16 +11,20 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from visviva.cli import main
 from visviva.configs.motion import MotionRecipe
+from visviva.data.motions.axes import upright
+from visviva.data.motions.folder import facing
+from visviva.data.motions.humanml3d import features, joints_of
 from visviva.data.motions.reading import read_motion
 from visviva.data.video import read_video
 from visviva.errors import InputError
-from visviva.models.motion.text import WordEncoder
+from visviva.models.motion.text import WordEncoder, encode
 from visviva.models.motion.transformer import MotionTransformer
 from visviva.physics.motion_laws import MotionTerm, MotionVerifier, Penetration
 from visviva.pipelines.motion.generate import plan
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.smpl import rigid
 from visviva.pipelines.motion.steering import LawGuidance, Projection, features_of, verifier_of
+from visviva.pipelines.motion.tempo import quickened
 
 WORDS = ["a", "person", "walk", "jump", "forward"]
 
@@ -85,16 +89,42 @@ def test_any_scheduler_that_predicts_the_sample_will_do(pipeline, kind):
         MotionPipeline(pipeline.transformer, pipeline.text_encoder, DDIMScheduler())
 
 
-def test_guidance_on_text_and_speed_composes(pipeline):
-    def made(**options):
-        return pipeline(["jump"], seconds=1.0, steps=1, speed=1.3, **options).features
+def test_guidance_on_text_extrapolates(pipeline):
+    none, text, far = (pipeline(["jump"], seconds=1.0, steps=1, text_guidance=w).features for w in (0.0, 1.0, 3.0))
+    assert torch.allclose(far, none + 3.0 * (text - none), atol=1e-4)
 
-    both, text, speed, none = (
-        made(text_guidance=t, speed_guidance=s) for t, s in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
-    )
-    wanted = none + 2.0 * (text - none) + 3.0 * (both - text)
-    assert torch.allclose(made(text_guidance=2.0, speed_guidance=3.0), wanted, atol=1e-4)
-    assert torch.allclose(speed, none + both - text, atol=1e-4)
+
+def test_a_motion_at_another_speed_is_that_of_another_rate_read_faster(pipeline):
+    fast = pipeline(["jump"], seconds=1.0, fps=20.0, steps=3, speed=1.25)
+    slow = pipeline(["jump"], seconds=1.25, fps=16.0, steps=3)
+    assert torch.allclose(fast.joints, slow.joints, atol=1e-4)
+    v, a = ((20.0**k * fast.joints.diff(n=k, dim=1)).norm(dim=-1) for k in (1, 2))
+    v0, a0 = ((16.0**k * slow.joints.diff(n=k, dim=1)).norm(dim=-1) for k in (1, 2))
+    assert torch.allclose(v, 1.25 * v0, atol=1e-2)
+    assert torch.allclose(a, 1.25**2 * a0, atol=0.1)
+
+
+def test_features_played_faster_are_those_of_the_faster_motion():
+    t = torch.linspace(0, 2.9, 30)[:, None]
+    body = moving()[0, 0] @ upright("y")
+    facing_z = facing(body[None])[0]
+    joints = facing_z + torch.stack((0.2 * t, 0.05 * (3 * t).sin(), 0.7 * t + 0.1 * t * t), -1)
+    slow, fast = (features(joints, fps) for fps in (16.0, 20.0))
+    assert torch.allclose(quickened(slow, 1.25)[:, :259], fast[:, :259], atol=1e-4)
+    assert torch.allclose(quickened(quickened(slow, 1.25), 0.8), slow, atol=1e-5)
+    assert torch.allclose(joints_of(quickened(slow, 1.25), 20.0), joints_of(slow, 16.0), atol=1e-5)
+
+
+def test_projections_see_the_motion_as_it_is_played(pipeline):
+    seen = []
+
+    def look(clean, lengths, fps):
+        seen.append((pipeline.transformer.denormalised(clean), fps))
+        return clean
+
+    found = pipeline(["jump"], seconds=1.0, steps=1, speed=1.5, project=look, projected=1)
+    assert torch.allclose(seen[0][0], found.features, atol=1e-4)
+    assert seen[0][1].tolist() == [20.0]
 
 
 def test_an_identity_projection_is_plain_ddim_and_a_true_one_ends_in_its_space(pipeline):
@@ -154,6 +184,15 @@ def test_what_is_asked_wrongly_is_said(pipeline):
     for nothing in ([], "a person walks"):  # a text alone would be read letter by letter
         with pytest.raises(InputError, match="give a list"):
             pipeline(nothing)
+
+
+def test_long_captions_are_cut_in_training_only(pipeline):
+    long = "jump " * 30
+    (tokens, there), (short, _) = (encode(pipeline.text_encoder, None, [text], cut=True) for text in (long, "jump " * 24))
+    assert torch.equal(tokens, short)
+    assert there.shape == (1, 24)
+    with pytest.raises(InputError, match="30 words and marks"):
+        pipeline([long], seconds=1.0, steps=1)
 
 
 @pytest.mark.parametrize("damage", ["index", "weights", "cut", "config"])
@@ -236,6 +275,12 @@ class TestVerb:
         items = plan(MotionRecipe(action="generate", files=[long + "left", long + "right", "!?"]))
         assert len({item.stem for item in items}) == 3
         assert all(len(item.id) <= 60 and not item.id.startswith("-") for item in items)
+
+    def test_texts_that_are_too_long_to_be_read_are_refused_before_anything_is_made(self, model, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert main(self.arguments(model, out, "jump", "a person walks " * 9)) == 2
+        assert "27 words and marks; this model reads 24" in " ".join(capsys.readouterr().err.split())
+        assert not list(out.rglob("*.npz"))
 
     def test_only_whole_words_are_not_understood(self, model, tmp_path):
         assert main(self.arguments(model, tmp_path / "out", "a yak", "a person kayaks")) == 0

@@ -47,9 +47,8 @@ def swaying(fps, seconds=3.0, size=0.05):
     return (own + sway + torch.tensor([0.1, 0.0, 0.9], dtype=torch.float64) * t).float()
 
 
-def one(clip, fps, flies=False):
-    found = packed([clip], fps, [["a person sways"]])
-    return found if flies else type(found)(**{**vars(found), "flies": torch.tensor([False])})
+def one(clip, fps):
+    return packed([clip], fps, [["a person sways"]])
 
 
 def test_features_do_not_depend_on_the_frame_rate():
@@ -61,28 +60,17 @@ def test_features_do_not_depend_on_the_frame_rate():
     assert torch.allclose(again, facing(joints)[:, :-1], atol=1e-4)
 
 
-def test_windows_interpolate_and_speed_scales():
+def test_windows_interpolate_and_end_with_their_clip():
     motions, rng = one(swaying(40.0, size=0.0), 40.0), torch.Generator().manual_seed(0)
-    index, still = torch.zeros(1, dtype=torch.long), torch.ones(1)
-    usual = windows(motions, index, 20, 16.0, still, rng)
+    index = torch.zeros(1, dtype=torch.long)
+    usual = windows(motions, index, 20, 16.0, rng)
     assert (usual.lengths.tolist(), usual.fps.tolist(), usual.texts) == ([20], [16.0], ["a person sways"])
-    twice = windows(motions, index, 20, 16.0, 2 * still, rng)
-    one_, two = (joints_of(w.features, 16.0)[0] for w in (usual, twice))
-    pace = [float((x[-1, 0] - x[0, 0]).norm()) for x in (one_, two)]
-    assert pace[1] / pace[0] == pytest.approx(2.0, rel=1e-3)
-    longer = windows(motions, index, 60, 16.0, 2 * still, rng)
-    assert longer.lengths.tolist() == [int((119 / 40 / 2) * 16)]
-
-
-def test_a_body_that_flies_is_not_played_faster():
-    from visviva.data.actions import draw
-    from visviva.data.motions.axes import upright
-
-    jump, walk = draw(["jump", "walk"], seed=0, fps=40.0, seconds=3.0).joints @ upright("y")
-    motions = packed([jump, walk], 40.0, [["jump"], ["walk"]])
-    assert motions.flies.tolist() == [True, False]
-    found = windows(motions, torch.tensor([0, 1]), 20, 20.0, torch.full((2,), 1.5), torch.Generator().manual_seed(0))
-    assert found.speed.tolist() == [1.0, 1.5]
+    slow = windows(motions, index, 20, 8.0, rng)
+    one_, two = (joints_of(w.features, fps)[0] for w, fps in ((usual, 16.0), (slow, 8.0)))
+    way = [float((x[-1, 0] - x[0, 0]).norm()) for x in (one_, two)]
+    assert way[1] / way[0] == pytest.approx(2.0, rel=1e-3)  # twice as long at the same speed
+    longer = windows(motions, index, 60, 16.0, rng)
+    assert longer.lengths.tolist() == [int(119 / 40 * 16)]
 
 
 def test_every_part_counts_the_same():

@@ -11,14 +11,12 @@ from visviva.configs.schema import Recipe, Section
 
 
 class MotionSampler(Section):
-    """How motions are generated: steps, guidance by text, speed and laws, projection."""
+    """How motions are generated: steps, guidance by text and laws, projection."""
 
     steps: int = Field(50, ge=1)
     """Denoising steps (DDIM)."""
     text_guidance: float = Field(2.5, ge=0)
     """Classifier-free guidance on the text; 1 is none."""
-    speed_guidance: float = Field(1.0, ge=0)
-    """Classifier-free guidance on the speed ratio, independent of the text's; 1 is none."""
     laws: dict[str, float] = {"skating": 1.0, "penetration": 5.0, "euler_lagrange": 0.5}
     """Laws whose residuals guide the predicted clean motion, and their weights (skating, penetration, flight_gravity,
     euler_lagrange, liveliness)."""
@@ -112,8 +110,9 @@ class MotionRecipe(Recipe):
     """generate: motions of each text, each from its own noise."""
     seconds: float = Field(2.0, gt=0)
     """generate: length of a motion [s]; the shipped model was trained on 40 frames, 2 s at 20 frames/s, 4 s at 10."""
-    speed: float | None = Field(None, ge=0.1, le=10)
-    """generate: ratio to the usual speed, whatever the text says; left out, as the text has it."""
+    speed: float = Field(1.0, ge=0.1, le=10)
+    """generate: how many times as fast the motion of the text is played: velocities are that many times as large, accelerations
+    its square; falls too, unless they are projected."""
     seed: int = Field(0, ge=0)
     """generate: with the text's id this gives each motion its own noise."""
     batch_size: int = Field(16, ge=1)

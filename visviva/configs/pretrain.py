@@ -123,8 +123,6 @@ class MotionStage(Section):
     """Frames of a window at most."""
     rates: list[float] = Field([10.0, 13.0, 16.0, 20.0, 20.0, 30.0], min_length=1)
     """Frame rates of the windows [frames/s], drawn evenly: a rate that stands twice is drawn twice as often."""
-    speeds: tuple[float, float] = (0.6, 1.7)
-    """Range of the speed ratio at which half of the windows are played (even in its logarithm); the others at 1."""
     width: int = Field(64, ge=8, multiple_of=4)
     """Width of a part's token."""
     layers: int = Field(4, ge=1)
@@ -162,8 +160,6 @@ class MotionStage(Section):
     """Decay of the averaged weights that are saved."""
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """Share of windows without a caption."""
-    speed_dropout: float = Field(0.3, ge=0, le=1)
-    """Share of windows whose speed ratio is not told, independent of the caption."""
     masked: float = Field(0.2, ge=0, le=1)
     """Share of windows of which a random share of (frame, part) tokens is hidden."""
     rotation_weight: float = Field(0.5, ge=0)

@@ -174,14 +174,6 @@ class TestNetwork:
         assert torch.allclose(two[1], none[1], atol=1e-5)
         assert not torch.allclose(two[0], none[0], atol=1e-3)
 
-    def test_speed_is_a_condition_of_its_own(self, attention):
-        net, (x, t) = network(attention=attention), inputs()
-        none, nan = net(x, t, fps=FPS).sample, net(x, t, fps=FPS, speed=torch.full((2,), torch.nan)).sample
-        assert torch.equal(none, nan)
-        fast, faster = (net(x, t, fps=FPS, speed=torch.full((2,), s)).sample for s in (1.0, 1.3))
-        assert not torch.allclose(none, fast, atol=1e-3)
-        assert not torch.allclose(fast, faster, atol=1e-4)
-
     def test_saved_and_read_back(self, attention, tmp_path):
         net, (x, t) = network(attention=attention), inputs()
         net.set_statistics(torch.full((263,), 0.5), torch.full((263,), 2.0))
@@ -214,8 +206,8 @@ def test_every_weight_gets_a_gradient():
     net, (x, t) = network(experts=3, top=1).train(), inputs()
     hidden = torch.rand(2, 12, 10, generator=torch.Generator().manual_seed(0)) < 0.3
     text = torch.randn(2, 5, 8)
-    speed, whole = torch.tensor([1.2, torch.nan]), torch.tensor([[True] * 5, [False] * 5])
-    found = net(x, t, text, whole, fps=FPS, speed=speed, masked=hidden, any_dataset=torch.tensor([True, False]))
+    whole = torch.tensor([[True] * 5, [False] * 5])
+    found = net(x, t, text, whole, fps=FPS, masked=hidden, any_dataset=torch.tensor([True, False]))
     (found.sample.square().sum() + found.balance + found.spread).backward()
     lacking = [n for n, p in net.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())]
     assert not lacking

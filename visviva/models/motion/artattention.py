@@ -39,7 +39,7 @@ class Frames:
     Attributes:
         there: frames before the end, (B, T); ``parts``: of those that the layout has, which the motion has, (B, H).
         times: of the frames, (B, T) [s]; ``duration``: of the motion, (B,) [s].
-        embedding: of diffusion time, speed and text, (B, E).
+        embedding: of diffusion time and text, (B, E).
     """
 
     there: Tensor

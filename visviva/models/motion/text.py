@@ -45,7 +45,7 @@ class WordEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     Args:
         vocabulary: the known words.
         width: of a token (C).
-        length: words of a text that are read; the rest is cut off.
+        length: words and marks of a text that are read; `encode` refuses longer ones.
 
     Example::
 
@@ -116,11 +116,42 @@ def pretrained(path: str | Path) -> tuple[Any, Any]:
     return encoder.requires_grad_(False).eval(), tokenizer
 
 
-def encode(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> tuple[Float[Tensor, "B W C"], Bool[Tensor, "B W"]]:
-    """Return tokens and which are there, of a `WordEncoder` (no tokenizer) or of CLIP and T5 with theirs."""
+def refuse_long(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
+    """Refuse texts of which the encoder would not read the end.
+
+    Raises:
+        InputError: the first text that is too long.
+    """
+    if tokenizer is None:
+        limit, counts = int(encoder.config["length"]), [len(words(prompt)) for prompt in prompts]
+    else:
+        limit, counts = _limit(tokenizer), [len(row) for row in tokenizer(list(prompts)).input_ids]
+    for prompt, count in zip(prompts, counts, strict=True):
+        if count > limit:
+            what = "words and marks" if tokenizer is None else "tokens"
+            raise InputError(f"the text {prompt[:60]!r}... has {count} {what}; this model reads {limit}: say it in fewer")
+
+
+def _limit(tokenizer: Any) -> int:
+    return min(77, int(tokenizer.model_max_length))
+
+
+def encode(
+    encoder: Any, tokenizer: Any, prompts: Sequence[str], cut: bool = False
+) -> tuple[Float[Tensor, "B W C"], Bool[Tensor, "B W"]]:
+    """Return tokens and which are there, of a `WordEncoder` (no tokenizer) or of CLIP and T5 with theirs.
+
+    Args:
+        cut: leave out what is beyond the longest text that the encoder reads (training on captions of any length).
+
+    Raises:
+        InputError: a text that is too long, unless it may be cut.
+    """
+    if not cut:
+        refuse_long(encoder, tokenizer, prompts)
     if tokenizer is None:
         return encoder(prompts)
-    limit = min(77, int(tokenizer.model_max_length))
+    limit = _limit(tokenizer)
     read = tokenizer(list(prompts), padding=True, truncation=True, max_length=limit, return_tensors="pt").to(encoder.device)
     hidden = encoder(read.input_ids, read.attention_mask).last_hidden_state
     empty = torch.tensor([not prompt.strip() for prompt in prompts], device=hidden.device)

@@ -1,11 +1,9 @@
 """The motion diffusion transformer: tokens of ten body parts over time in, the clean motion out (x0-prediction).
 
 After LMM (arXiv 2404.01284): one linear read-in and one zero-initialised linear read-out per data set and per part, layers of
-ArtAttention and a feed-forward network, conditions as tokens. Beside it a speed ratio (BioMoDiffuse's decoupled speed, arXiv
-2503.06151; reconstructed) with an embedding of its own, which is added to that of diffusion time. The features of every data
-set are normalised by statistics that lie in the weights; a feature that is a displacement per frame must be given per 1/20 s
-whatever the frame rate (`visviva.data.motions.humanml3d.features(joints, fps)` does), so that the rate enters only through the
-frames' times in seconds.
+ArtAttention and a feed-forward network, conditions as tokens. The features of every data set are normalised by statistics that
+lie in the weights; a feature that is a displacement per frame must be given per 1/20 s whatever the frame rate
+(`visviva.data.motions.humanml3d.features(joints, fps)` does): the rate enters only through the frames' times in seconds.
 
 Ours, against the release: time by sinusoids of seconds instead of a learned table of frames (any length, any rate), the mean of
 the text's tokens also joins the embedding of diffusion time, neighbouring frames are mixed in every layer (`Nearby`), absent
@@ -139,8 +137,6 @@ class MotionTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
             raise InputError(f"attention = {attention!r}; allowed: art, plain")
         embedding = 4 * width
         self.time = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.speed = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.no_speed = nn.Parameter(torch.zeros(embedding))
         self.text = nn.Linear(text_width, width)
         self.pooled = nn.Linear(text_width, embedding)
         self.no_text = nn.Parameter(torch.zeros(embedding))
@@ -197,7 +193,6 @@ class MotionTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         *,
         fps: Float[Tensor, " B"],
         lengths: Tensor | None = None,
-        speed: Float[Tensor, " B"] | None = None,
         dataset: str = "humanml3d",
         any_dataset: Bool[Tensor, " B"] | None = None,
         parts: Bool[Tensor, "B H"] | None = None,
@@ -212,7 +207,6 @@ class MotionTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
             encoder_hidden_states, encoder_attention_mask: the text's tokens, and which are there; none: no text.
             fps: frames per second.
             lengths: frames of each motion, (B,); those after them change nothing and come out as 0. None: all.
-            speed: ratio of the asked speed to the recorded one, NaN where nothing is asked; None: nowhere.
             dataset: whose layout the features have.
             any_dataset: where the data set is not to be known (training drops it, as LMM).
             parts: which of the ten parts each motion has; None: all of the layout.
@@ -226,7 +220,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
             raise InputError(f"features of {sample.shape[-1]} columns; {dataset!r} has {known.size}")
         present = list(known.present)
         there = torch.ones(len(sample), len(PARTS), dtype=torch.bool, device=sample.device) if parts is None else parts
-        embedding = self._embedding(sample, timestep, encoder_hidden_states, encoder_attention_mask, speed)
+        embedding = self._embedding(sample, timestep, encoder_hidden_states, encoder_attention_mask)
         frames = _frames(sample, fps, lengths, there[:, present], embedding)
         x = self._read(sample, known, frames, present, masked)
         further = self._further(sample, known, dataset, any_dataset, encoder_hidden_states, encoder_attention_mask)
@@ -242,20 +236,9 @@ class MotionTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         spread = torch.stack([_divergence(one["logits"]).to(none) for one in said if "logits" in one] or [none]).mean()
         return Denoised(sample=found, balance=balance, spread=spread)
 
-    def _embedding(
-        self, sample: Tensor, timestep: Tensor, text: Tensor | None, mask: Tensor | None, speed: Tensor | None
-    ) -> Float[Tensor, "B E"]:
+    def _embedding(self, sample: Tensor, timestep: Tensor, text: Tensor | None, mask: Tensor | None) -> Float[Tensor, "B E"]:
         waved = waves(timestep.expand(len(sample)).float(), self.config["width"], 1e4)
-        return self.time(waved.to(sample.dtype)) + self._speed(speed, sample) + self._pooled(text, mask, sample)
-
-    def _speed(self, speed: Tensor | None, sample: Tensor) -> Tensor:
-        """Embedding of the logarithm of the speed ratio; a learned one where there is none."""
-        if speed is None:
-            return self.no_speed
-        asked = speed.isfinite()
-        logarithm = torch.where(asked, speed, 1.0).log()
-        found = self.speed(waves(100 * logarithm, self.config["width"], 1e2).to(sample.dtype))
-        return torch.where(asked[:, None], found, self.no_speed.to(found))
+        return self.time(waved.to(sample.dtype)) + self._pooled(text, mask, sample)
 
     def _pooled(self, text: Tensor | None, mask: Tensor | None, sample: Tensor) -> Tensor:
         if text is None:

@@ -26,7 +26,7 @@ from visviva.data.video import write_video
 from visviva.errors import InputError
 from visviva.eval.motion.measure import measure
 from visviva.eval.motion.view import film
-from visviva.models.motion.text import words
+from visviva.models.motion.text import refuse_long, words
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.smpl import rigid, write_smpl
 from visviva.pipelines.motion.steering import LawGuidance, Projection, verifier_of
@@ -60,6 +60,7 @@ def generate(recipe: MotionRecipe) -> Path:
     items = plan(recipe)
     output = output_folder(recipe.output)
     pipeline = load(recipe.model)
+    refuse_long(pipeline.text_encoder, pipeline.tokenizer, [item.caption for item in items])
     unknown = pipeline.unknown_words([item.caption for item in items])
     if unknown:
         _say(f"note: the model knows none of the words {', '.join(unknown)}; it reads the texts without them")
@@ -148,7 +149,6 @@ def make(recipe: MotionRecipe, pipeline: MotionPipeline, batch: Sequence[Item]) 
         seeds=[item.seed for item in batch],
         steps=sampler.steps,
         text_guidance=sampler.text_guidance,
-        speed_guidance=sampler.speed_guidance,
         guide=guide,
         guided=sampler.guided,
         project=Projection(pipeline.transformer) if sampler.projected else None,

@@ -1,12 +1,9 @@
 """The text-to-motion pipeline of diffusers: noise in, people in motion out; guidance and projection while sampling.
 
-At each step the network predicts the clean motion x0. Classifier-free guidance composes text and speed independently,
-
-    x0 = x(none) + w_text (x(text) - x(none)) + w_speed (x(text, speed) - x(text)),
-
-then laws may move x0 along the gradient of their residual (``guide``), and at the last steps x0 may be replaced by a projection
+At each step the network predicts the clean motion x0, with classifier-free guidance ``x(none) + w (x(text) - x(none))``; then
+laws may move x0 along the gradient of their residual (``guide``), and at the last steps x0 may be replaced by a projection
 onto motions that stand on the floor and fly in parabolas (``project``; PhysDiff, arXiv 2212.02500: a few steps at the end, for
-early x0 are mean poses). A DDIM step with the changed x0 is PhysDiff's update.
+early x0 are mean poses). A DDIM step with the changed x0 is PhysDiff's update. Speed is a matter of the frame rate (`tempo`).
 """
 
 from __future__ import annotations
@@ -29,6 +26,7 @@ from visviva.errors import InputError
 from visviva.models.backbones.checkpoint import quiet
 from visviva.models.motion.text import WordEncoder, encode
 from visviva.models.motion.transformer import MotionTransformer
+from visviva.pipelines.motion.tempo import quickened
 
 TINY = Path(__file__).parents[2] / "models" / "weights" / "tiny-motion"
 LONGEST = 10.0
@@ -94,11 +92,10 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
         *,
         seconds: float | Sequence[float] = 3.0,
         fps: float = 20.0,
-        speed: float | None = None,
+        speed: float = 1.0,
         seeds: Sequence[int] | None = None,
         steps: int = 50,
         text_guidance: float = 2.5,
-        speed_guidance: float = 1.0,
         guide: Change | None = None,
         guided: int = 10,
         project: Change | None = None,
@@ -111,10 +108,11 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
         Args:
             prompts: one text each; an empty one is unconditional.
             seconds: length, of all or of each [s]; ``fps``: frames per second.
-            speed: ratio to the usual speed; None: as the text has it.
+            speed: how many times as fast the motion is played (`visviva.pipelines.motion.tempo`): in ``seconds`` there is
+                what usually takes ``speed * seconds``.
             seeds: of the noise of each; None: 0, 1, 2, ...
             steps: of the sampler.
-            text_guidance, speed_guidance: w of the file's head; 1 is none.
+            text_guidance: w of the file's head; 1 is none.
             guide: changes x0 at the last ``guided`` steps; ``project``: replaces it at the last ``projected``.
             grad_steps: the last steps that keep their graph, for training; 0: none.
             noise: instead of seeds.
@@ -123,26 +121,24 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
             InputError: no prompts, lengths or rates that are not usable, steps beyond those of the schedule, seeds or noise
                 that do not fit the prompts.
         """
-        lengths = self._lengths(prompts, seconds, fps)
+        lengths = self._lengths(prompts, seconds, fps, speed)
         if not 1 <= steps <= self.scheduler.config.num_train_timesteps:
             raise InputError(f"steps = {steps}; allowed are 1 to {self.scheduler.config.num_train_timesteps}")
-        if speed is not None and not 0.1 <= speed <= 10:
-            raise InputError(f"speed = {speed}; give a ratio of 0.1 to 10, 1 is the usual speed")
         x = self._start(seeds, noise, lengths)
-        state = _Request(encode(self.text_encoder, self.tokenizer, prompts), lengths, torch.full((len(x),), fps), speed, x)
+        state = _Request(encode(self.text_encoder, self.tokenizer, prompts), lengths, torch.full((len(x),), fps), speed)
         self.scheduler.set_timesteps(steps, device=self.device)
         for i, t in enumerate(self.scheduler.timesteps):
             late = len(self.scheduler.timesteps) - i
             with torch.set_grad_enabled(late <= grad_steps):
-                clean = self._clean(x, t, state, text_guidance, speed_guidance)
+                clean = self._clean(x, t, state, text_guidance)
                 if guide is not None and late <= guided:
-                    clean = guide(clean, state.lengths, state.fps)
+                    clean = self._changed(guide, clean, state)
                 if project is not None and late <= projected:
-                    clean = project(clean, state.lengths, state.fps)
+                    clean = self._changed(project, clean, state)
                 x = self.scheduler.step(clean, t, x).prev_sample
         with torch.set_grad_enabled(grad_steps > 0):
             there = (torch.arange(x.shape[1], device=x.device) < state.lengths[:, None])[..., None]
-            found = self.transformer.denormalised(torch.where(there, x, 0.0))
+            found = quickened(self.transformer.denormalised(torch.where(there, x, 0.0)), speed)
             return MotionOutput(joints=self.joints(found, fps), features=found, lengths=state.lengths)
 
     def joints(self, features: Float[Tensor, "B T 263"], fps: float) -> Float[Tensor, "B T 22 3"]:
@@ -157,35 +153,45 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
             raise InputError(f"noise of the shape {tuple(noise.shape)}; ({count}, {frames}, 263) is wanted")
         return self.noise(range(count) if seeds is None else seeds, frames) if noise is None else noise
 
-    def _lengths(self, prompts: Sequence[str], seconds: float | Sequence[float], fps: float) -> Tensor:
+    def _lengths(self, prompts: Sequence[str], seconds: float | Sequence[float], fps: float, speed: float) -> Tensor:
         if isinstance(prompts, str) or not prompts:
             raise InputError(f"prompts {prompts!r}: no prompts; give a list of at least one text")
         if not 1 <= fps <= 120:
             raise InputError(f"fps = {fps}; give 1 to 120 frames per second (training saw 10 to 30)")
+        if not 0.1 <= speed <= 10:
+            raise InputError(f"speed = {speed}; give a ratio of 0.1 to 10, 1 is the usual speed")
         each = [float(seconds)] * len(prompts) if isinstance(seconds, int | float) else [float(s) for s in seconds]
         if len(each) != len(prompts):
             raise InputError(f"{len(each)} lengths for {len(prompts)} prompts; give one, or one each")
-        bad = [s for s in each if not (4 / fps <= s <= LONGEST)]
+        bad = [s for s in each if not (4 / fps <= s <= LONGEST / max(1.0, speed))]
         if bad:
-            raise InputError(f"seconds = {bad[0]:g} at {fps:g} frames/s; give at least 4 frames and at most {LONGEST:g} s")
+            raise InputError(
+                f"seconds = {bad[0]:g} at {fps:g} frames/s; give at least 4 frames and at most {LONGEST / max(1.0, speed):g} s"
+            )
         return torch.tensor([round(s * fps) for s in each], device=self.device)
 
-    def _clean(self, x: Tensor, t: Tensor, state: _Request, text: float, speed: float) -> Tensor:
-        asked = None if state.speed is None else torch.full((len(x),), float(state.speed), device=x.device)
+    def _clean(self, x: Tensor, t: Tensor, state: _Request, text: float) -> Tensor:
         tokens, there = state.text
+        rate = (state.fps / state.speed).to(x.device)
 
-        def predicted(with_text: bool, with_speed: bool) -> Tensor:
-            seen = there if with_text else torch.zeros_like(there)
-            return self.transformer(
-                x, t, tokens, seen, fps=state.fps.to(x.device), lengths=state.lengths, speed=asked if with_speed else None
-            ).sample
+        def predicted(seen: Tensor) -> Tensor:
+            return self.transformer(x, t, tokens, seen, fps=rate, lengths=state.lengths).sample
 
-        full = predicted(True, True)
-        if text == 1 and (speed == 1 or asked is None):
-            return full
-        said = full if asked is None else predicted(True, False)
-        none = predicted(False, False) if text != 1 else said
-        return none + text * (said - none) + speed * (full - said)
+        said = predicted(there)
+        if text == 1:
+            return said
+        none = predicted(torch.zeros_like(there))
+        return none + text * (said - none)
+
+    def _changed(self, change: Change, clean: Tensor, state: _Request) -> Tensor:
+        """Apply a change to the motion as it is played, for gravity and skating are of its own seconds."""
+        if state.speed == 1:
+            return change(clean, state.lengths, state.fps)
+        played = self._played(clean, state.speed)
+        return self._played(change(played, state.lengths, state.fps), 1 / state.speed)
+
+    def _played(self, clean: Tensor, ratio: float) -> Tensor:
+        return self.transformer.normalised(quickened(self.transformer.denormalised(clean), ratio))
 
 
 @dataclass
@@ -193,8 +199,7 @@ class _Request:
     text: tuple[Tensor, Tensor]
     lengths: Tensor
     fps: Tensor
-    speed: float | None
-    noise: Tensor
+    speed: float
 
 
 def load(path: str | Path = "tiny") -> MotionPipeline:

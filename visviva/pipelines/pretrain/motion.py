@@ -1,14 +1,13 @@
 """Training of the motion model: the transformer and (unless one is given) its word encoder, by x0-prediction.
 
-Each update draws one frame rate and a window of each clip at that rate, half of them played at another speed. The loss is the
-squared error of the normalised features, every part counting the same, plus that of their change from frame to frame; captions
-and speed ratios are dropped independently, so that both can be guided by themselves.
+Each update draws one frame rate and a window of each clip at that rate. The loss is the squared error of the normalised
+features, every part counting the same, plus that of their change from frame to frame; some captions are dropped, so that texts
+can guide.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -168,12 +167,10 @@ def optimizer_of(parameters: dict[str, Any], stage: MotionStage) -> Muon:
 
 
 def drawn(motions: Motions, stage: MotionStage, rng: torch.Generator) -> Windows:
-    """Return a batch of windows at one random rate, half of them at another speed."""
+    """Return a batch of windows at one random rate."""
     rate = stage.rates[int(torch.randint(len(stage.rates), (1,), generator=rng))]
     index = torch.randint(len(motions), (stage.batch_size,), generator=rng)
-    low, high = (math.log(x) for x in stage.speeds)
-    other, half = torch.rand(2, stage.batch_size, generator=rng)
-    return windows(motions, index, stage.frames, rate, torch.where(half < 0.5, (low + (high - low) * other).exp(), 1.0), rng)
+    return windows(motions, index, stage.frames, rate, rng)
 
 
 def loss(
@@ -181,15 +178,14 @@ def loss(
 ) -> dict[str, Tensor]:
     """Return the training loss and its terms; everything random comes from ``rng``."""
     size = len(batch.texts)
-    no_text, no_speed, no_set, hide, share = torch.rand(5, size, generator=rng)
+    no_text, no_set, hide, share = torch.rand(4, size, generator=rng)
     texts = ["" if drop < stage.caption_dropout else text for text, drop in zip(batch.texts, no_text.tolist(), strict=True)]
-    speed = torch.where(no_speed < stage.speed_dropout, torch.nan, batch.speed)
     masked = (
         torch.rand(size, stage.frames, len(PARTS), generator=rng) < torch.where(hide < stage.masked, share, 0.0)[:, None, None]
     )
     time_step = torch.randint(stage.noise_steps, (size,), generator=rng)
     noise = torch.randn(batch.features.shape, generator=rng)
-    return _terms(pipeline, stage, batch, texts, speed, time_step, noise, precision, masked=masked, any_dataset=no_set < 0.1)
+    return _terms(pipeline, stage, batch, texts, time_step, noise, precision, masked=masked, any_dataset=no_set < 0.1)
 
 
 def _terms(
@@ -197,7 +193,6 @@ def _terms(
     stage: MotionStage,
     batch: Windows,
     texts: list[str],
-    speed: Tensor,
     time_step: Tensor,
     noise: Tensor,
     precision: str,
@@ -207,10 +202,10 @@ def _terms(
     clean = network.normalised(batch.features.to(device))
     noisy = pipeline.scheduler.add_noise(clean, noise.to(device), time_step.to(device))
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
-        tokens, there = encode(pipeline.text_encoder, pipeline.tokenizer, texts)
+        tokens, there = encode(pipeline.text_encoder, pipeline.tokenizer, texts, cut=True)
         found = network(
             noisy, time_step.to(device), tokens, there,
-            fps=batch.fps.to(device), lengths=batch.lengths.to(device), speed=speed.to(device),
+            fps=batch.fps.to(device), lengths=batch.lengths.to(device),
             **{name: value.to(device) for name, value in hidden.items()},
         )  # fmt: skip
     error, weight = found.sample.float() - clean, column_weights(stage.rotation_weight).to(device)
@@ -233,12 +228,12 @@ def column_weights(rotation: float) -> Tensor:
 
 
 def checks(held_out: Motions, stage: MotionStage, count: int = 48) -> list[tuple[float, Windows]]:
-    """Return the held-out windows of the curves, one batch for each rate, at the clips' own speed."""
+    """Return the held-out windows of the curves, one batch for each rate."""
     found = []
     for rate in dict.fromkeys(stage.rates):
         rng = torch.Generator().manual_seed(0)
         index = torch.randperm(len(held_out), generator=rng)[:count]
-        found.append((rate, windows(held_out, index, stage.frames, rate, torch.ones(len(index)), rng)))
+        found.append((rate, windows(held_out, index, stage.frames, rate, rng)))
     return found
 
 
@@ -253,7 +248,7 @@ def validate(
         rng, size = torch.Generator().manual_seed(1), len(batch.texts)
         levels = ((torch.arange(size) + 0.5) / size * stage.noise_steps).long()
         noise = torch.randn(batch.features.shape, generator=rng)
-        terms = _terms(pipeline, stage, batch, batch.texts, batch.speed, levels, noise, precision)
+        terms = _terms(pipeline, stage, batch, batch.texts, levels, noise, precision)
         found[f"validation_{rate:g}"] = float(terms["place"])
     pipeline.transformer.train()
     return {"validation": sum(found.values()) / len(found), **found}

@@ -55,8 +55,8 @@ def _card(pipeline: MotionPipeline, recipe: PretrainRecipe, motions: Motions, he
     losses = ", ".join(f"{v:.4f} ({k.split('_')[1]} frames/s)" for k, v in last.items() if k.startswith("validation_"))
     return f"""# tiny motion
 
-A small text-to-motion diffusion model: ten body parts, ArtAttention (after LMM, arXiv 2404.01284), a word encoder, a speed
-condition of its own; HumanML3D's 263 features. It exists so that everything runs without a download or a GPU. It knows the
+A small text-to-motion diffusion model: ten body parts, ArtAttention (after LMM, arXiv 2404.01284), a word encoder;
+HumanML3D's 263 features. It exists so that everything runs without a download or a GPU. It knows the
 actions it was trained on, done by stick figures of simple controllers, and nothing of how people really move.
 
 | | |
@@ -74,8 +74,8 @@ Weights are float32 safetensors, averaged over updates (EMA). `recipe.json` hold
 the curves. Train it again with `visviva pretrain --config pretrain-motion`; use it with
 `visviva motion generate "a person jumps forward"`.
 
-Limits: motions of 2 to 4 s; words that no caption had are not understood (and are named); a speed ratio other than 1 was never
-trained on actions that leave the ground, for a faster flight would be another gravity.
+Limits: motions of 2 to 4 s; words that no caption had are not understood (and are named); texts of more than 24 words are
+refused.
 
 Licence: {licence}.
 """

@@ -1,9 +1,4 @@
-"""Training motions: drawn from the simulated actions or read from a HumanML3D folder; windows of them at any rate and speed.
-
-A window of n frames at ``fps`` and speed ratio ``s`` covers ``n s / fps`` seconds of its clip: played that much faster,
-velocities are s times, accelerations s^2 times as large (BioMoDiffuse's speed condition, reconstructed). Clips in which the
-body flies are never played at another speed: they would fall with s^2 g.
-"""
+"""Training motions: drawn from the simulated actions or read from a HumanML3D folder; windows of them at any rate."""
 
 from __future__ import annotations
 
@@ -24,15 +19,12 @@ from visviva.data.motions.axes import upright
 from visviva.data.motions.folder import HumanML3DFolder, facing, statistics_of
 from visviva.data.motions.humanml3d import FPS, features, joints_of
 from visviva.errors import InputError
-from visviva.eval.motion.contact import airborne
 
 RATE = 40.0
 """Frames per second at which simulated actions are drawn; windows are interpolated from them."""
 CHUNK = 64
 SHORTEST = 20
 """Clips of a folder with so many frames or fewer are left out."""
-FLIGHT = 3
-"""Frames in the air, at `RATE`, from which a clip counts as one that flies."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,6 @@ class Motions:
         starts, lengths: of the clips, (N,).
         fps: of all.
         captions: of each clip, one or more.
-        flies: in which the body leaves the ground, (N,).
     """
 
     joints: Tensor
@@ -52,7 +43,6 @@ class Motions:
     lengths: Tensor
     fps: float
     captions: list[list[str]]
-    flies: Tensor
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -67,12 +57,11 @@ class Motions:
 
 @dataclass(frozen=True)
 class Windows:
-    """A batch: features (B, T, 263) not normalised, ``lengths``, ``fps``, ``speed`` (B,) and texts."""
+    """A batch: features (B, T, 263) not normalised, ``lengths`` and ``fps`` (B,), and texts."""
 
     features: Tensor
     lengths: Tensor
     fps: Tensor
-    speed: Tensor
     texts: list[str]
 
 
@@ -122,28 +111,25 @@ def humanml3d(folder: str | Path, split: str, limit: int | None = None) -> Motio
 
 
 def packed(clips: Sequence[Tensor], fps: float, captions: list[list[str]]) -> Motions:
-    """Join clips of any length, and find those that fly."""
+    """Join clips of any length."""
     lengths = torch.tensor([len(clip) for clip in clips])
-    turn = upright("y")
-    flies = [bool(airborne(clip[:, [7, 10, 8, 11]] @ turn.T, fps, least=FLIGHT).any()) for clip in clips]
-    return Motions(torch.cat(list(clips)), lengths.cumsum(0) - lengths, lengths, fps, captions, torch.tensor(flies))
+    return Motions(torch.cat(list(clips)), lengths.cumsum(0) - lengths, lengths, fps, captions)
 
 
-def windows(motions: Motions, index: Tensor, frames: int, fps: float, speed: Tensor, rng: torch.Generator) -> Windows:
-    """Return a window of up to ``frames`` frames at ``fps`` of each clip, beginning at random, played at ``speed``.
+def windows(motions: Motions, index: Tensor, frames: int, fps: float, rng: torch.Generator) -> Windows:
+    """Return a window of up to ``frames`` frames at ``fps`` of each clip, beginning at random.
 
-    Where a body flies its speed ratio is 1. Windows longer than their clip end with it.
+    Windows longer than their clip end with it.
     """
-    speed = torch.where(motions.flies[index], 1.0, speed)
-    step = speed * (motions.fps / fps)  # of the clip's frames per frame of the window
+    step = motions.fps / fps  # of the clip's frames per frame of the window
     lengths = torch.minimum(((motions.lengths[index] - 1) / step + 1e-4).long(), torch.tensor(frames))
     slack = (motions.lengths[index] - 1 - lengths * step).clamp(min=0)
     begin = torch.rand(len(index), generator=rng) * slack
-    at = begin[:, None] + torch.arange(frames + 1) * step[:, None]
+    at = begin[:, None] + torch.arange(frames + 1) * step
     joints = between(motions, index, at)
     found = features(facing(joints), fps)
     texts = [_one(motions.captions[int(i)], rng) for i in index]
-    return Windows(found, lengths, torch.full((len(index),), fps), speed, texts)
+    return Windows(found, lengths, torch.full((len(index),), fps), texts)
 
 
 def _one(captions: list[str], rng: torch.Generator) -> str:
@@ -176,7 +162,7 @@ def statistics(motions: Motions, frames: int, rates: Sequence[float], seed: int 
     rows = []
     for rate in dict.fromkeys(rates):
         index = torch.randint(len(motions), (128,), generator=rng)
-        found = windows(motions, index, frames, rate, torch.ones(128), rng)
+        found = windows(motions, index, frames, rate, rng)
         rows.append(found.features[torch.arange(frames) < found.lengths[:, None]])
     mean, std = statistics_of(torch.cat(rows))
     return mean, std.clamp(min=1e-3)
