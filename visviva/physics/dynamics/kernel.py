@@ -1,4 +1,8 @@
-"""The kernel of `visviva.physics.dynamics.warped`: Newton-Euler of one state per thread, in Warp's dialect of Python."""
+"""The kernels of `visviva.physics.dynamics.warped`: Newton-Euler of one state per thread, and its gradient.
+
+The gradient is written by hand: rotations answer with one vector, the torque that turns them, instead of nine numbers, and one
+walk up and down the tree gives those of all states. All vectors are in the world's frame.
+"""
 
 # Warp reads the annotations, which name types made here: they are not postponed, and no type checker knows them.
 # mypy: ignore-errors
@@ -13,11 +17,28 @@ FREE, BALL, HINGE, SLIDE, WELD = range(5)
 KIND = {"free": FREE, "ball": BALL, "hinge": HINGE, "slide": SLIDE, "weld": WELD}
 """Number of each kind of joint."""
 
+INNER = ("rotation", "position", "spin", "whirl", "gain", "force", "moment")
+"""Numbers of each link that the forward kernel leaves behind: its frame, angular velocity and acceleration, acceleration of its
+origin against gravity, force and moment on it and all that it carries."""
+
+BACK = ("to_force", "to_moment", "to_gain", "to_whirl", "to_spin", "to_turn", "to_lever")
+"""Gradients of these, and of the link's orientation and of the way from its parent."""
+
 
 @lru_cache(maxsize=2)
-def kernel(real: Any) -> Any:
-    """Return the kernel for float32 or float64, compiled at its first launch."""
+def kernels(real: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the kernel, that of its gradient, and their structs, for float32 or float64, compiled at their first launch."""
     vec, mat = wp.types.vector(3, real), wp.types.matrix((3, 3), real)
+
+    numbers, rows, vecs = wp.array(dtype=int), wp.array2d(dtype=real), wp.array2d(dtype=vec)
+    links = {"offset": vec, "rest": mat, "axis": vec, "mass": real, "com": vec, "inertia": mat}
+    Links = _struct(
+        "Links", **dict.fromkeys(("parent", "kind", "first_q", "first_v"), numbers),
+        **{name: wp.array(dtype=kind) for name, kind in links.items()}, gravity=vec,
+    )  # fmt: skip
+    States = _struct("States", q=rows, v=rows, a=rows, push=vecs, twist=vecs, tau=rows)
+    Inner = _struct("Inner", **dict.fromkeys(INNER, vecs) | {"rotation": wp.array2d(dtype=mat)})
+    Back = _struct("Back", **dict.fromkeys(BACK, vecs))
 
     @wp.func
     def turn_of(w: real, x: real, y: real, z: real):
@@ -39,109 +60,237 @@ def kernel(real: Any) -> Any:
     def three(values: wp.array2d(dtype=real), s: int, at: int):
         return vec(values[s, at], values[s, at + 1], values[s, at + 2])
 
-    @wp.kernel
-    def newton_euler(
-        start: int,
-        outside: int,
-        q: wp.array2d(dtype=real),
-        v: wp.array2d(dtype=real),
-        a: wp.array2d(dtype=real),
-        push: wp.array2d(dtype=vec),
-        twist: wp.array2d(dtype=vec),
-        parent: wp.array(dtype=int),
-        kind: wp.array(dtype=int),
-        first_q: wp.array(dtype=int),
-        first_v: wp.array(dtype=int),
-        offset: wp.array(dtype=vec),
-        rest: wp.array(dtype=mat),
-        axis: wp.array(dtype=vec),
-        mass: wp.array(dtype=real),
-        com: wp.array(dtype=vec),
-        inertia: wp.array(dtype=mat),
-        gravity: vec,
-        rotation: wp.array2d(dtype=mat),
-        position: wp.array2d(dtype=vec),
-        spin: wp.array2d(dtype=vec),
-        whirl: wp.array2d(dtype=vec),
-        gain: wp.array2d(dtype=vec),
-        force: wp.array2d(dtype=vec),
-        moment: wp.array2d(dtype=vec),
-        tau: wp.array2d(dtype=real),
-    ):
-        s = wp.tid()
-        g = start + s
-        links = parent.shape[0]
-        for i in range(links):
-            p, k, at, by = parent[i], kind[i], first_q[i], first_v[i]
-            own = rest[i]
-            r = offset[i]
-            w, dw, slid, dslid = vec(), vec(), vec(), vec()
+    @wp.func
+    def put(values: wp.array2d(dtype=real), s: int, at: int, x: vec):
+        for k in range(3):
+            values[s, at + k] = x[k]
+
+    @wp.func
+    def put_quaternion(values: wp.array2d(dtype=real), q: wp.array2d(dtype=real), s: int, at: int, torque: vec):
+        """Gradient by a quaternion of any length, from the torque on what it turns."""
+        w, x = q[s, at], three(q, s, at + 1)
+        scale = real(2.0) / (w * w + wp.dot(x, x))
+        values[s, at] = -scale * wp.dot(x, torque)
+        put(values, s, at + 1, scale * (w * torque - wp.cross(x, torque)))
+
+    @wp.func
+    def angular(k: int, axis: vec, values: wp.array2d(dtype=real), s: int, by: int):
+        """What a joint adds in its own frame to angular velocity (of ``v``) or acceleration (of ``a``)."""
+        found = vec()
+        if k == FREE:
+            found = three(values, s, by + 3)
+        if k == BALL:
+            found = three(values, s, by)
+        if k == HINGE:
+            found = axis * values[s, by]
+        return found
+
+    @wp.func
+    def linear(k: int, way: vec, values: wp.array2d(dtype=real), s: int, by: int):
+        """What a joint adds in its parent's frame to velocity (of ``v``) or acceleration (of ``a``)."""
+        found = vec()
+        if k == FREE:
+            found = three(values, s, by)
+        if k == SLIDE:
+            found = way * values[s, by]
+        return found
+
+    @wp.func
+    def move(x: Links, given: States, inner: Inner, s: int, g: int):
+        """From the root on: frames, velocities, accelerations; forces begin at zero."""
+        for i in range(x.parent.shape[0]):
+            p, k, at, by = x.parent[i], x.kind[i], x.first_q[i], x.first_v[i]
+            own = x.rest[i]
+            r = x.offset[i]
+            axis = x.axis[i]
             if k == FREE:
-                r = r + three(q, g, at)
-                own = own * turn_of(q[g, at + 3], q[g, at + 4], q[g, at + 5], q[g, at + 6])
-                slid, dslid = three(v, g, by), three(a, g, by)
-                w, dw = three(v, g, by + 3), three(a, g, by + 3)
+                r = r + three(given.q, g, at)
+                own = own * turn_of(given.q[g, at + 3], given.q[g, at + 4], given.q[g, at + 5], given.q[g, at + 6])
             if k == BALL:
-                own = own * turn_of(q[g, at], q[g, at + 1], q[g, at + 2], q[g, at + 3])
-                w, dw = three(v, g, by), three(a, g, by)
+                own = own * turn_of(given.q[g, at], given.q[g, at + 1], given.q[g, at + 2], given.q[g, at + 3])
             if k == HINGE:
-                own = own * turn_about(axis[i], q[g, at])
-                w, dw = axis[i] * v[g, by], axis[i] * a[g, by]
+                own = own * turn_about(axis, given.q[g, at])
+            way = x.rest[i] * axis
             if k == SLIDE:
-                way = rest[i] * axis[i]
-                r = r + way * q[g, at]
-                slid, dslid = way * v[g, by], way * a[g, by]
+                r = r + way * given.q[g, at]
+            w, dw = angular(k, axis, given.v, g, by), angular(k, axis, given.a, g, by)
+            dslid = linear(k, way, given.a, g, by)
+            inner.force[s, i] = vec()
+            inner.moment[s, i] = vec()
             if p < 0:
-                rotation[s, i] = own
-                position[s, i] = r
-                spin[s, i] = own * w
-                whirl[s, i] = own * dw
-                gain[s, i] = dslid - gravity
+                inner.rotation[s, i] = own
+                inner.position[s, i] = r
+                inner.spin[s, i] = own * w
+                inner.whirl[s, i] = own * dw
+                inner.gain[s, i] = dslid - x.gravity
             else:
-                up, turning, turned = rotation[s, p], spin[s, p], whirl[s, p]
+                up, turning, turned = inner.rotation[s, p], inner.spin[s, p], inner.whirl[s, p]
                 here = up * own
-                lever, moved = up * r, up * slid
+                lever, moved = up * r, up * linear(k, way, given.v, g, by)
                 ours = here * w
-                rotation[s, i] = here
-                position[s, i] = position[s, p] + lever
-                spin[s, i] = turning + ours
-                whirl[s, i] = turned + here * dw + wp.cross(turning, ours)
-                inner = wp.cross(turning, lever) + real(2.0) * moved
-                gain[s, i] = gain[s, p] + wp.cross(turned, lever) + wp.cross(turning, inner) + up * dslid
+                inner.rotation[s, i] = here
+                inner.position[s, i] = inner.position[s, p] + lever
+                inner.spin[s, i] = turning + ours
+                inner.whirl[s, i] = turned + here * dw + wp.cross(turning, ours)
+                rate = wp.cross(turning, lever) + real(2.0) * moved
+                inner.gain[s, i] = inner.gain[s, p] + wp.cross(turned, lever) + wp.cross(turning, rate) + up * dslid
+
+    @wp.func
+    def push_back(x: Links, given: States, inner: Inner, s: int, g: int, outside: int):
+        """From the leaves on: the force and moment that each link needs, and what the joints give of it."""
+        links = x.parent.shape[0]
         for j in range(links):
             b = links - 1 - j
-            above, joint, to = parent[b], kind[b], first_v[b]
-            whole, turns, bends = rotation[s, b], spin[s, b], whirl[s, b]
-            back, arm = wp.transpose(whole), whole * com[b]
-            f = mass[b] * (gain[s, b] + wp.cross(bends, arm) + wp.cross(turns, wp.cross(turns, arm)))
+            p, k, by = x.parent[b], x.kind[b], x.first_v[b]
+            whole, turns, bends = inner.rotation[s, b], inner.spin[s, b], inner.whirl[s, b]
+            back, arm = wp.transpose(whole), whole * x.com[b]
+            f = x.mass[b] * (inner.gain[s, b] + wp.cross(bends, arm) + wp.cross(turns, wp.cross(turns, arm)))
             t = (
-                whole * (inertia[b] * (back * bends))
-                + wp.cross(turns, whole * (inertia[b] * (back * turns)))
+                whole * (x.inertia[b] * (back * bends))
+                + wp.cross(turns, whole * (x.inertia[b] * (back * turns)))
                 + wp.cross(arm, f)
             )
-            f = f + force[s, b]
-            t = t + moment[s, b]
+            f = f + inner.force[s, b]
+            t = t + inner.moment[s, b]
             if outside == 1:
-                f = f - push[g, b]
-                t = t - twist[g, b]
+                f = f - given.push[g, b]
+                t = t - given.twist[g, b]
+            inner.force[s, b] = f
+            inner.moment[s, b] = t
             m = back * t
-            if joint == FREE:
-                tau[g, to] = f[0]
-                tau[g, to + 1] = f[1]
-                tau[g, to + 2] = f[2]
-                tau[g, to + 3] = m[0]
-                tau[g, to + 4] = m[1]
-                tau[g, to + 5] = m[2]
-            if joint == BALL:
-                tau[g, to] = m[0]
-                tau[g, to + 1] = m[1]
-                tau[g, to + 2] = m[2]
-            if joint == HINGE:
-                tau[g, to] = wp.dot(axis[b], m)
-            if joint == SLIDE:
-                tau[g, to] = wp.dot(axis[b], back * f)
-            if above >= 0:
-                wp.atomic_add(force, s, above, f)
-                wp.atomic_add(moment, s, above, t + wp.cross(position[s, b] - position[s, above], f))
+            if k == FREE:
+                put(given.tau, g, by, f)
+                put(given.tau, g, by + 3, m)
+            if k == BALL:
+                put(given.tau, g, by, m)
+            if k == HINGE:
+                given.tau[g, by] = wp.dot(x.axis[b], m)
+            if k == SLIDE:
+                given.tau[g, by] = wp.dot(x.axis[b], back * f)
+            if p >= 0:
+                inner.force[s, p] = inner.force[s, p] + f
+                inner.moment[s, p] = inner.moment[s, p] + t + wp.cross(inner.position[s, b] - inner.position[s, p], f)
 
-    return newton_euler
+    @wp.func
+    def answer(x: Links, wanted: States, inner: Inner, to: Back, s: int, g: int, outside: int):
+        """From the root on: gradients by forces, and by what moves each link there. ``wanted.tau`` is that of the result."""
+        for b in range(x.parent.shape[0]):
+            p, k, by = x.parent[b], x.kind[b], x.first_v[b]
+            whole, turns, bends = inner.rotation[s, b], inner.spin[s, b], inner.whirl[s, b]
+            back, arm, inertia, mass = wp.transpose(whole), whole * x.com[b], x.inertia[b], x.mass[b]
+            t = whole * angular(k, x.axis[b], wanted.tau, g, by)
+            f, lever = vec(), vec()
+            turn = wp.cross(t, inner.moment[s, b])
+            if k == FREE:
+                f = three(wanted.tau, g, by)
+            if k == SLIDE:
+                f = whole * (x.axis[b] * wanted.tau[g, by])
+                turn = wp.cross(f, inner.force[s, b])
+            if p >= 0:
+                above = to.to_moment[s, p]
+                lever = wp.cross(inner.force[s, b], above)
+                f = f + to.to_force[s, p] + wp.cross(above, inner.position[s, b] - inner.position[s, p])
+                t = t + above
+            to.to_force[s, b] = f
+            to.to_moment[s, b] = t
+            to.to_lever[s, b] = lever
+            if outside == 1:
+                wanted.push[g, b] = -f
+                wanted.twist[g, b] = -t
+            swept = wp.cross(turns, arm)
+            thrust = mass * (inner.gain[s, b] + wp.cross(bends, arm) + wp.cross(turns, swept))
+            f = mass * (f + wp.cross(t, arm))
+            round, sweep = wp.cross(t, turns), wp.cross(f, turns)
+            to_arm = wp.cross(thrust, t) + wp.cross(f, bends) + wp.cross(sweep, turns)
+            bent, held = whole * (inertia * (back * bends)), whole * (inertia * (back * turns))
+            of_t, of_round = whole * (inertia * (back * t)), whole * (inertia * (back * round))
+            to.to_gain[s, b] = f
+            to.to_whirl[s, b] = wp.cross(arm, f) + of_t
+            to.to_spin[s, b] = wp.cross(swept, f) + wp.cross(arm, sweep) + wp.cross(held, t) + of_round
+            to.to_turn[s, b] = (
+                turn + wp.cross(arm, to_arm) + wp.cross(bent, t) - wp.cross(bends, of_t)
+                + wp.cross(held, round) - wp.cross(turns, of_round)
+            )  # fmt: skip
+
+    @wp.func
+    def collect(x: Links, given: States, wanted: States, inner: Inner, to: Back, s: int, g: int):
+        """From the leaves on: gradients by what moves each link, and by the states of its joint."""
+        links = x.parent.shape[0]
+        for j in range(links):
+            b = links - 1 - j
+            p, k, at, by = x.parent[b], x.kind[b], x.first_q[b], x.first_v[b]
+            here, axis, rest = inner.rotation[s, b], x.axis[b], x.rest[b]
+            g_gain = to.to_gain[s, b]
+            g_whirl = to.to_whirl[s, b]
+            g_spin = to.to_spin[s, b]
+            ours = here * angular(k, axis, given.v, g, by)
+            to_ours = vec(g_spin)
+            turn = to.to_turn[s, b] + wp.cross(here * angular(k, axis, given.a, g, by), g_whirl)
+            to_r, to_slid, to_dslid, to_own = vec(), vec(), vec(g_gain), vec()
+            if p >= 0:
+                up, turning, turned = inner.rotation[s, p], inner.spin[s, p], inner.whirl[s, p]
+                way, frame = rest * axis, wp.transpose(up)
+                lever = inner.position[s, b] - inner.position[s, p]
+                moved = up * linear(k, way, given.v, g, by)
+                rate, to_rate = wp.cross(turning, lever) + real(2.0) * moved, wp.cross(g_gain, turning)
+                to_moved = real(2.0) * to_rate
+                to_lever = to.to_lever[s, b] + wp.cross(g_gain, turned) + wp.cross(to_rate, turning)
+                to_ours = to_ours + wp.cross(g_whirl, turning)
+                turn = turn + wp.cross(ours, to_ours)
+                to.to_gain[s, p] = to.to_gain[s, p] + g_gain
+                to.to_whirl[s, p] = to.to_whirl[s, p] + g_whirl + wp.cross(lever, g_gain)
+                to.to_spin[s, p] = (
+                    to.to_spin[s, p] + g_spin + wp.cross(rate, g_gain) + wp.cross(lever, to_rate) + wp.cross(ours, g_whirl)
+                )
+                to.to_turn[s, p] = (
+                    to.to_turn[s, p] + turn + wp.cross(lever, to_lever) + wp.cross(moved, to_moved)
+                    + wp.cross(up * linear(k, way, given.a, g, by), g_gain)
+                )  # fmt: skip
+                to_r, to_slid, to_dslid = frame * to_lever, frame * to_moved, frame * g_gain
+                to_own = frame * turn
+            else:
+                turn = turn + wp.cross(ours, to_ours)
+                to_own = turn
+            to_own = wp.transpose(rest) * to_own
+            back = wp.transpose(here)
+            to_w, to_dw = back * to_ours, back * g_whirl
+            if k == FREE:
+                put(wanted.q, g, at, to_r)
+                put_quaternion(wanted.q, given.q, g, at + 3, to_own)
+                put(wanted.v, g, by, to_slid)
+                put(wanted.v, g, by + 3, to_w)
+                put(wanted.a, g, by, to_dslid)
+                put(wanted.a, g, by + 3, to_dw)
+            if k == BALL:
+                put_quaternion(wanted.q, given.q, g, at, to_own)
+                put(wanted.v, g, by, to_w)
+                put(wanted.a, g, by, to_dw)
+            if k == HINGE:
+                wanted.q[g, at] = wp.dot(axis, to_own)
+                wanted.v[g, by] = wp.dot(axis, to_w)
+                wanted.a[g, by] = wp.dot(axis, to_dw)
+            if k == SLIDE:
+                wanted.q[g, at] = wp.dot(rest * axis, to_r)
+                wanted.v[g, by] = wp.dot(rest * axis, to_slid)
+                wanted.a[g, by] = wp.dot(rest * axis, to_dslid)
+
+    @wp.kernel(enable_backward=False)
+    def newton_euler(start: int, outside: int, x: Links, given: States, inner: Inner):
+        s = wp.tid()
+        move(x, given, inner, s, start + s)
+        push_back(x, given, inner, s, start + s, outside)
+
+    @wp.kernel(enable_backward=False)
+    def gradient(start: int, outside: int, x: Links, given: States, inner: Inner, wanted: States, to: Back):
+        s = wp.tid()
+        move(x, given, inner, s, start + s)
+        push_back(x, given, inner, s, start + s, outside)
+        answer(x, wanted, inner, to, s, start + s, outside)
+        collect(x, given, wanted, inner, to, s, start + s)
+
+    return newton_euler, gradient, {"Links": Links, "States": States, "Inner": Inner, "Back": Back}
+
+
+def _struct(name: str, **fields: Any) -> Any:
+    """A struct of Warp's with these fields."""
+    return wp.struct(type(name, (), {"__annotations__": fields, "__module__": __name__}))

@@ -1,12 +1,13 @@
 """Inverse dynamics as one kernel: a thread per state, on a processor or a GPU, with gradients.
 
 The algorithm of `visviva.physics.dynamics.inverse` link after link instead of level by level, so that what belongs to a state
-stays in the cache. The backward pass runs the kernel again and then its adjoint; memory for it does not grow with the number of
-states. On a processor as many threads work as torch may use.
+stays in the cache. The backward pass is a kernel of its own, which begins with the forward one; memory for it does not grow
+with the number of states. On a processor as many threads work as torch may use.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from visviva.errors import InputError
 from visviva.physics.bodies.body import JOINTS, SHAPES, Body
-from visviva.physics.dynamics.kernel import KIND, kernel
+from visviva.physics.dynamics.kernel import BACK, INNER, KIND, kernels
 from visviva.physics.quiet import quiet
 
 REAL = {torch.float32: wp.float32, torch.float64: wp.float64}
@@ -68,24 +69,21 @@ class _Inverse(torch.autograd.Function):
 
 
 def _launched(body: Body, states: list[Tensor | None], tau: Tensor, back: tuple[Tensor, list[Tensor | None]] | None) -> None:
-    """Fill ``tau``, or with ``back`` (its gradient and where those of the states go) run the adjoint, in parts."""
+    """Fill ``tau``, or with ``back`` (its gradient and where those of the states go) compute gradients, in parts."""
     size = min(CHUNK[tau.device.type], len(tau))
     starts = list(range(0, len(tau), max(size, 1)))
-    program, constants = kernel(REAL[tau.dtype]), _constants(body, tau)
-    inputs = _arrays(states, tau)
-    adjoint = None if back is None else _arrays(back[1], back[0])
+    forward, backward, shapes = kernels(REAL[tau.dtype])
+    program = forward if back is None else backward
+    links, given = _links(shapes["Links"], body, tau), _states(shapes["States"], states, tau)
+    wanted = [] if back is None else [_states(shapes["States"], back[1], back[0])]
 
     def work(mine: list[int]) -> None:
-        inner = [_scratch(body, size, tau), *([] if back is None else [_scratch(body, size, tau)])]
-        sums = [*inner[0][0][-2:], *(tensor for tensors, _ in inner[1:] for tensor in tensors)]
+        inner, kept = _scratch(shapes["Inner"], INNER, body, size, tau)
+        to, also = _scratch(shapes["Back"], BACK, body, size, tau) if wanted else (None, None)
         for start in mine:
-            torch._foreach_zero_(sums)
-            given = [start, int(states[3] is not None), *inputs[:5], *constants, *inner[0][1], inputs[5]]
-            where = {"dim": min(size, len(tau) - start), "device": wp.device_from_torch(tau.device)}
-            wp.launch(program, inputs=given, **where)
-            if adjoint is not None:
-                taken = [None, None, *adjoint[:5], *[None] * len(constants), *inner[1][1], adjoint[5]]
-                wp.launch(program, inputs=given, adj_inputs=taken, adjoint=True, **where)
+            inputs = [start, int(states[3] is not None), links, given, inner, *wanted, *([to] if wanted else [])]
+            wp.launch(program, dim=min(size, len(tau) - start), inputs=inputs, device=wp.device_from_torch(tau.device))
+        del kept, also
 
     if tau.is_cuda:
         with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(tau.device))):
@@ -97,37 +95,39 @@ def _launched(body: Body, states: list[Tensor | None], tau: Tensor, back: tuple[
         list(pool.map(work, [starts[k::threads] for k in range(threads)]))
 
 
-def _arrays(states: list[Tensor | None], tau: Tensor) -> list[Any]:
+def _states(kind: Any, states: list[Tensor | None], tau: Tensor) -> Any:
     """States, the two halves of the wrenches (or what stands for none) and forces, as Warp's."""
-    wrench = states[3]
-    vec = wp.types.vector(3, REAL[tau.dtype])
+    q, v, a, wrench = states
+    vec, found = wp.types.vector(3, REAL[tau.dtype]), kind()
+    found.q, found.v, found.a, found.tau = (wp.from_torch(x, requires_grad=False) for x in (q, v, a, tau))
     halves = tau.new_zeros(2, 1, 1, 3) if wrench is None else wrench
-    numbers = [wp.from_torch(x, requires_grad=False) for x in states[:3] if x is not None]
-    return [
-        *numbers,
-        *(wp.from_torch(half, dtype=vec, requires_grad=False) for half in halves),
-        wp.from_torch(tau, requires_grad=False),
-    ]
+    found.push, found.twist = (wp.from_torch(half, dtype=vec, requires_grad=False) for half in halves)
+    return found
 
 
-def _scratch(body: Body, states: int, like: Tensor) -> tuple[list[Tensor], list[Any]]:
-    """Intermediate numbers: those of a state close together on a processor, those of neighbouring threads on a GPU."""
-    real = REAL[like.dtype]
+def _scratch(kind: Any, names: Sequence[str], body: Body, states: int, like: Tensor) -> tuple[Any, list[Tensor]]:
+    """Intermediate numbers and their tensors: a state's together on a processor, those of neighbouring threads on a GPU."""
+    real, found, kept = REAL[like.dtype], kind(), []
+    for name in names:
+        shape = (3, 3) if name == "rotation" else (3,)
+        dtype = wp.types.matrix(shape, real) if name == "rotation" else wp.types.vector(3, real)
+        if like.is_cuda:
+            kept.append(like.new_empty(len(body), states, *shape).transpose(0, 1))
+        else:
+            kept.append(like.new_empty(states, len(body), *shape))
+        setattr(found, name, wp.from_torch(kept[-1], dtype=dtype, requires_grad=False))
+    return found, kept
+
+
+def _links(kind: Any, body: Body, like: Tensor) -> Any:
+    """The body as the kernels take it."""
+    real, device, found = REAL[like.dtype], wp.device_from_torch(like.device), kind()
     vec, mat = wp.types.vector(3, real), wp.types.matrix((3, 3), real)
-    kinds = [((3, 3), mat), *[((3,), vec)] * 6]
-    if like.is_cuda:
-        tensors = [like.new_empty(len(body), states, *shape).transpose(0, 1) for shape, _ in kinds]
-    else:
-        tensors = [like.new_empty(states, len(body), *shape) for shape, _ in kinds]
-    return tensors, [wp.from_torch(x, dtype=kind, requires_grad=False) for x, (_, kind) in zip(tensors, kinds, strict=True)]
-
-
-def _constants(body: Body, like: Tensor) -> list[Any]:
-    """The body as the kernel takes it."""
-    real, device = REAL[like.dtype], wp.device_from_torch(like.device)
-    vec, mat = wp.types.vector(3, real), wp.types.matrix((3, 3), real)
-    kinds = {"offset": vec, "rest": mat, "axis": vec, "mass": real, "com": vec, "inertia": mat}
     first_q, first_v = ([sum(JOINTS[j][k] for j in body.joints[:i]) for i in range(len(body))] for k in (0, 1))
-    whole = [body.parents, [KIND[joint] for joint in body.joints], first_q, first_v]
-    own = [wp.from_torch(getattr(body, name).to(like).contiguous(), dtype=kind) for name, kind in kinds.items()]
-    return [*(wp.array(list(x), dtype=int, device=device) for x in whole), *own, vec(*body.down.tolist())]
+    whole = {"parent": body.parents, "kind": [KIND[j] for j in body.joints], "first_q": first_q, "first_v": first_v}
+    for name, numbers in whole.items():
+        setattr(found, name, wp.array(list(numbers), dtype=int, device=device))
+    for name, dtype in {"offset": vec, "rest": mat, "axis": vec, "mass": real, "com": vec, "inertia": mat}.items():
+        setattr(found, name, wp.from_torch(getattr(body, name).to(like).contiguous(), dtype=dtype))
+    found.gravity = vec(*body.down.tolist())
+    return found
