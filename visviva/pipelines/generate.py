@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from visviva.models.backbones import families
 from visviva.models.backbones.backbone import Backbone
 from visviva.models.backbones.condition import Condition
 from visviva.models.backbones.lora import load_lora, lora_files, weight_files
+from visviva.models.control import Force, read_forces, table
 from visviva.models.guidance import PhysicsGuidance, Segment
 from visviva.models.probes import MotionMasks, Moving, TrackedMasks
 from visviva.pipelines.best_of import best_of
@@ -47,12 +48,16 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Item:
-    """One clip to make: a prompt and the seed of its noise; ``tracked``: the true masks beside its source guide or rank it."""
+    """One clip to make: a prompt and the seed of its noise; ``tracked``: the true masks beside its source guide or rank it.
+
+    ``forces``: what pushes; None where nothing is said of it.
+    """
 
     id: str
     prompt: Prompt
     seed: int
     tracked: bool = False
+    forces: tuple[Force, ...] | None = None
 
     @cached_property
     def condition(self) -> str:
@@ -60,7 +65,8 @@ class Item:
         source = self.prompt.source
         files = [] if source is None else [source, *([source.with_suffix(".npz")] if self.tracked else [])]
         held = [_content(file) for file in files]
-        return fingerprint({"caption": self.prompt.caption, "files": held, "seed": self.seed, "fps": self.prompt.fps})[:16]
+        content = {"caption": self.prompt.caption, "files": held, "seed": self.seed, "fps": self.prompt.fps}
+        return fingerprint(content | ({} if self.forces is None else {"forces": [str(f) for f in self.forces]}))[:16]
 
 
 def _content(file: Path) -> str | None:
@@ -101,6 +107,8 @@ def run(recipe: GenerateRecipe) -> Path:
     asked = request(recipe, backbone, size)
     if recipe.lora:
         load_lora(backbone, recipe.lora)
+    if any(item.forces is not None for item in items):
+        backbone.refuse_forces()
     with Manifest(output, asked, shard=state.process_index) as manifest:
         refuse_other_conditions(items, manifest)
         todo = [item for item in items if item.id not in manifest.done]
@@ -124,17 +132,25 @@ def plan(recipe: GenerateRecipe) -> list[Item]:
     used = [*([recipe.guidance] if recipe.guidance.scale > 0 else []), *([recipe.best] if recipe.best.of > 1 else [])]
     items, tracked = [], any(section.masks == "track" for section in used)
     for prompt in read_prompts(recipe.prompts, recipe.where, recipe.limit):
+        forces = forces_of(recipe, prompt)
         for k in range(recipe.samples):
             name = prompt.id if k == 0 else f"{prompt.id}-sample{k}"
             seed = prompt.seed
             if seed is None or k > 0:
                 seed = key(recipe.seed, "generate", seed or 0, name)
-            items.append(Item(name, prompt, seed, tracked))
+            items.append(Item(name, prompt, seed, tracked, forces))
     names = [item.id for item in items]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
         raise InputError(f"{recipe.prompts}: the id {twice!r} is also the name of a further sample of another row; rename it")
     return items
+
+
+def forces_of(recipe: GenerateRecipe, prompt: Prompt) -> tuple[Force, ...] | None:
+    """Return the forces on a clip: the row's own, else the recipe's; None where neither says anything."""
+    if "forces" in prompt.columns:
+        return tuple(read_forces(prompt.columns["forces"], f"{recipe.prompts}: {prompt.id!r}"))
+    return tuple(read_forces(recipe.force, "force")) if recipe.force else None
 
 
 def load(recipe: GenerateRecipe, device: torch.device) -> Backbone:
@@ -234,7 +250,11 @@ def encoded(recipe: GenerateRecipe, backbone: Backbone, size: Size, batch: list[
         first = torch.stack([fit(item.prompt.first_frame(), size.height, size.width) for item in batch]).to(backbone.device)
     captions = [item.prompt.caption for item in batch]
     fps = [frame_rate(recipe, item, size) for item in batch]
-    return backbone.condition(captions, first, frames=size.frames, negative=recipe.negative, fps=fps)
+    condition = backbone.condition(captions, first, frames=size.frames, negative=recipe.negative, fps=fps)
+    if all(item.forces is None for item in batch):
+        return condition
+    tables = torch.stack([table(item.forces or ()) for item in batch])
+    return replace(condition, forces=tables.to(backbone.device))
 
 
 def starts(recipe: GenerateRecipe, backbone: Backbone, batch: list[Item]) -> bool:
@@ -293,6 +313,7 @@ def write(recipe: GenerateRecipe, output: Path, item: Item, frames: Tensor, size
         "lora": manifest.request["lora"],
         "guided": recipe.guidance.scale > 0,
         "condition": item.condition,
+        **({} if item.forces is None else {"forces": [str(force) for force in item.forces]}),
     }
 
 

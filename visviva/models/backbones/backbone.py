@@ -23,6 +23,7 @@ from visviva.models.attention import saved
 from visviva.models.backbones import flow_matching
 from visviva.models.backbones.checkpoint import quiet, read_pipeline
 from visviva.models.backbones.condition import Condition, Text
+from visviva.models.control.saved import controlled
 
 ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
 """Networks that are needed only until the conditions are encoded, by their names in a pipeline."""
@@ -254,6 +255,8 @@ class Backbone:
 
         float32, or float64 where the network is.
         """
+        if condition.forces is not None:
+            self.refuse_forces()
         v = self._predict(latents, sigma, condition.positive_text, condition)
         if guidance_scale != 1.0:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.guidance_in_graph):
@@ -262,6 +265,15 @@ class Backbone:
         if condition.first_frame is not None:
             v = torch.cat([torch.zeros_like(v[:, :, :1]), v[:, :, 1:]], dim=2)
         return v
+
+    def refuse_forces(self) -> None:
+        """Raise an `InputError` if this model has no force control."""
+        if not controlled(self.transformer):
+            raise InputError(
+                f"forces for a {self.family} model without force control, which would be ignored; put adapters trained with "
+                "control.kind: force onto it (visviva generate --lora FOLDER), or train them (visviva posttrain --config "
+                "posttrain-force; only Wan models take them)"
+            )
 
     def _predict(self, latents: Tensor, sigma: Tensor, text: Text, condition: Condition) -> Tensor:
         """Return v of one branch of guidance."""

@@ -160,11 +160,6 @@ class WanBackbone(Backbone):
     def _with_forces(self, network: Any, inputs: Tensor, condition: Condition) -> Tensor:
         """Return the latents with the encoded forces behind them, where the network takes forces."""
         if not controlled(network):
-            if condition.forces is not None:
-                raise InputError(
-                    f"forces for a {self.family} model without force control; load one with it (generate: lora: FOLDER), or "
-                    "train it (posttrain: control.kind: force)"
-                )
             return inputs
         frames, (height, width) = inputs.shape[2], inputs.shape[3:]
         size = ((frames - 1) * self.temporal_ratio + 1, height * self.spatial_ratio, width * self.spatial_ratio)

@@ -2,10 +2,11 @@
 
 from visviva.models.control.branch import force_control, plain_control
 from visviva.models.control.encoder import ForceEncoder
-from visviva.models.control.force import Point, Wind, control, parse_force, pictures, read_forces, table
+from visviva.models.control.force import Force, Point, Wind, control, parse_force, pictures, read_forces, table
 from visviva.models.control.saved import add_control
 
 __all__ = [
+    "Force",
     "ForceEncoder",
     "Point",
     "Wind",

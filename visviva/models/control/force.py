@@ -42,6 +42,10 @@ class Point:
     angle: float
     magnitude: float
 
+    def __str__(self) -> str:
+        """Return it as `parse_force` reads it."""
+        return f"point:x={self.x:g},y={self.y:g},angle={self.angle:g},magnitude={self.magnitude:g}"
+
     def __post_init__(self) -> None:
         """Refuse what is no push of something in the picture."""
         _refuse(self)
@@ -63,6 +67,10 @@ class Wind:
 
     angle: float
     speed: float
+
+    def __str__(self) -> str:
+        """Return it as `parse_force` reads it."""
+        return f"wind:angle={self.angle:g},speed={self.speed:g}"
 
     def __post_init__(self) -> None:
         """Refuse what is no wind."""
