@@ -40,7 +40,7 @@ def generated(tmp_path_factory):
 def test_what_breaks_the_laws_loses_and_the_truth_ties(generated, tmp_path):
     (tmp_path / "vlm.json").write_text(json.dumps({"0-stops": 0.25}))
     recipe = PreferRecipe(
-        generated=str(generated), output=str(tmp_path / "pairs"), losers=2, laws=LAWS, semantic=str(tmp_path / "vlm.json")
+        generated=str(generated), output=str(tmp_path / "in" / "a" / "folder" / "pairs"), losers=2, laws=LAWS, semantic=str(tmp_path / "vlm.json")
     )
     folder = prefer.run(recipe)
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]

@@ -126,7 +126,7 @@ class Examples:
         if self.paired:
             clip, row = self.clips[index], self.clips.rows[index]
             example = _with_forces(_example(clip, str(row.get("file_name", index)), self.data), row)
-            return _with_losers(example, row, self.clips.path(index).parent, self.data) if "losers" in row else example
+            return _with_losers(example, row, self.clips.root, self.data) if "losers" in row else example
         prompt = self.prompts[index]
         fps = prompt.fps or self.data.fps
         if fps is None:
