@@ -74,7 +74,6 @@ canvas.onpointerup = () => {
   drag = null;
   if (Math.hypot(to[0] - from[0], to[1] - from[1]) >= 4) {
     props.value = {...scene(), arrows: [...scene().arrows, arrowOf(from, to)], paths: []};  // a mere click draws nothing
-    trigger("change");
   }
   draw();
 };

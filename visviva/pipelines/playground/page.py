@@ -26,11 +26,15 @@ MOST = 2**24
 """Most bytes of an uploaded file."""
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; frame-src 'none'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "frame-ancestors 'none'"
 )
 CANVAS = "<canvas width='512' height='512'></canvas>"
 STYLE = "canvas { width: 100%; max-width: 512px; touch-action: none; cursor: crosshair; }"
-HOW = "Drag on the picture: where the arrow begins a force pushes, its length is the strength (half the width is the most)."
+HOW = (
+    "Drag on the picture: a force pushes where the arrow begins, as hard as it is long (half the width is the most). "
+    "A blue line shows where the object went."
+)
 
 
 def run(recipe: PlaygroundRecipe) -> None:
@@ -111,10 +115,14 @@ def page(gradio: Any, studio: Studio) -> Any:
                 with gradio.Row():
                     draw = gradio.Button("Draw this scene", size="sm", elem_id="draw")
                     upload = gradio.UploadButton("Upload a picture", size="sm", file_types=["image"], elem_id="upload")
-                windy = gradio.Checkbox(False, label="Wind (instead of arrows)", elem_id="windy")
+                windy = gradio.Checkbox(
+                    False,
+                    label="Wind instead of arrows (towards 0 degrees: right, 90: up; speed 1: the strongest trained)",
+                    elem_id="windy",
+                )
                 with gradio.Row():
-                    angle = gradio.Slider(0, 360, 0, step=1, label="Wind blows towards [degrees, 0 right, 90 up]")
-                    speed = gradio.Slider(0, 1, 0.5, step=0.01, label="Speed of the wind, 1 the strongest trained")
+                    angle = gradio.Slider(0, 360, 0, step=1, label="Whereto [degrees]")
+                    speed = gradio.Slider(0, 1, 0.5, step=0.01, label="Speed")
             with gradio.Column():
                 prompt = gradio.Textbox(caption, label="Prompt", max_length=2000, elem_id="prompt")
                 with gradio.Row():

@@ -10,7 +10,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from visviva.configs.objectives import Probe
 from visviva.configs.playground import PlaygroundRecipe
 from visviva.configs.posttrain import Model, Sampler
 from visviva.data.fit import fit
+from visviva.data.manifest import output_folder
 from visviva.data.video import write_video
 from visviva.errors import InputError
 from visviva.models.backbones.lora import load_lora
-from visviva.models.control import Point, Wind, parse_force, table
+from visviva.models.control import Force, Point, parse_force, table
 from visviva.models.control.saved import controlled
 from visviva.models.probes import Moving
 from visviva.physics.laws.law import Residual
@@ -77,7 +78,7 @@ class Studio:
     """
 
     def __init__(self, recipe: PlaygroundRecipe) -> None:
-        self.recipe, self.output = recipe, Path(recipe.output)
+        self.recipe, self.output = recipe, output_folder(recipe.output)
         settings = self._settings(self.output, recipe.steps)
         cpu = recipe.device == "cpu" or not torch.cuda.is_available()
         self.backbone = generate.load(settings, torch.device("cpu" if cpu else "cuda"))
@@ -114,12 +115,12 @@ class Studio:
                 small = image.width * image.height <= PIXELS
                 colours = np.array(ImageOps.exif_transpose(image).convert("RGB")) if small else None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{Path(file).name}: no picture ({error}); give a whole file of {', '.join(FORMATS)}") from error
+            raise InputError(f"{Path(file).name}: no picture that can be read; give a whole {', '.join(FORMATS)}") from error
         if colours is None:
             raise InputError(f"{Path(file).name}: {image.width} x {image.height} pixels; give at most {PIXELS} in all")
         return pixels(fit(torch.from_numpy(colours).permute(2, 0, 1).float() / 255, self.size.height, self.size.width))
 
-    def make(self, picture: np.ndarray, prompt: str, forces: Sequence[Point | Wind], seed: Any, steps: Any) -> Made:
+    def make(self, picture: np.ndarray, prompt: str, forces: Sequence[Force], seed: Any, steps: Any) -> Made:
         """Generate a clip from a first frame (H, W, 3) uint8, write it, and measure it.
 
         Raises:
@@ -133,28 +134,27 @@ class Studio:
             raise InputError("no prompt; say what the clip shows")
         if forces and not self.controlled:
             raise InputError(NO_CONTROL)
-        acting, steps = table(forces)[None], min(max(1, whole(steps, "the number of steps")), 100)
+        table(forces)  # refuses forces that do not go together
+        count = min(max(1, whole(steps, "the number of steps")), 100)
         folder = self._folder()
         Image.fromarray(picture).save(folder / "first.png")
         (folder / "prompts.jsonl").write_text(json.dumps(row) + "\n")
-        settings = self._settings(folder, steps)
-        items = generate.plan(settings)
-        condition = generate.encoded(settings, self.backbone, self.size, items)
-        condition = replace(condition, forces=acting.to(self.backbone.device)) if forces else condition
-        frames = generate.make(settings, self.backbone, self.size, items, condition)
+        settings = self._settings(folder, count, forces)
+        frames = generate.make(settings, self.backbone, self.size, generate.plan(settings))
         write_video(folder / "clip.mp4", frames[0], self.size.fps, crf=settings.crf)
-        return Made(folder / "clip.mp4", command(settings, forces), *self.measure(frames, forces))
+        return Made(folder / "clip.mp4", command(settings), *self.measure(frames, forces))
 
     @torch.no_grad()
-    def measure(self, frames: Tensor, forces: Sequence[Point | Wind]) -> tuple[str, list[list[list[float]]]]:
+    def measure(self, frames: Tensor, forces: Sequence[Force]) -> tuple[str, list[list[list[float]]]]:
         """Say where the pushed objects of a clip (1, T, 3, H, W) went and how far it is from the laws; return their paths, too.
 
         Objects are found by their motion; an arrow's object is the one that begins nearest to its start. The laws judge
         those, or without any the largest thing that moves.
         """
         size, points = self.size, [force for force in forces if isinstance(force, Point)]
+        frames = frames.to(self.backbone.device)
         masks = Moving(objects=OBJECTS)(frames, None)
-        tracks = tracks_of_masks(masks)
+        tracks = tracks_of_masks(masks).to("cpu")
         told, paths, judged = [], [], set()
         for number, point in enumerate(points, start=1):
             start = torch.tensor([point.x * size.width - 0.5, (1 - point.y) * size.height - 0.5])
@@ -166,8 +166,10 @@ class Studio:
             told.append(f"arrow {number}: {journey(path)} (pushed towards {point.angle:.0f})")
             paths.append(((path + 0.5) / torch.tensor([size.width, size.height])).tolist())
             judged.add(n)
-        verdict = self.verifier.score(frames, torch.tensor([size.fps]), masks=masks[:, :, sorted(judged) or [0]])
-        return "; ".join([*told, *(residual(name, found) for name, found in verdict.residuals.items())]), paths
+        fps = torch.tensor([size.fps], device=frames.device)
+        verdict = self.verifier.score(frames, fps, masks=masks[:, :, sorted(judged) or [0]])
+        laws = ", ".join(residual(name, found) for name, found in verdict.residuals.items())
+        return "; ".join([*told, f"laws of {'what was pushed' if judged else 'what moves most'}: {laws}"]), paths
 
     def _folder(self) -> Path:
         self.output.mkdir(parents=True, exist_ok=True)
@@ -176,37 +178,38 @@ class Studio:
         folder.mkdir()
         return folder
 
-    def _settings(self, folder: Path, steps: int) -> GenerateRecipe:
+    def _settings(self, folder: Path, steps: int, forces: Sequence[Force] = ()) -> GenerateRecipe:
         r = self.recipe
         return GenerateRecipe(
             prompts=str(folder / "prompts.jsonl"),
             output=str(folder / "again"),
             model=Model(path=r.model, dtype=r.dtype, device=r.device),
             lora=r.lora,
+            force=[text(force) for force in forces],
             sampler=Sampler(steps=steps, guidance_scale=r.guidance_scale),
         )
 
 
-def command(settings: GenerateRecipe, forces: Sequence[Point | Wind]) -> str:
+def command(settings: GenerateRecipe) -> str:
     """Return the command line that makes the clip again."""
     model, sampler = settings.model, settings.sampler
     words = ["visviva", "generate", settings.prompts, "--output", settings.output]
     words += ["--model.path", model.path, "--model.dtype", model.dtype, "--model.device", model.device]
     words += ["--sampler.steps", str(sampler.steps), "--sampler.guidance-scale", str(sampler.guidance_scale)]
     words += ["--lora", settings.lora] if settings.lora else []
-    return shlex.join([*words, *(["--force", *map(text, forces)] if forces else [])])
+    return shlex.join([*words, *(["--force", *settings.force] if settings.force else [])])
 
 
-def text(force: Point | Wind) -> str:
+def text(force: Force) -> str:
     """Return a force as `visviva.models.control.parse_force` reads it, to the last digit.
 
-    >>> text(Wind(angle=90.0, speed=0.5))
-    'wind:angle=90.0,speed=0.5'
+    >>> text(Point(0.4, 0.6, angle=30.0, magnitude=0.8))
+    'point:x=0.4,y=0.6,angle=30.0,magnitude=0.8'
     """
     return f"{type(force).__name__.lower()}:" + ",".join(f"{f.name}={getattr(force, f.name)!r}" for f in fields(force))
 
 
-def drawn(arrows: Any) -> list[Point | Wind]:
+def drawn(arrows: Any) -> list[Force]:
     """Return the arrows that the page sent, as forces.
 
     Raises:
@@ -244,7 +247,7 @@ def nearest(positions: Tensor, visible: Tensor, start: Tensor, reach: float) -> 
 def journey(path: Tensor) -> str:
     """Say how far and whereto a path (t, 2) [px] leads."""
     dx, dy = (path[-1] - path[0]).tolist()
-    return f"went {math.hypot(dx, dy):.1f} px towards {math.degrees(math.atan2(-dy, dx)) % 360:.0f} degrees"
+    return f"its object went {math.hypot(dx, dy):.1f} px towards {math.degrees(math.atan2(-dy, dx)) % 360:.0f} degrees"
 
 
 def residual(name: str, found: Residual) -> str:
