@@ -31,6 +31,7 @@ class Measurement:
         scale: metres per pixel in the plane of the motion, shape (B,) [m/px]; NaN for clips where it is not known.
         surprise: how badly what was seen before predicts each of K stretches of the clip, shape (B, K), >= 0; its unit is the
             probe's own.
+        force: commanded force over mass on each object, in any unit, shape (B, N, 2), y down; given with a prompt.
         noise: standard error of the measured flow [px/frame], shape (B,); residuals below it mean nothing.
         reference: the same quantities of a paired clip (ground truth, or the frozen base's clip from the same noise).
 
@@ -52,6 +53,7 @@ class Measurement:
     scale: Tensor | None = None
     surprise: Tensor | None = None
     noise: Tensor | None = None
+    force: Tensor | None = None
     reference: Measurement | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ class Measurement:
             "scale": (clips,),
             "surprise": (clips, None),
             "noise": (clips,),
+            "force": (clips, None, 2),
         }
         for name, shape in wanted.items():
             value = getattr(self, name)
