@@ -34,6 +34,7 @@ from visviva.physics.motion_laws import MOTION_LAWS
 from visviva.physics.motion_laws.body import flying
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.steering import features_of
+from visviva.pipelines.posttrain import checkpoint
 from visviva.pipelines.posttrain.cache import weights_hash
 from visviva.pipelines.pretrain.motions import Motions, Windows, simulated, windows
 
@@ -62,12 +63,12 @@ def made(pipeline: MotionPipeline, texts: list[str], first: int, steps: int) -> 
     return torch.cat(found)
 
 
-def kept(base: MotionPipeline, texts: list[str], given: argparse.Namespace) -> Tensor:
-    """The base model's motions, kept in a file: they are the same for every model that is compared with it."""
-    about = [weights_hash([base.transformer, base.text_encoder]), texts, given.seed, given.steps]
-    file = Path(given.folder) / f"base-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}.safetensors"
+def kept(model: MotionPipeline, texts: list[str], given: argparse.Namespace) -> Tensor:
+    """A model's motions, kept in a file: the base's are the same for every model that is compared with it."""
+    about = [weights_hash([model.transformer, model.text_encoder]), texts, given.seed, given.steps]
+    file = Path(given.folder) / f"made-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}.safetensors"
     if not file.is_file():
-        save_file({"joints": made(base, texts, 1_000_000 * given.seed, given.steps)}, file)
+        save_file({"joints": made(model, texts, 1_000_000 * given.seed, given.steps)}, file)
     return load_file(file)["joints"]
 
 
@@ -127,7 +128,7 @@ def compared(base: MotionPipeline, trained: MotionPipeline, given: argparse.Name
     count, seed = given.motions, given.seed
     real = held(simulated([], REAL, seed, 4.0, folder), REAL, seed)
     asked = held(simulated([], count * given.seeds, seed + 1, 4.0, folder), count * given.seeds, seed + 1)
-    sets = [kept(base, asked.texts, given), made(trained, asked.texts, 1_000_000 * seed, given.steps)]
+    sets = [kept(p, asked.texts, given) for p in (base, trained)]
     with torch.no_grad():
         text, target = evaluator.texts(asked.texts), evaluator.motions(real.features)
         one, two = (evaluator.motions(features_of(x, FPS)) for x in sets)
@@ -141,7 +142,7 @@ def compared(base: MotionPipeline, trained: MotionPipeline, given: argparse.Name
     found["mm_dist"] = {"before": mm_dist(text, one), "after": mm_dist(text, two), "simulated": mm_dist(text, true)}
     a, b = residuals(sets[0], sets[0]), residuals(sets[1], sets[0])
     found["metrics"] = {name: paired(a[name], b[name]) for name in a}
-    drawn = residuals(joints_of(asked.features, FPS) @ upright("y").T)
+    drawn = residuals(joints_of(asked.features[:128], FPS) @ upright("y").T)
     for name, values in drawn.items():
         found["metrics"][name]["simulated"] = float(values[values.isfinite()].mean())
     return found
@@ -150,7 +151,7 @@ def compared(base: MotionPipeline, trained: MotionPipeline, given: argparse.Name
 def main() -> None:
     """Compare and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trained", help="folder of the post-trained model; the base's, to make its motions beforehand")
+    parser.add_argument("trained", help="folder of the post-trained model")
     parser.add_argument("--base", default="tiny")
     parser.add_argument("--motions", type=int, default=256, help="of each seed")
     parser.add_argument("--seeds", type=int, default=3)
@@ -161,11 +162,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = compared(load(given.base), load(given.trained), given)
-    recipe = Path(given.trained).parent / "comparison.json"
+    begun = checkpoint.latest(Path(given.trained).parent / "checkpoints")
     content = {
         "evaluator": MotionEvaluator.load().name,
         "settings": {k: v for k, v in vars(given).items() if k not in ("folder", "out", "trained")},
-        "recipe": json.loads(recipe.read_text())["recipe"]["posttrain"] if recipe.is_file() else None,
+        "recipe": checkpoint.load(begun).state if begun else None,
         **found,
         "made_with": provenance(),
     }
