@@ -35,7 +35,7 @@ def place(transformer: Any) -> list[Any]:
     part of diffusers' format, so ``save_pretrained`` is refused until it is taken off.
     """
     kind = type(transformer).__name__
-    transformer.save_pretrained = MethodType(_save, transformer)
+    refuse_saving(transformer)
     if kind == "CogVideoXTransformer3DModel":
         return [transformer.register_forward_pre_hook(_beside, with_kwargs=True)]
 
@@ -48,6 +48,11 @@ def place(transformer: Any) -> list[Any]:
         return Placed(embedding, tuple(n // p for n, p in zip(x.shape[2:], size, strict=True)))  # type: ignore[arg-type]
 
     return [transformer.rope.register_forward_hook(after, with_kwargs=True)]
+
+
+def refuse_saving(transformer: Any) -> None:
+    """Let ``save_pretrained`` of a transformer refuse as long as one of the changes named in `CHANGED` is on it."""
+    transformer.save_pretrained = MethodType(_save, transformer)
 
 
 def refuse_adapters(transformer: Any) -> None:

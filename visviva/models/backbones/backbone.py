@@ -23,6 +23,7 @@ from visviva.models.attention import saved
 from visviva.models.backbones import flow_matching
 from visviva.models.backbones.checkpoint import quiet, read_pipeline
 from visviva.models.backbones.condition import Condition, Text
+from visviva.models.control.force import MOST, pictures
 from visviva.models.control.saved import controlled
 
 ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
@@ -272,8 +273,21 @@ class Backbone:
             raise InputError(
                 f"forces for a {self.family} model without force control, which would be ignored; put adapters trained with "
                 "control.kind: force onto it (visviva generate --lora FOLDER), or train them (visviva posttrain --config "
-                "posttrain-force; only Wan models take them)"
+                "posttrain-force; Wan and CogVideoX models take them)"
             )
+
+    def with_forces(self, network: Any, latents: Tensor, condition: Condition, padding: int = 0) -> Tensor:
+        """Return a network's input with the encoded forces behind its channels, where the network takes forces.
+
+        The first ``padding`` latent frames are none of the clip's; they get what its first one gets.
+        """
+        if not controlled(network):
+            return latents
+        frames, (height, width) = latents.shape[2] - padding, latents.shape[3:]
+        size = ((frames - 1) * self.temporal_ratio + 1, height * self.spatial_ratio, width * self.spatial_ratio)
+        tables = latents.new_zeros(len(latents), MOST, 5) if condition.forces is None else condition.forces
+        encoded = network.force_encoder(pictures(tables, *size).to(network.dtype)).to(latents)
+        return torch.cat([latents, torch.cat([*[encoded[:, :, :1]] * padding, encoded], 2)], 1)
 
     def _predict(self, latents: Tensor, sigma: Tensor, text: Text, condition: Condition) -> Tensor:
         """Return v of one branch of guidance."""

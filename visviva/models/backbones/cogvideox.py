@@ -117,6 +117,7 @@ class CogVideoXBackbone(Backbone):
         dtype = self.transformer.dtype
         config = self.transformer.config
         inputs = z if condition.channels is None else torch.cat([z, condition.channels.to(z)], dim=1)
+        inputs = self.with_forces(self.transformer, inputs, condition, self.padding)
         u = self.transformer(
             hidden_states=inputs.transpose(1, 2).to(dtype),
             encoder_hidden_states=prompt.to(dtype),

@@ -21,8 +21,6 @@ from visviva.models.backbones.backbone import Backbone, Home
 from visviva.models.backbones.checkpoint import read_pipeline
 from visviva.models.backbones.condition import Condition, Text
 from visviva.models.backbones.flow_matching import precise
-from visviva.models.control.force import pictures
-from visviva.models.control.saved import controlled
 
 HOMES = {  # (spatial ratio, latent channels) -> what the released models were trained on
     (8, 16): Home(81, 480, 832, 16.0),  # Wan 2.1, Wan 2.2 A14B
@@ -146,7 +144,7 @@ class WanBackbone(Backbone):
     def _run(self, network: Any, latents: Tensor, sigma: Tensor, prompt: Tensor, condition: Condition) -> Tensor:
         dtype = network.dtype
         inputs = latents if condition.channels is None else torch.cat([latents, condition.channels.to(latents)], dim=1)
-        inputs = self._with_forces(network, inputs, condition)
+        inputs = self.with_forces(network, inputs, condition)
         image = None if condition.image is None else condition.image.to(dtype)
         v = network(
             hidden_states=inputs.to(dtype),
@@ -156,16 +154,6 @@ class WanBackbone(Backbone):
             return_dict=False,
         )[0]
         return precise(v)
-
-    def _with_forces(self, network: Any, inputs: Tensor, condition: Condition) -> Tensor:
-        """Return the latents with the encoded forces behind them, where the network takes forces."""
-        if not controlled(network):
-            return inputs
-        frames, (height, width) = inputs.shape[2], inputs.shape[3:]
-        size = ((frames - 1) * self.temporal_ratio + 1, height * self.spatial_ratio, width * self.spatial_ratio)
-        tables = inputs.new_zeros(len(inputs), 8, 5) if condition.forces is None else condition.forces
-        encoded = network.force_encoder(pictures(tables, *size).to(network.dtype))
-        return torch.cat([inputs, encoded.to(inputs)], dim=1)
 
     def _timestep(self, latents: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """Return 1000 sigma, per clip, or per token (0 on the given first frame) where the model expands timesteps."""

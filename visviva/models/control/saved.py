@@ -22,7 +22,7 @@ FILE = "force_control.safetensors"
 
 def is_control(name: str) -> bool:
     """Whether a parameter of a transformer, by its name, is the branch's or its encoder's."""
-    return name.startswith(("force_encoder.", "patch_embedding.control.")) or ".control." in name
+    return name.startswith(("force_encoder.", "patch_embedding.control.", "patch_embed.control.")) or ".control." in name
 
 
 def add_control(backbone: Any, blocks: int = 6) -> list[nn.Module]:
@@ -36,7 +36,7 @@ def add_control(backbone: Any, blocks: int = 6) -> list[nn.Module]:
     if backbone.transformer_2 is not None:
         raise InputError(f"no force control for the two experts of a {backbone.family} model; take one of a single network")
     parts = force_control(backbone.transformer, blocks)
-    weight = backbone.transformer.patch_embedding.control.weight
+    weight = next(parts[1].parameters())
     backbone.transformer.force_encoder = ForceEncoder(backbone.spatial_ratio, backbone.temporal_ratio).to(weight)
     return [backbone.transformer.force_encoder, *parts]
 
@@ -52,7 +52,7 @@ def save(transformer: nn.Module, weights: Mapping[str, Tensor], folder: Path) ->
 
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items() if is_control(name)}
     if own:
-        blocks = len({name.split(".")[1] for name in own if name.startswith("blocks.")})
+        blocks = len({name.split(".")[1] for name in own if name.startswith(("blocks.", "transformer_blocks."))})
         folder.mkdir(parents=True, exist_ok=True)
         save_file(own, folder / FILE, metadata={"force_control": json.dumps({"blocks": blocks})})
     return len(own)
