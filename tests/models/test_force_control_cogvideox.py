@@ -1,4 +1,4 @@
-"""The control branch on CogVideoX 1.0 and 1.5: the backbone bit by bit before training, forces in and gradients out after it."""
+"""Force control on CogVideoX 1.0 and 1.5: the backbone bit by bit before training, forces in and gradients out after it."""
 
 from dataclasses import replace
 
