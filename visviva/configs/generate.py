@@ -59,7 +59,8 @@ class GenerateRecipe(Recipe):
     model: Model = Model()
     """The video model."""
     lora: str = ""
-    """Low-rank adapters to apply: a .safetensors file or the folder it lies in; empty for none."""
+    """Low-rank adapters to apply: a .safetensors file or the folder it lies in; tiny-force (shipped: the tiny model with force
+    control); empty for none."""
     force: list[str] = []
     """Force prompts for every clip, where the model has force control (docs/forces.md): ``wind:angle=90,speed=0.5``, or one or
     several like ``point:x=0.4,y=0.6,angle=30,magnitude=0.8``. Rows of the table may hold their own, as a list ``forces``."""

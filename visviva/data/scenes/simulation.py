@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 
@@ -138,6 +139,16 @@ def _renderer(name: str) -> Callable[..., render.Images]:
     raise InputError(f"unknown renderer {name!r}; allowed: warp, blender")
 
 
+def _commanded(scene: Scene, height: int, width: int) -> dict[str, Any]:
+    """What pushes, as force prompts; and where one alone does, in the columns of ``evaluate --benchmark force``."""
+    columns: dict[str, Any] = {"forces": [push.prompt for push in scene.pushes]}
+    if len(scene.pushes) == 1:
+        push = scene.pushes[0]
+        columns |= {"force_angle": push.angle, "force_magnitude": push.magnitude}
+        columns |= {"x": round(push.x * width - 0.5, 2), "y": round((1 - push.y) * height - 0.5, 2)}
+    return columns
+
+
 def describe(scene: Scene, motion: dynamics.Motion, images: render.Images, i: int, shot: Shot) -> Clip:
     """Collect picture and ground truth of scene ``i`` of a batch in a `Clip`."""
     frames = torch.from_numpy(images.frames[i]).permute(0, 3, 1, 2).float() / 255.0
@@ -145,7 +156,7 @@ def describe(scene: Scene, motion: dynamics.Motion, images: render.Images, i: in
     flow, valid = truth.flow(scene, motion, images, i) if shot.flow else (None, None)
     masks = torch.from_numpy(truth.masks(images, i, len(scene.bodies)))
     times = truth.reversal(scene, motion, i, shot.fps)
-    forces = {"forces": [push.prompt for push in scene.pushes]} if scene.primitive in PUSHES else {}
+    forces = _commanded(scene, height, width) if scene.primitive in PUSHES else {}
     return Clip(
         frames=frames,
         fps=shot.fps,

@@ -12,14 +12,16 @@ from visviva.models.experts import saved as experts
 
 FILE = "pytorch_lora_weights.safetensors"
 """The name diffusers gives to adapter files."""
+SHIPPED = Path(__file__).parents[1] / "weights" / "tiny-force"
+"""Adapters with force control for the shipped model, by the name ``tiny-force``."""
 
 
 def load_lora(backbone: Backbone, path: str | Path) -> int:
     """Load adapters in diffusers format and return how many tensors were matched.
 
-    ``path`` is a .safetensors file or the folder that holds it; the adapters of a second expert (Wan 2.2 A14B) lie in that
-    folder's ``transformer_2``. What stands beside them is switched on: momentum attention, force control, physical
-    experts.
+    ``path`` is a .safetensors file, the folder that holds it, or ``"tiny-force"`` (shipped: force control of the tiny model).
+    The adapters of a second expert (Wan 2.2 A14B) lie in that folder's ``transformer_2``. What stands beside them is switched
+    on: momentum attention, force control, physical experts.
 
     Raises:
         InputError: no such file, or an adapter whose layers this model does not have (a wrong checkpoint family).
@@ -58,7 +60,7 @@ def _load(backbone: Backbone, file: Path, second: bool) -> int:
 
 def lora_files(path: str | Path) -> list[Path]:
     """Return the adapter files at ``path``: that of the first network, and where there is one that of the second."""
-    path = Path(path)
+    path = SHIPPED if str(path) == "tiny-force" else Path(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
         raise InputError(f"no adapters at {str(path)!r}; give a .safetensors file, or the folder that holds {FILE}")
