@@ -18,8 +18,9 @@ class PlaygroundRecipe(Recipe):
     model: str = "tiny"
     """The video model: the shipped one, a local folder in diffusers format, or a hub id. It must take first frames."""
     lora: str = ""
-    """Adapters with force control beside them: the folder lora or lora-ema of 'visviva posttrain --config posttrain-force'.
-    Without force control the page makes clips from first frames and prompts, and refuses arrows and wind."""
+    """Adapters with force control beside them: tiny-force (shipped, for the shipped model), or the folder lora or lora-ema of
+    'visviva posttrain --config posttrain-force'. Without, the page makes clips from first frames and prompts, and refuses
+    arrows and wind."""
     port: int = Field(7860, ge=1024, le=65535)
     """The page is at http://127.0.0.1:PORT, for this machine alone, and loads nothing from elsewhere; Ctrl-C ends it.
     It needs the extra 'playground': pip install 'visviva[playground]'."""

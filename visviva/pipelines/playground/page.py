@@ -69,7 +69,7 @@ def serve(blocks: Any, recipe: PlaygroundRecipe) -> None:
             app_kwargs={"middleware": [middleware(trusted, allowed_hosts=[HOST, "localhost"]), middleware(Policy)]},
         )  # fmt: skip
     except OSError as error:
-        raise InputError(f"port {recipe.port} of {HOST} cannot be opened ({error}); give another --port") from error
+        raise InputError(f"port {recipe.port} of {HOST} cannot be opened, perhaps it is in use; give another --port") from error
 
 
 def _theme() -> Any:

@@ -42,8 +42,8 @@ PIXELS = 2**24
 OBJECTS, NEAR = 4, 1 / 8
 """How many moving objects are looked for, and how far from an arrow's start its object may begin [widths]."""
 NO_CONTROL = (
-    "This model has no force control: arrows and wind cannot act, and a clip with them is refused. Train it (visviva posttrain "
-    "--config posttrain-force), then open the page with --lora FOLDER."
+    "This model has no force control: arrows and wind cannot act, and a clip with them is refused. Open the page with --lora "
+    "tiny-force (for the shipped model), or with a folder trained by visviva posttrain --config posttrain-force."
 )
 
 
