@@ -370,6 +370,17 @@ def test_what_goes_wrong_is_text_on_the_page(served, browser, tmp_path):
     tab.wait_for_timeout(300)
     corner = "[...document.querySelector('#picture canvas').getContext('2d').getImageData(256, 256, 1, 1).data]"
     assert tab.evaluate(corner) == [10, 20, 200, 255]
+
+    caption = tab.input_value("#prompt textarea, #prompt input")
+    for number, selector, words in (
+        ("-1", "#told textarea", "the scene is -1"),
+        ("3", "#prompt textarea, #prompt input", "throw"),
+    ):
+        tab.get_by_label("Number of the scene").fill(number)
+        tab.keyboard.press("Tab")
+        tab.click("#draw")
+        found = "([selector, words, old]) => (v => v.includes(words) && v != old)(document.querySelector(selector).value)"
+        tab.wait_for_function(found, arg=[selector, words, caption])
     assert wrong == []
 
 
