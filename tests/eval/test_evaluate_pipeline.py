@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from visviva.data.dataset import write_rows
 from visviva.data.video import write_video
 from visviva.errors import InputError
 from visviva.eval import collection, report
+from visviva.eval.benchmarks.result import ClipRow, mean_score
 from visviva.eval.pictures import pixels
+from visviva.eval.settings import Settings
 from visviva.pipelines import evaluate
 
 COUNT, FPS, SIZE, RADIUS = 13, 24.0, (64, 64), 6.0
@@ -262,3 +265,30 @@ def test_frames_that_are_not_numbers_are_refused():
 def test_shipped_recipes_load():
     assert load(EvaluateRecipe, "evaluate-newtonbench").resamples == 5000
     assert load(EvaluateRecipe, "evaluate-recording", object_size=0.067).scale_error == 0.03
+
+
+def test_where_every_clip_fails_the_reasons_of_all_are_written(tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    for name in ("one.mp4", "two.avi"):
+        (tmp_path / "clips" / name).write_text("no video")
+    assert main(["evaluate", str(tmp_path / "clips"), "--out", str(tmp_path / "out")]) == 2
+    assert "1 more clips failed" in capsys.readouterr().err
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())["recordings"]
+    assert all("cannot be decoded" in row["reason"] for row in told)
+    assert [Path(row["name"]).name for row in told] == ["one.mp4", "two.avi"]
+    assert (tmp_path / "out" / "report.html").is_file()
+    again = ["evaluate", str(tmp_path / "clips"), "--out", str(tmp_path / "two"), "--benchmark", "vbench-motion"]
+    assert main(again) == 2
+    assert (tmp_path / "two" / "benchmarks.json").is_file()
+
+
+def test_two_scales_are_one_too_many():
+    with pytest.raises(InputError, match="two scales"):
+        Settings(metres_per_pixel=0.01, object_size=0.07).scales()
+
+
+def test_intervals_stay_where_the_number_can_be():
+    rows = [ClipRow(str(k), str(k), {"share": float(k > 0)}) for k in range(4)]
+    free, kept = (mean_score("share", rows, "1", lower_is_better=False, **limits) for limits in ({}, {"within": (0, 1)}))
+    assert free.high > 1
+    assert (kept.low, kept.high) == (max(free.low, 0), 1)

@@ -81,7 +81,10 @@ def _find(source: Path) -> tuple[Path, list[dict[str, Any]]]:
             return source, read_rows(listed)
         videos = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEOS and not p.name.startswith("."))
         if not videos:
-            raise InputError(f"{source}: the folder holds neither metadata.jsonl nor videos ({', '.join(VIDEOS)})")
+            raise InputError(
+                f"{source}: the folder holds neither metadata.jsonl nor videos ({', '.join(VIDEOS)}), nor the frames of a clip: "
+                "several pictures, named in their order"
+            )
         return source, [_plain(video, source) for video in videos]
     if source.is_file() and source.suffix == ".jsonl":
         return source.parent, read_rows(source)

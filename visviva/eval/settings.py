@@ -54,6 +54,11 @@ class Settings:
         metres = self.metres_per_pixel
         if metres is None:
             return None
+        if self.object_size is not None:
+            raise InputError(
+                f"both {metres:g} metres per pixel and an object of {self.object_size:g} m are given, which are two scales; "
+                "give one of them"
+            )
         if not metres > 0:
             raise InputError(f"metres per pixel must be positive, not {metres}")
         return Scale(metres, self.scale_error, f"{metres:.3g} m/px as given")

@@ -62,6 +62,9 @@ def _benchmarks(recipe: EvaluateRecipe) -> Path:
     about = {"recipe": recipe.model_dump()}
     write_json(output / "benchmarks.json", benchmarks.page.content(results, about))
     benchmarks.page.write(output / "report.html", results, about)
+    failures = [row.failure for result in results for row in result.clips]
+    if failures and all(failures):
+        raise InputError(f"{failures[0]} (no clip could be scored: {output / 'benchmarks.json'} says why)")
     console = Console(highlight=False, soft_wrap=True)
     console.print(benchmarks.page.lead(results), markup=False)
     console.print(f"written: {output / 'report.html'}, {output / 'benchmarks.json'}", markup=False)
@@ -77,7 +80,6 @@ def _run(recipe: EvaluateRecipe) -> Path:
     settings = recording_settings(recipe)
     free = [item for item in items if item.true is None]
     results = [measure_recording(item.path, settings, item.name) for item in tqdm(free, desc="recordings", disable=not free)]
-    _refuse_if_nothing_was_read(items, scores, results)
     about = {"recipe": recipe.model_dump(), "reference": recipe.reference}
     evaluated = Run(recipe.name or _name(recipe), scores, about, pictures(scored, scores, recipe))
     statistics: dict[str, Any] = {"resamples": recipe.resamples, "seed": recipe.seed, "level": recipe.level}
@@ -89,6 +91,7 @@ def _run(recipe: EvaluateRecipe) -> Path:
     write_json(output / "metrics.json", content)
     _plots(output / "plots", evaluated, results)
     report.evaluation(output / "report.html", evaluated, results, before, shown=recipe.shown, **statistics)
+    _refuse_if_nothing_was_read(items, scores, results, output)
     _say(output, evaluated, results, content.get("comparison", []))
     return output
 
@@ -197,10 +200,11 @@ def recording_settings(recipe: EvaluateRecipe) -> Settings:
     return Settings(**{name: getattr(recipe, name) for name in names})
 
 
-def _refuse_if_nothing_was_read(items: list[Item], scores: list[ClipScore], results: list[Recording]) -> None:
+def _refuse_if_nothing_was_read(items: list[Item], scores: list[ClipScore], results: list[Recording], output: Path) -> None:
+    """Raise where every clip failed; metrics.json and the report, which hold each one's reason, are written by then."""
     failures = [s.failure for s in scores if s.failure] + [r.reason for r in results if r.failed]
     if len(failures) == len(items):
-        more = f" (and {len(failures) - 1} more clips failed)" if len(failures) > 1 else ""
+        more = f" (and {len(failures) - 1} more clips failed: {output / 'metrics.json'})" if len(failures) > 1 else ""
         raise InputError(failures[0] + more)
 
 

@@ -6,6 +6,7 @@ well, so motion stands beside them. Formulas in `visviva.eval.fidelity`; a clip'
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -29,9 +30,11 @@ def run(inputs: Inputs, lpips: Any = None) -> Result:
     if not items:
         raise Missing(f"no clip has a truth: {NEEDS}")
     rows = [_row(item, lpips) for item in tqdm(items, desc="fidelity")]
-    kinds = {"psnr": ("dB", False), "ssim": ("1", False)} | ({} if lpips is None else {"lpips": ("1", True)})
+    kinds: dict[str, tuple[str, bool, float, float]] = {"psnr": ("dB", False, 0, math.inf), "ssim": ("1", False, -1, 1)}
+    kinds |= {} if lpips is None else {"lpips": ("1", True, 0, math.inf)}
     scores = [
-        mean_score(m, rows, unit, lower_is_better=lower, statistics=inputs.statistics) for m, (unit, lower) in kinds.items()
+        mean_score(m, rows, unit, lower_is_better=lower, statistics=inputs.statistics, within=(least, most))
+        for m, (unit, lower, least, most) in kinds.items()
     ]
     skipped = {} if lpips is not None else {"lpips": "no weights: pass LPIPS.read(FILE) in Python; none are shipped"}
     scores += [covered_score(rows, inputs.statistics), motion_score(rows, inputs.statistics)]

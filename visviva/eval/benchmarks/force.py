@@ -133,7 +133,9 @@ def adherence(
         "response": "share of clips whose object moves more than 1 % of the height",
         "locality": "displacement of the object over its own plus that of the rest",
     }
-    scores = [mean_score(m, rows, "1", lower_is_better=False, note=n, statistics=statistics) for m, n in told.items()]
+    scores = [
+        mean_score(m, rows, "1", lower_is_better=False, note=n, statistics=statistics, within=RANGE[m]) for m, n in told.items()
+    ]
     scenes = {
         "magnitude": "Spearman's rho of force and displacement",
         "drift": "displacement at no force over that at most force",
@@ -145,7 +147,15 @@ def adherence(
         if groups[name]:
             per = [ClipRow(s, s, {name: v}) for s, v in groups[name].items()]
             scores.append(
-                mean_score(name, per, "1", lower_is_better=name == "drift", note=f"{note}, scenes", statistics=statistics)
+                mean_score(
+                    name,
+                    per,
+                    "1",
+                    lower_is_better=name == "drift",
+                    note=f"{note}, scenes",
+                    statistics=statistics,
+                    within=RANGE[name],
+                )
             )
         else:
             skipped[name] = UNMEASURED[name]
@@ -153,6 +163,11 @@ def adherence(
     scores.append(mean_score("motion", motion, "H", lower_is_better=False, note="displacement", statistics=statistics))
     return Result("force", VERSION, STANDING, scores, rows, skipped, ["formulas are ours: the paper reports a human study"])
 
+
+RANGE = {"direction": (-1, 1), "magnitude": (-1, 1), "drift": (0, math.inf)} | dict.fromkeys(
+    ("within_30", "response", "locality", "mass_order"), (0, 1)
+)
+"""Where each number can lie."""
 
 UNMEASURED = {
     "magnitude": "no scene has five magnitudes in one direction",

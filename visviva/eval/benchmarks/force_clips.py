@@ -59,7 +59,7 @@ def run(inputs: Inputs, probe: Any = None) -> Result:
         except InputError as error:
             rows.append(failed(item, error))
     if not trials:
-        raise Missing(f"no clip could be measured as a poked one: {NEEDS}; {rows[0].failure if rows else ''}")
+        raise Missing(f"no clip could be measured as a poked one: {rows[0].failure if rows else NEEDS}")
     return adherence(trials, rows, inputs.statistics)
 
 

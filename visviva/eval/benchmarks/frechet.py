@@ -214,8 +214,10 @@ def run(inputs: Inputs) -> Result:
         ("jedi", jedi, f"100 MMD^2, kernel (x.y/D)^2, features by {called(encoder)}"),
     ):
         value = statistic(Moments.of(real), Moments.of(generated))
-        bounds = jackknife(statistic, real, generated, level=level) or (None, None)
-        scores.append(Score(name, value, "1", True, used, asked, low=bounds[0], high=bounds[1], note=note))
+        low, high = jackknife(statistic, real, generated, level=level) or (None, None)
+        if name == "frechet":  # a squared distance; the unbiased MMD may be below zero
+            value, low = max(value, 0.0), None if low is None else max(low, 0.0)
+        scores.append(Score(name, value, "1", True, used, asked, low=low, high=high, note=note))
     return Result("frechet", VERSION, STANDING, [*scores, motion_score(rows, inputs.statistics)], rows, {}, notes)
 
 

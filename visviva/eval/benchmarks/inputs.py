@@ -118,7 +118,7 @@ def covered(frames: int, fps: float, true_frames: int, true_fps: float) -> float
 def covered_score(rows: Sequence[ClipRow], statistics: Mapping[str, Any]) -> Score:
     """Return ``covered``, which stands beside numbers that a clip could win by ending early."""
     note = "share of the true clip's duration that the clip covers; the rest is not compared. Read it beside the others"
-    return mean_score("covered", rows, "1", lower_is_better=False, note=note, statistics=statistics)
+    return mean_score("covered", rows, "1", lower_is_better=False, note=note, statistics=statistics, within=(0, 1))
 
 
 def folder(path: str, what: str) -> Path:

@@ -44,10 +44,11 @@ def run(inputs: Inputs) -> Result:
     if not any("experiment" in r.labels for r in rows):
         raise Missing(f"no clip says what it shows: give {NEEDS}")
     scores = [
-        mean_score(m, rows, "1", lower_is_better=False, note=note, statistics=inputs.statistics) for m, note in NOTES.items()
+        mean_score(m, rows, "1", lower_is_better=False, note=note, statistics=inputs.statistics, within=(0, 1))
+        for m, note in NOTES.items()
     ]
     moving = [ClipRow(r.key, r.scene, {"discarded": r.numbers["discarded"], "motion": r.motion}) for r in rows if r.numbers]
-    scores.append(mean_score("discarded", moving, "1", lower_is_better=True, statistics=inputs.statistics))
+    scores.append(mean_score("discarded", moving, "1", lower_is_better=True, statistics=inputs.statistics, within=(0, 1)))
     note = "extent of the path over the image height; below 0.05 a clip is discarded as still"
     scores.append(mean_score("motion", moving, "H", lower_is_better=False, note=note, statistics=inputs.statistics))
     notes = ["formulas are ours: not the values of the paper's table, and not 'the Morpheus score'"]

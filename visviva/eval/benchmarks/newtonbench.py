@@ -46,7 +46,15 @@ def run(inputs: Inputs) -> Result:
 def means(metrics: Sequence[str], rows: Sequence[ClipRow], inputs: Inputs) -> list[Score]:
     """Return the mean of each metric over the clips that have it."""
     return [
-        mean_score(m, rows, UNITS[m], lower_is_better=LOWER_IS_BETTER[m], note=NOTES[m], statistics=inputs.statistics)
+        mean_score(
+            m,
+            rows,
+            UNITS[m],
+            lower_is_better=LOWER_IS_BETTER[m],
+            note=NOTES[m],
+            statistics=inputs.statistics,
+            within=(0, 1 if m == "iou" else math.inf),
+        )
         for m in metrics
     ]
 
@@ -100,7 +108,7 @@ def beside(clips: Sequence[ClipRow], inputs: Inputs) -> list[Score]:
     lost = "share of frames in which the truth shows the object and the clip does not"
     moved = "path length over the true one; 0: frozen. Read it beside velocity and acceleration"
     return [
-        mean_score("lost", rows, "1", lower_is_better=True, note=lost, statistics=inputs.statistics),
-        mean_score("motion", rows, "1", lower_is_better=False, note=moved, statistics=inputs.statistics),
+        mean_score("lost", rows, "1", lower_is_better=True, note=lost, statistics=inputs.statistics, within=(0, 1)),
+        mean_score("motion", rows, "1", lower_is_better=False, note=moved, statistics=inputs.statistics, within=(0, math.inf)),
         covered_score(rows, inputs.statistics),
     ]

@@ -97,9 +97,12 @@ def mean_score(
     lower_is_better: bool,
     note: str = "",
     statistics: Mapping[str, Any] | None = None,
+    within: tuple[float, float] = (-math.inf, math.inf),
     **attributes: Any,
 ) -> Score:
     """Return the mean of one number over the clips that have it, its interval over scenes, and how many had it.
+
+    ``within``: the range of the number, which the interval does not leave.
 
     Example::
 
@@ -110,12 +113,13 @@ def mean_score(
     if not known:
         return score
     interval = bootstrap_mean([v for v, _ in known], [s for _, s in known], **(statistics or {}))
-    return with_interval(score, interval)
+    return with_interval(score, interval, within)
 
 
-def with_interval(score: Score, interval: Interval) -> Score:
-    """Return the score with the interval's value and bounds (none where the interval has none)."""
-    bounds = {} if math.isnan(interval.low) else {"low": interval.low, "high": interval.high}
+def with_interval(score: Score, interval: Interval, within: tuple[float, float] = (-math.inf, math.inf)) -> Score:
+    """Return the score with the interval's value and bounds (none where the interval has none), which stay in the range."""
+    kept = {"low": max(interval.low, within[0]), "high": min(interval.high, within[1])}
+    bounds = {} if math.isnan(interval.low) else kept
     return score.with_(value=interval.value, **bounds)
 
 
@@ -123,7 +127,7 @@ def motion_score(rows: Sequence[ClipRow], statistics: Mapping[str, Any] | None =
     """Return the motion amount that stands beside hackable numbers: the mean `frame_change` of the clips."""
     moving = [ClipRow(r.key, r.scene, {"motion": r.motion}) for r in rows]
     note = "mean absolute change between consecutive frames; near 0: frozen. Read it beside the numbers above"
-    return mean_score("motion", moving, "grey levels", lower_is_better=False, note=note, statistics=statistics)
+    return mean_score("motion", moving, "grey levels", lower_is_better=False, note=note, statistics=statistics, within=(0, 255))
 
 
 def frame_change(frames: Float[Tensor, "T 3 H W"]) -> float:

@@ -31,7 +31,7 @@ def run(inputs: Inputs, probe: Any = None) -> Result:
     rows = [_measured(item, flow, encoder) for item in tqdm(inputs.items(), desc="vbench-motion")]
     told = {"flow": called(flow), "encoder": called(encoder)}
     scores = [
-        mean_score(m, rows, "1", lower_is_better=False, note=note.format(**told), statistics=inputs.statistics)
+        mean_score(m, rows, "1", lower_is_better=False, note=note.format(**told), statistics=inputs.statistics, within=(0, 1))
         for m, note in NOTES.items()
     ]
     notes = ["a frozen clip has perfect flicker, smoothness and consistency: dynamic degree and motion stand beside them"]
