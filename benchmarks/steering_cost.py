@@ -148,7 +148,7 @@ def main() -> None:
         counts = passes(Path(folder))
     rows = {arm: count | at_size(count, one, "dpo" in arm or "grpo" in arm) for arm, count in counts.items()}
     result = {
-        "what": "passes per clip and update of the shipped model (4 sampler steps); their cost at 81 x 480 x 832 on Wan 2.1 1.3B",
+        "what": "passes per clip and update of the shipped model (4 sampler steps); their cost at 81 x 480 x 832, Wan 2.1 1.3B",
         "command": "python benchmarks/steering_cost.py",
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
