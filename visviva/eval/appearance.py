@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visviva.eval.finding import Finding
-from visviva.eval.track import Track
+from visviva.eval.track import UNTOLD, Track
 
 GROWN = math.log(1.2)
 """Tolerated departure of the object's linear size from a smooth course (logarithm)."""
@@ -25,6 +25,8 @@ BULGED = 0.16
 """Tolerated departure of the chord across the object's longest axis from the root of its area (logarithm)."""
 BLURRED = 0.9
 """Way in a frame [widths] up to which an object is sharp enough for its look to be judged."""
+UNFOLLOWED = 1 / 3
+"""Tolerated share of a clip in which the object is there, or should be, and cannot be followed."""
 FEWEST = 12
 """Frames that a course of size or colour takes to be judged."""
 
@@ -36,7 +38,7 @@ def appearance(track: Track) -> list[Finding]:
 
         [f.sentence for f in appearance(track)]
     """
-    found = _gaps(track)
+    found = [*_gaps(track), *_lost(track)]
     if track.changed <= OTHER:  # before a background that changes, sizes cannot be told
         found += [*_size(track), *(_colour(track) or _shape(track))]
     if track.double is not None:
@@ -52,16 +54,35 @@ def appearance(track: Track) -> list[Finding]:
 def _gaps(track: Track, longest: int = 3) -> list[Finding]:
     """Find where a whole object is gone from one frame to the next, and back again later: nothing hides so fast."""
     seen = np.flatnonzero(track.seen)
-    found = []
+    found = [_vanished(a, b, longest) for a, b in track.gone]
     for a, b in zip(seen[:-1].tolist(), seen[1:].tolist(), strict=True):
-        if b - a - 1 < longest or any(k in track.cut for k in range(a + 1, b)):
+        if b - a - 1 < longest or any(k in track.cut for k in range(a + 1, b)) or any(a < d and c < b for c, d in track.gone):
             continue
         near = seen[(seen >= a - 3) & (seen <= a)]
         speed = float(np.linalg.norm(track.positions[a] - track.positions[near[0]])) / max(1, a - near[0])
         if speed < 0.6 * float(np.nanmedian(track.width)):
-            words = f"the object is gone after frame {a} and back at frame {b}"
-            found.append(Finding("vanishes", (b - a - 1) / longest, a, words))
+            found.append(_vanished(a, b, longest))
     return found
+
+
+def _vanished(before: int, after: int, longest: int) -> Finding:
+    words = f"the object is gone after frame {before} and back at frame {after}"
+    return Finding("vanishes", (after - before - 1) / longest, before, words)
+
+
+def _lost(track: Track) -> list[Finding]:
+    """Find that much of a clip could not be followed: frames of the path that were cut, but for those at the border, and those
+    before or after it if it does not end at the border, with the clip, at rest or in a hand."""
+    seen, count = np.flatnonzero(track.seen), len(track.times)
+    gaps = [k for k in range(int(seen[0]), int(seen[-1]) + 1) if k not in track.cut and not track.seen[k]]
+    cut = [k for k, why in track.cut.items() if why == UNTOLD or "changes size" in why]
+    begins, ends = (set(range(seen[0])) - set(track.cut), set(range(seen[-1] + 1, count)) - set(track.cut))
+    beyond = (len(begins) if track.ends[0] == "" else 0) + (len(ends) if track.ends[1] == "" else 0)
+    share = (len(gaps) + len(cut) + beyond) / count
+    if share <= UNFOLLOWED:
+        return []
+    words = f"the object could not be followed in {share:.0%} of the clip, of which nothing is known"
+    return [Finding("is lost", share / UNFOLLOWED, None, words)]
 
 
 def _inside(track: Track) -> NDArray[np.int64]:
@@ -96,8 +117,11 @@ def _size(track: Track) -> list[Finding]:
 
 
 def _colour(track: Track) -> list[Finding]:
-    frames = _inside(track)
-    if track.colour is None or len(frames) < FEWEST:
+    if track.colour is None:
+        return []
+    other = [k for k, why in track.cut.items() if why == UNTOLD and np.isfinite(track.colour[k]).all()]
+    frames = np.union1d(_inside(track), np.array(other, dtype=np.int64))
+    if len(frames) < FEWEST:
         return []
     colours = track.colour[frames]
     off = np.abs(np.stack([_smoothed(c - np.median(c)) for c in colours.T])).max(0)

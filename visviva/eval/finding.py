@@ -31,6 +31,7 @@ WEIGHTS = {
     "runs backwards": 1.5,
     "wrong rate": 1.5,
     "no law": 2.0,
+    "is lost": 1.0,
 }
 
 

@@ -102,6 +102,13 @@ def opacity_moments(crop: Crop, colour: Colour) -> Moments | None:
     return (x + crop.x, y + crop.y), total, _width(weight), box, core
 
 
+def core_colour(crop: Crop, least: float = 40.0) -> NDArray[np.float64]:
+    """Return the colour of what differs most from the background in a crop, (3,); NaN where that is less than ``least``."""
+    change = np.linalg.norm(crop.image - crop.background, axis=-1)
+    core = change >= np.quantile(change, 0.95)
+    return crop.image[core].mean(0).astype(np.float64) if change[core].mean() >= least else np.full(3, np.nan)
+
+
 def _width(weight: NDArray) -> tuple[float, float]:
     """Return the widest chord across the longest axis, between 25 % and 50 % of the peak opacity, and half their difference
     [px]."""

@@ -33,11 +33,15 @@ from visviva.errors import InputError
 from visviva.eval.background import background_of
 from visviva.eval.blobs import Blob, detections, followed, how_it_ends, smoothest_path
 from visviva.eval.camera import CameraMotion, camera_motion, stabilised
-from visviva.eval.continuity import changed_background, double
-from visviva.eval.opacity import Colour, Crop, crop_of, image_of, opacity_moments
+from visviva.eval.continuity import changed_background, double, gone, settled
+from visviva.eval.opacity import Colour, Crop, core_colour, crop_of, image_of, opacity_moments
 
 WORKING = 640
 """Longest side [px] of the image that objects are detected in; positions are refined at full resolution."""
+
+
+UNTOLD = "the object cannot be told from the background"
+"""Why a frame is cut in which something moves on along the path that does not have the object's colour."""
 
 
 class Unmeasurable(InputError):
@@ -61,8 +65,10 @@ class Track:
         ends: how the path begins and ends: with the clip, at the ``border``, ``merged`` with something, ``vanished`` (nothing
             is to be seen where it should be), ``stopped`` (at rest from one frame to the next), ``rests``
             (gradually), ``jumps`` or ``skips N frames`` (found again, but not where it should be), "" (it is seen on).
-        colour: of the object's core [grey values], (T, 3); NaN where not found; None: not known.
+        colour: of the object's core [grey values], (T, 3); NaN where not found; None: not known. Also known where something
+            of its size is seen that cannot be told from the background by the object's colour.
         double: first and last frame in which a second object that looks like it is seen, come out of nothing; None: none.
+        gone: (before, after): frames between which the object is followed on both sides and is not there at all.
         changed: share of the background that looks otherwise in the clip's last third than in its first.
         boxes: bounding box (x, y, w, h) [px of the raw frame] per frame, (T, 4); NaN where not found.
     """
@@ -81,6 +87,7 @@ class Track:
     colour: NDArray[np.float64] | None = None
     double: tuple[int, int] | None = None
     changed: float = 0.0
+    gone: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
@@ -145,11 +152,12 @@ def track_object(
     if len(path) < 5:
         raise Unmeasurable("nothing moves along a smooth path through this clip, so there is no object to measure")
     further = followed(working, path)
-    rests = len(further) > 1.5 * len(path) + 10
-    followed_on = further if rests else path
+    rests, lost = len(further) > 1.5 * len(path) + 10, gone(working, further)
+    followed_on = further if rests or lost else path
     ends = (how_it_ends(working, path, further, -1), how_it_ends(working, path, further, 1))
     refined = _refined(frames, times.double().numpy(), followed_on, scale, camera, rests)
-    return replace(refined, ends=ends, double=double(working, found, further), changed=changed_background(working))
+    second = double(working, found, further) or settled(working, found, further)
+    return replace(refined, ends=ends, double=second, gone=tuple(lost), changed=changed_background(working))
 
 
 def _camera(working: NDArray[np.uint8], scale: float) -> CameraMotion:
@@ -178,7 +186,8 @@ def _refined(
     background = background_of(frames, camera, path if rests else [], scale)
     crops = {b.frame: crop_of(frames[b.frame], background, camera.transforms[b.frame], b, scale) for b in path}
     track = _unseen(times, camera, (frames.shape[3], frames.shape[2]))
-    colour = _measure(track, crops)
+    usual = float(np.median([b.area for b in path]))
+    colour = _measure(track, crops, {b.frame for b in path if 0.6 < b.area / usual < 1.6})
     _cut_at_border(track)
     _cut_jumps_of_size(track, [k for k in crops if k not in track.cut])
     track.positions[list(track.cut)] = np.nan
@@ -196,14 +205,16 @@ def _unseen(times: NDArray, camera: CameraMotion, size: tuple[int, int]) -> Trac
     return Track(places, math.nan, times, unknown, unknown.copy(), unknown.copy(), camera, size, boxes)
 
 
-def _measure(track: Track, crops: dict[int, Crop]) -> NDArray[np.float64]:
-    """Write into the track what each frame's crop shows, and return the colours, (T, 3)."""
+def _measure(track: Track, crops: dict[int, Crop], alike: set[int]) -> NDArray[np.float64]:
+    """Write into the track what each frame's crop shows, and return the colours, (T, 3); ``alike``: frames of usual size."""
     object_colour = Colour.of(list(crops.values()))
     look = np.full((len(track.times), 3), np.nan)
     for k, crop in crops.items():
         measured = opacity_moments(crop, object_colour)
         if measured is None:
-            track.cut[k] = "the object cannot be told from the background"
+            track.cut[k] = UNTOLD
+            if k in alike:
+                look[k] = core_colour(crop)
             continue
         (x, y), track.area[k], (track.width[k], track.softness[k]), track.boxes[k], look[k] = measured
         turn, shift = track.camera.transforms[k][:, :2], track.camera.transforms[k][:, 2]

@@ -8,7 +8,7 @@ position, otherwise than ``skips time``, along the path; ``freezes`` and goes on
 dead``; ``floats`` acceleration goes away without contact; ``is pushed`` acceleration changes otherwise; ``is struck`` velocity
 turns (a contact is no violation and counts little); ``jitters`` from frame to frame; ``wobbles`` about its path; ``runs
 backwards`` it gains the energy that drag, damping, contact or friction should take; ``wrong rate`` gravity is not 9.81 m/s^2;
-``no law`` fits; ``cuts`` to another scene.
+``no law`` fits; ``cuts`` to another scene; ``is lost`` for much of the clip, of which nothing is known.
 
 Breaks are named by the simplest model of the frames around them (`visviva.eval.events`). Thresholds are ours.
 """
@@ -51,7 +51,14 @@ def judge(track: Track, motion: Motion, breaks: Sequence[Break]) -> Verdict:
         found += named_breaks(track, breaks, motion, [span for _, span in frozen])
     if motion.reason and motion.ramp is None and not any(f.cost > 0.5 for f in found):
         found += _slow_change(track) or [Finding("no law", 1.0, None, motion.reason)]
-    return Verdict(sorted(found, key=lambda f: -f.cost), _untold(motion, found))
+    untold = " ".join(filter(None, (_unfollowed(track), _untold(motion, found))))
+    return Verdict(sorted(found, key=lambda f: -f.cost), untold)
+
+
+def _unfollowed(track: Track) -> str:
+    """Say in how many frames the object was followed, unless in nearly all."""
+    seen, count = int(track.seen.sum()), len(track.times)
+    return f"It was followed in {seen} of {count} frames; nothing is said of the others." if seen < 0.9 * count else ""
 
 
 def _untold(motion: Motion, found: list[Finding]) -> str:
