@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from flown_tracks import EXACT, PIXELS_PER_METRE, flown
 from test_pendulum import swung
+from test_ramp import along, slid
 
 from visviva.eval import plots, recording_plots
 from visviva.eval.breaks import find_breaks
 from visviva.eval.curves import Curves
 from visviva.eval.kind import Scales, measure_motion
+from visviva.eval.notes import flight_notes
+from visviva.eval.recording import Recording
+from visviva.eval.recording_report import figures
 from visviva.eval.verdict import WEIGHTS, judge
 
 PULL = (0.0, 9.81 * PIXELS_PER_METRE)
@@ -45,6 +49,51 @@ def test_energy_is_conserved_in_flight_and_lost_at_a_break():
     lost = Curves.of(track, breaks, PULL, 1 / PIXELS_PER_METRE).energy[0]
     assert abs(np.nanmedian(lost[35:]) - np.nanmedian(lost[:28])) > 10 * np.nanstd(lost[:28])
     assert np.isnan(Curves.of(track, breaks).energy[0]).all()  # without gravity no potential, and it says so
+
+
+@pytest.mark.parametrize("scale", [None, EXACT])
+def test_curves_agree_with_the_fit_under_a_rolling_shutter(scale):
+    """Over the frames' own times the acceleration seems to grow along the flight, and so does the energy."""
+    track = flown(readout=0.9, noise=0.05, count=28, fps=30.0, velocity=(1.0, -5.0), size=(960, 720))
+    motion = measure_motion(track, Scales(scale=scale))
+    curves = Recording("throw", count=28, track=track, flight=motion.flight, gravity=motion.gravity).curves()
+    metres = 1.0 if scale is None else scale.metres_per_pixel
+    blind = Curves.of(track, [], motion.flight.acceleration, metres)
+    inner, swing = slice(5, -5), np.ptp(curves.kinetic[0][5:-5])
+    pushed = [c.acceleration[inner, 1] / metres / PULL[1] for c in (curves, blind)]
+    grown = [np.polyfit(np.linspace(0, 1, 18), p, 1)[0] for p in pushed]
+    assert abs(grown[0]) < 0.02
+    assert abs(grown[1]) > 0.25
+    assert np.ptp(curves.energy[0][inner]) < 0.02 * swing
+    assert np.ptp(blind.energy[0][inner]) > 0.15 * swing
+    assert (np.abs(pushed[0] - 1) < 1.96 * curves.sigmas[2][inner] / metres / PULL[1]).mean() > 0.85
+
+
+def test_one_readout_is_named_and_the_other_called_what_it_is():
+    track = flown(readout=0.9, drag=0.03, noise=0.05, count=28, fps=30.0, velocity=(1.0, -5.0), size=(960, 720))
+    motion = measure_motion(track, Scales(scale=EXACT))
+    notes = flight_notes(motion.flight, motion.gravity)
+    said = next(note for note in notes if "rolling shutter" in note)
+    assert f"{motion.gravity.readout[0]:.0%} +- {motion.gravity.readout[1]:.0%} of the frame time" in said
+    assert f"{motion.flight.readout[0]:.0%} +- {motion.flight.readout[1]:.0%} if there is none" in said
+    content = motion.flight.to_json()["readout_share_of_frame_time"], motion.gravity.to_json()["readout_share_of_frame_time"]
+    assert [c["drag"] for c in content] == ["left out", "fitted"]
+    without = flight_notes(motion.flight)
+    assert any(f"{motion.flight.readout[0]:.0%} +-" in note and "drag" not in note for note in without)
+
+
+def test_every_kind_of_motion_has_its_figure():
+    for track, kind, names in (
+        (flown(count=40), "fall", ["flight", "gravity"]),
+        (swung(count=80), "pendulum", ["pendulum"]),
+        (along(slid(0.2, 20.0, 0.0), 20.0), "ramp", ["ramp"]),
+    ):
+        motion = measure_motion(track, Scales(scale=EXACT), kind)
+        measured = Recording("x", track=track, flight=motion.flight, gravity=motion.gravity)
+        drawn = figures(replace(measured, pendulum=motion.pendulum, ramp=motion.ramp))
+        assert list(drawn) == names
+        for draw, width, height in drawn.values():
+            assert plots.rendered(draw, width, height)[0][:4] == b"\x89PNG"
 
 
 def verdict(track, **known):

@@ -28,7 +28,8 @@ class Flight:
 
     Attributes:
         frames: the frames of the flight. acceleration: (ax, ay) [px/s^2] of one parabola seen through a rolling shutter; sigma:
-            its standard error with autocorrelated residuals [px/s^2]; readout: of the shutter, as a share of the frame time.
+            its standard error with autocorrelated residuals [px/s^2]; readout: of the shutter, as a share of the frame time,
+            and its standard error, by this fit without drag.
         halves: (ax, ay) of the first, middle and last half of the flight [px/s^2]; spread: their standard deviation; chance:
             the standard error that tracking noise alone gives each of them.
         fitted, residuals: (n, 2) [px]; residual: root mean square distance [px]; extent: diagonal of the path's box [px];
@@ -41,7 +42,7 @@ class Flight:
     frames: NDArray[np.int64]
     acceleration: tuple[float, float]
     sigma: tuple[float, float]
-    readout: float
+    readout: tuple[float, float]
     halves: NDArray[np.float64]
     spread: tuple[float, float]
     chance: float
@@ -94,7 +95,7 @@ class Flight:
             "acceleration": {"value": self.acceleration, "sigma": self.sigma, "unit": "px/s^2"},
             "halves": self.halves.tolist(),
             "spread": self.spread,
-            "readout_share_of_frame_time": self.readout,
+            "readout_share_of_frame_time": {"value": self.readout[0], "sigma": self.readout[1], "drag": "left out"},
             "residual_px": self.residual,
             "extent_px": self.extent,
             "residual_ratio": self.ratio,
@@ -139,7 +140,7 @@ def measure_flight(track: Track, longest_ratio: float = 0.015) -> Flight:
         frames,
         fit.acceleration,
         fit.sigma,
-        fit.readout,
+        (fit.readout, fit.readout_sigma),
         halves,
         tuple(halves.std(0, ddof=1).tolist()),
         chance,

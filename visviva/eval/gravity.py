@@ -108,7 +108,7 @@ class Gravity:
             "budget_relative_standard_errors": self.budget,
             "drag_per_metre": {"value": self.drag[0], "sigma": self.drag[1]},
             "roll": self.roll,
-            "readout_share_of_frame_time": {"value": self.readout[0], "sigma": self.readout[1]},
+            "readout_share_of_frame_time": {"value": self.readout[0], "sigma": self.readout[1], "drag": "fitted"},
             "plain_parabola": self.plain,
             "windows": [w.__dict__ for w in self.windows],
             "scale": self.scale.__dict__,

@@ -10,7 +10,7 @@ as well.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from visviva.errors import InputError
+from visviva.eval.alarm import Alarm, Conditions, told
 from visviva.eval.score import finite
 from visviva.models.localiser.localiser import Localiser
 from visviva.models.probes import LucasKanade
@@ -29,7 +30,11 @@ UNIT = "(px/frame)^2"
 
 @dataclass(frozen=True)
 class LawScore:
-    """The residual of one law: value >= 0, lower is better; sigma NaN if unknown; not valid: the law could not be read."""
+    """The residual of one law: value >= 0, lower is better; sigma NaN if unknown; not valid: the law could not be read.
+
+    ``alarm``: the level that most perfect drawn clips stay below (`visviva.eval.alarm`), None if the law is not calibrated in
+    this form; ``beyond``: in what the clip differs from those, so that the level is no verdict on it; empty: it is like them.
+    """
 
     law: str
     value: float
@@ -37,10 +42,17 @@ class LawScore:
     valid: bool
     unit: str
     note: str = ""
+    alarm: Alarm | None = None
+    beyond: str = ""
+
+    @property
+    def told(self) -> str:
+        """Return what the value says, in a few words."""
+        return told(self.value, self.alarm, self.beyond)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary."""
-        return finite(asdict(self)) | {"lower_is_better": True}
+        return finite(asdict(self)) | {"lower_is_better": True, "told": self.told if self.valid else ""}
 
 
 @dataclass(frozen=True)
@@ -64,9 +76,11 @@ def read_laws(
     masks: Bool[Tensor, "T N H W"] | None = None,
     contact: Bool[Tensor, " T"] | None = None,
     longest: int = 192,
+    first_known: bool = True,
 ) -> LawReading:
     """Measure a clip with the Lucas-Kanade probe at most ``longest`` pixels wide and hold it against the laws.
 
+    ``first_known``: the masks were followed from known masks of the first frame, as those of the laws' calibration were.
     Residuals are in pixels of that working size per frame; compare clips of one size and frame rate only.
     """
     if not bool(frames.isfinite().all()):
@@ -85,7 +99,15 @@ def read_laws(
         raise InputError("the probe measured no flow; use a flow probe")
     if masks is not None:
         scores += [_score(name, law, measured)[0] for name, law in laws_of_tracks().items()]
+    scores = [_with_alarm(score, Conditions.of(frames, fps), None if masks is None else first_known) for score in scores]
     return LawReading(scores, measured.flow[0], fields[laws[0][0]], (frames.shape[3], frames.shape[2]), _evidence(measured))
+
+
+def _with_alarm(score: LawScore, clip: Conditions, masks: bool | None) -> LawScore:
+    alarm = Alarm.of(score.law)
+    looks = score.law not in ("constant_acceleration/material", "constant_acceleration/eulerian")
+    clip = replace(clip, masks=masks if looks else None)
+    return replace(score, alarm=alarm, beyond="" if alarm is None else alarm.beyond(clip))
 
 
 def laws_of_tracks() -> dict[str, Law]:

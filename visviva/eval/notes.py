@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from visviva.eval.flight import Flight
+from visviva.eval.gravity import Gravity
 from visviva.eval.track import Track
 
 
@@ -18,7 +19,7 @@ def track_notes(track: Track) -> list[str]:
     return notes
 
 
-def flight_notes(flight: Flight) -> list[str]:
+def flight_notes(flight: Flight, gravity: Gravity | None = None) -> list[str]:
     """Return where the motion breaks, what the fit left out, and what the shutter did."""
     notes = [f"The motion breaks: {b.sentence}." for b in flight.breaks]
     notes += [f"Left out of the fit: frame {k}, which alone stands off the path." for k in flight.displaced]
@@ -27,8 +28,17 @@ def flight_notes(flight: Flight) -> list[str]:
             f"Frames {first} to {last}, on the other side of a break, give {vertical:.0f} px/s^2 by a plain parabola; listed, "
             "not pooled."
         )
-    if flight.readout > 0.1:
-        notes.append(
-            f"The frames look exposed by a rolling shutter that reads the image in {flight.readout:.0%} of the frame time."
-        )
+    notes += _shutter(flight, gravity)
     return notes
+
+
+def _shutter(flight: Flight, gravity: Gravity | None) -> list[str]:
+    """Say what the fit that the outcome rests on makes of the shutter, and beside it what the fit without drag does."""
+    readout, sigma = flight.readout if gravity is None else gravity.readout
+    if abs(readout) <= 0.1:
+        return []
+    also = "" if gravity is None else f", drag fitted too; {flight.readout[0]:.0%} +- {flight.readout[1]:.0%} if there is none"
+    return [
+        f"The frames look exposed by a rolling shutter that reads the image in {abs(readout):.0%} +- {sigma:.0%} of the frame "
+        f"time{also}. The curves are drawn over the moments at which the object's rows were exposed."
+    ]

@@ -112,13 +112,13 @@ class Recording:
         """
         if self.track is None:
             raise InputError(f"{self.name}: nothing was tracked, so there are no curves of its motion")
-        metres = None if self.gravity is None else self.gravity.scale.metres_per_pixel
-        pull = None
-        if self.pendulum is not None:
-            pull = self.pendulum.pull
-        elif self.flight is not None:
-            pull = self.flight.acceleration
-        return Curves.of(self.track, self.breaks, pull, metres)
+        if self.gravity is not None:  # gravity and shutter of one fit: with drag
+            metres = self.gravity.scale.metres_per_pixel
+            pull = (self.gravity.roll * self.gravity.value / metres, self.gravity.value / metres)
+            return Curves.of(self.track, self.breaks, pull, metres, self.gravity.readout)
+        if self.flight is not None:
+            return Curves.of(self.track, self.breaks, self.flight.acceleration, None, self.flight.readout)
+        return Curves.of(self.track, self.breaks, None if self.pendulum is None else self.pendulum.pull)
 
     @property
     def _outcome(self) -> str:
@@ -219,7 +219,7 @@ def _with_motion(result: Recording, frames: Tensor, times: Tensor, small: Tensor
         track = track_object(frames, times, small)
         result = replace(result, track=track, notes=track_notes(track))
         motion = measure_motion(track, settings.scales(), settings.motion)
-        of_flight = [] if motion.flight is None else flight_notes(motion.flight)
+        of_flight = [] if motion.flight is None else flight_notes(motion.flight, motion.gravity)
         result = replace(
             result,
             kind=motion.kind,

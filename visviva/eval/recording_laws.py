@@ -43,7 +43,7 @@ class RecordingLaws:
         last = min(last, first + LONGEST - 1)
         part = reduced(small[first : last + 1], WIDE).float() / 255
         masks = None if frames is None or track is None else ellipses(track, first, last, part.shape[2:])
-        reading = read_laws(part, fps, masks)
+        reading = read_laws(part, fps, masks, first_known=False)
         maps = {"flow": reading.flow} if reading.field is None else {"flow": reading.flow, "field": reading.field}
         maps["frames"] = (part * 255).to(torch.uint8)
         notes = [] if masks is None or track is None else _too_fast(track, first, last)

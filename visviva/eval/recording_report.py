@@ -7,9 +7,20 @@ from collections.abc import Sequence
 
 from visviva.eval import pictures, plots, recording_plots
 from visviva.eval.cards import maps
+from visviva.eval.laws import LawScore
 from visviva.eval.page import Page
 from visviva.eval.recording import Recording
 
+LEVELS = (
+    "The levels are those of the laws' shipped calibration: most perfect drawn clips of 64 or 128 px, 17 frames and little "
+    "noise whose masks in the first frame are known stay below them. Where this clip is not like those, its row says that it "
+    "is beyond its calibration: sound recordings lie above the level then, too, and the number is no verdict. The score does "
+    "not use it."
+)
+CURVES = (
+    "Smoothed over about a tenth of a second on either side, never across a break (red lines); bands: 95 %, the shutter's "
+    "uncertainty included. Energy and momentum are those in the image plane."
+)
 LONGEST_FILM = 600
 """Frames of a recording that its film in the report shows."""
 
@@ -87,16 +98,25 @@ def _recording(page: Page, result: Recording) -> None:
     if result.gravity is not None:
         page.figure(plots.rendered(recording_plots.budget(result.gravity), 9.5, 2.2), f"Scale: {result.gravity.scale.source}.")
     if result.laws:
-        rows: list[list[str | tuple[str, str]]] = []
-        for law in result.laws:
-            sigma = f"± {law.sigma:.2g}" if math.isfinite(law.sigma) else "uncertainty not known"
-            rows.append([law.law.replace("_", " "), (f"{law.value:.3g}", sigma) if law.valid else ("-", law.note), law.unit])
-        page.table(["law, read by Lucas-Kanade at working size", "residual ↓", "unit"], rows)
+        page.table(
+            ["law, read by Lucas-Kanade at working size", "residual ↓", "perfect drawn clips", "which says", "unit"],
+            [_law(law) for law in result.laws],
+        )
+        page.paragraph(LEVELS, "note")
     if result.picture is not None:
         maps(page, [result.picture])
     for note in result.notes:
         page.paragraph(note, "note")
     page.close_card()
+
+
+def _law(law: LawScore) -> list[str | tuple[str, str]]:
+    name = law.law.replace("_", " ")
+    if not law.valid:
+        return [name, ("-", law.note), "-", "-", law.unit]
+    sigma = f"± {law.sigma:.2g} of noise alone" if math.isfinite(law.sigma) else "uncertainty not known"
+    level = "-" if law.alarm is None else (f"{law.alarm.share:.0%} below", f"{law.alarm.level:.3g}")
+    return [name, (f"{law.value:.3g}", sigma), level, (law.told, law.beyond) if law.beyond else law.told, law.unit]
 
 
 def _measured(page: Page, result: Recording) -> None:
@@ -113,17 +133,33 @@ def _measured(page: Page, result: Recording) -> None:
         "What the laws leave in every frame. Upper row: jump of the track's motion (full colour: 10 standard errors); lower "
         "row: residual of constant acceleration in the optical flow (full colour: its largest); lines: breaks.",
     )
+    for name, (draw, wide, high) in figures(result).items():
+        if name in ("flight", "pendulum", "ramp"):
+            page.figure(plots.rendered(draw, wide, high))
+    page.figure(plots.rendered(recording_plots.curves(track, result.curves(), result.breaks), 10.5, 4.2), CURVES)
+
+
+def figures(result: Recording) -> dict[str, tuple[plots.Draw, float, float]]:
+    """Return by name the figures of what was measured in a recording, each with its width and height [inches]: the ``flight``,
+    ``pendulum`` or ``ramp`` with its fit, and the error budget of ``gravity``.
+
+    Example::
+
+        for name, (draw, width, height) in figures(result).items():
+            Path(f"{name}.png").write_bytes(plots.rendered(draw, width, height)[0])
+    """
+    found: dict[str, tuple[plots.Draw, float, float]] = {}
+    if result.track is None:
+        return found
     if result.flight is not None:
-        page.figure(plots.rendered(recording_plots.flight(track, result.flight, result.gravity), 10.5, 2.5))
+        found["flight"] = (recording_plots.flight(result.track, result.flight, result.gravity), 10.5, 2.5)
     if result.pendulum is not None:
-        page.figure(plots.rendered(recording_plots.swing(track, result.pendulum), 10.5, 2.5))
+        found["pendulum"] = (recording_plots.swing(result.track, result.pendulum), 10.5, 2.5)
     if result.ramp is not None:
-        page.figure(plots.rendered(recording_plots.slide(track, result.ramp), 10.5, 2.5))
-    page.figure(
-        plots.rendered(recording_plots.curves(track, result.curves(), result.breaks), 10.5, 4.2),
-        "Smoothed over about a tenth of a second on either side, never across a break (red lines); bands: 95 %. Energy and "
-        "momentum are those in the image plane.",
-    )
+        found["ramp"] = (recording_plots.slide(result.track, result.ramp), 10.5, 2.5)
+    if result.gravity is not None:
+        found["gravity"] = (recording_plots.budget(result.gravity), 9.5, 2.2)
+    return found
 
 
 def _film_caption(result: Recording) -> str:
