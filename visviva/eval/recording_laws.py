@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,7 +47,13 @@ class RecordingLaws:
         maps = {"flow": reading.flow} if reading.field is None else {"flow": reading.flow, "field": reading.field}
         maps["frames"] = (part * 255).to(torch.uint8)
         notes = [] if masks is None or track is None else _too_fast(track, first, last)
-        return cls(reading.scores, first, maps, notes)
+        return cls([_blurred(score) for score in reading.scores] if notes else reading.scores, first, maps, notes)
+
+
+def _blurred(score: LawScore) -> LawScore:
+    """Say at a law that is calibrated that the object is faster than what it is calibrated on."""
+    why = "; ".join(filter(None, (score.beyond, "moves by more than its width in a frame")))
+    return score if score.alarm is None else replace(score, beyond=why)
 
 
 def _too_fast(track: Track, first: int, last: int) -> list[str]:
