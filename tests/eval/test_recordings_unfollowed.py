@@ -85,3 +85,14 @@ def test_a_ball_that_comes_to_rest_is_not_its_own_double():
     frames = film(path, radius=13.0)
     times = torch.arange(len(path), dtype=torch.float64) / FPS
     assert "duplicates" not in names(measure_frames(frames, times, Settings(laws=False)).verdict)
+
+
+def test_a_ball_on_its_way_out_that_is_gone_before_it_leaves_vanishes_and_one_that_leaves_does_not():
+    path, _ = parabola(COUNT, FPS, (25.0, 90.0), (230.0, -60.0), 480.0)
+    leaves = film(path, radius=13.0)
+    found = measure_frames(leaves, torch.from_numpy(TIMES), Settings(laws=False))
+    assert found.track.ends[1] == "border"
+    assert found.verdict.score == 1.0, found.verdict.sentence
+    out = int(np.argmax(path[:, 1] > 240 - 13))  # touches the border
+    path[out:] = np.nan
+    assert names(verdict(film(path, radius=13.0))) == ["vanishes"]

@@ -31,9 +31,10 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.eval.background import background_of
-from visviva.eval.blobs import Blob, detections, followed, how_it_ends, smoothest_path
+from visviva.eval.blobs import Blob, detections, followed, smoothest_path
 from visviva.eval.camera import CameraMotion, camera_motion, stabilised
 from visviva.eval.continuity import changed_background, double, gone, settled
+from visviva.eval.ends import how_it_ends
 from visviva.eval.opacity import Colour, Crop, core_colour, crop_of, image_of, opacity_moments
 
 WORKING = 640
