@@ -96,9 +96,13 @@ def main() -> None:
     for budget, seed, arm in product(sorted(given.budgets), given.seeds, [a for a in given.arms if a in ARMS]):
         folder = out / f"{arm}-{seed}" / f"{budget:g}s"
         lora = trained(given, arm, seed, train, folder, budget)
+        if given.train_only:
+            continue
         run = timed(folder, lambda f=folder, x=lora: scored(given, f, tests, x))
         found.setdefault(f"{arm}@{budget:g}", {})[seed] = run
         write(given, out, base, found)
+    if not found:
+        return
     write(given, out, base, found)
     print((out / "results.md").read_text(), flush=True)
 
@@ -114,6 +118,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--train-clips", type=int, default=200)
     parser.add_argument("--test-clips", type=int, default=60, help="per split")
     parser.add_argument("--steps", type=int, default=4, help="sampler steps of training and generation")
+    parser.add_argument("--train-only", action="store_true", help="leave generation and scores to a later call")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -264,7 +269,7 @@ def told(group: Group) -> str:
 
 def drawn(path: Path, arms: dict[str, list[Group]], cost: dict[str, dict[str, float]]) -> None:
     """Draw gain over the base against CPU seconds, a panel per split."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), constrained_layout=True)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), constrained_layout=True)
     for column, (axis, split) in enumerate(zip(axes, ("in distribution", "beyond it"), strict=True)):
         for i, name in enumerate(dict.fromkeys(arm.split("@")[0] for arm in arms)):
             points = [arm for arm in arms if arm.split("@")[0] == name]
@@ -274,10 +279,12 @@ def drawn(path: Path, arms: dict[str, list[Group]], cost: dict[str, dict[str, fl
             style = f"s-C{i % 10}" if name in STEERED else f"{'o' if i < 10 else 'v'}-C{i % 10}"
             axis.errorbar(x, [100 * g.value for g in gains], error, fmt=style, ms=5, lw=1, capsize=2, label=name)
         axis.axhline(0, color="#8a909c", lw=1)
-        axis.set(title=split, xlabel="CPU seconds: updates, data made for them, generation beyond the base's")
+        axis.set(title=split, xlabel="CPU seconds, training or more generation", xscale="log")
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.xaxis.set_minor_formatter("{x:.0f}")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("improvement over the base [%]")
-    axes[1].legend(frameon=False, fontsize=7, ncols=2)
+    axes[0].legend(frameon=False, fontsize=8, ncols=2)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
