@@ -12,9 +12,10 @@ from visviva.configs.motion import MotionRecipe
 from visviva.errors import InputError
 from visviva.models.motion.text import WordEncoder
 from visviva.models.motion.transformer import MotionTransformer
+from visviva.physics.motion_laws import Liveliness, MotionTerm, MotionVerifier
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.posttrain import captions, posttrain
-from visviva.pipelines.motion.steering import features_of
+from visviva.pipelines.motion.steering import features_of, verifier_of
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,22 @@ def test_laws_without_their_anchor_are_still_anchored_and_unknown_ones_said(mode
 
 def test_texts_of_every_action_are_at_hand():
     assert len(set(captions(2))) > 20
+
+
+@pytest.mark.parametrize("cheat", ["hovering", "frozen", "sliding", "sinking"])
+def test_the_shipped_recipe_cannot_be_won_by_a_cheat(cheat):
+    from visviva.configs.motion import MotionPosttrain
+    from visviva.data.actions import draw
+
+    stage = MotionPosttrain()
+    verifier = MotionVerifier([*verifier_of(stage.laws).terms, MotionTerm(Liveliness(), stage.liveliness)])
+    walk = draw(["walk"] * 4, seed=3, fps=20.0, seconds=2.0).joints
+    time = torch.arange(walk.shape[1])[:, None, None] / 20.0
+    cheats = {
+        "hovering": walk + torch.tensor([0.0, 0.0, 0.4]),
+        "frozen": walk[:, :1].expand_as(walk),
+        "sliding": walk + time * torch.tensor([1.0, 0.0, 0.0]),
+        "sinking": walk - torch.tensor([0.0, 0.0, 0.1]),
+    }
+    honest, found = (verifier(x, 20.0, reference=walk).loss for x in (walk, cheats[cheat]))
+    assert bool((found > honest + 0.2).all()), (honest, found)
