@@ -101,9 +101,10 @@ def rivals(steps: int, seeds: int, clips: int, precision: str, nearby: bool) -> 
                 start = time.process_time()
                 train(pipeline, recipe, train_set, held_out, Path(out), math.inf)
                 found["seconds"][name] = round((time.process_time() - start) / steps, 3)
+            losses[name].append(validate(pipeline, stage, checks(held_out, stage, 90)))
             asked = stage.model_copy(update={"rates": RATES, "frames": 36})
-            losses[name].append(validate(pipeline, asked, checks(held_out, asked, 90)))
-            rates_of = [losses[name][-1][f"validation_{r}"] for r in (10, 20, 30)]
+            others = validate(pipeline, asked, checks(held_out, asked, 90))
+            rates_of = [others[f"validation_{r}"] for r in (10, 20, 30)]
             losses[name][-1]["spread_10_20_30"] = max(rates_of) / min(rates_of) - 1
             print(seed, name, losses[name][-1], flush=True)
         for name in stages:
