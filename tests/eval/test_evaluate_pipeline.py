@@ -276,6 +276,7 @@ def test_where_every_clip_fails_the_reasons_of_all_are_written(tmp_path, capsys)
     told = json.loads((tmp_path / "out" / "metrics.json").read_text())["recordings"]
     assert all("cannot be decoded" in row["reason"] for row in told)
     assert [Path(row["name"]).name for row in told] == ["one.mp4", "two.avi"]
+    assert all(row["sentence"].startswith(row["reason"]) for row in told), "files keep their names"
     assert (tmp_path / "out" / "report.html").is_file()
     again = ["evaluate", str(tmp_path / "clips"), "--out", str(tmp_path / "two"), "--benchmark", "vbench-motion"]
     assert main(again) == 2

@@ -39,9 +39,9 @@ def generated(tmp_path_factory):
 
 def test_what_breaks_the_laws_loses_and_the_truth_ties(generated, tmp_path):
     (tmp_path / "vlm.json").write_text(json.dumps({"0-stops": 0.25}))
-    recipe = PreferRecipe(
-        generated=str(generated), output=str(tmp_path / "in" / "a" / "folder" / "pairs"), losers=2, laws=LAWS, semantic=str(tmp_path / "vlm.json")
-    )
+    deep = str(tmp_path / "in" / "a" / "folder" / "pairs")
+    semantic = str(tmp_path / "vlm.json")
+    recipe = PreferRecipe(generated=str(generated), output=deep, losers=2, laws=LAWS, semantic=semantic)
     folder = prefer.run(recipe)
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert len(rows) == 2

@@ -82,7 +82,7 @@ def _find(source: Path) -> tuple[Path, list[dict[str, Any]]]:
         videos = sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEOS and not p.name.startswith("."))
         if not videos:
             raise InputError(
-                f"{source}: the folder holds neither metadata.jsonl nor videos ({', '.join(VIDEOS)}), nor the frames of a clip: "
+                f"{source}: the folder holds neither metadata.jsonl nor videos ({', '.join(VIDEOS)}) nor frames: "
                 "several pictures, named in their order"
             )
         return source, [_plain(video, source) for video in videos]

@@ -128,7 +128,8 @@ class Recording:
         if measured is not None:
             return measured.sentence
         if self.reason:
-            return self.reason[0].upper() + self.reason[1:] + "."
+            named = self.reason.split(" ", 1)[0].endswith(":")  # a file keeps its name
+            return (self.reason if named else self.reason[0].upper() + self.reason[1:]) + "."
         return (
             self.flight.sentence[0].upper() + self.flight.sentence[1:] + "."
             if self.flight is not None

@@ -23,7 +23,7 @@ from visviva.data.clip import Clip
 from visviva.data.files import whole
 from visviva.data.manifest import output_folder
 from visviva.errors import InputError
-from visviva.eval import plots, recording_plots, report
+from visviva.eval import plots, recording_report, report
 from visviva.eval.benchmarks.newtonbench import penalised
 from visviva.eval.collection import Item, collect, labels
 from visviva.eval.comparison import compare
@@ -230,11 +230,7 @@ def _plots(folder: Path, evaluated: Run, results: list[Recording]) -> None:
     short = [Path(r.name).stem for r in results]
     stems = {r.name: s if short.count(s) == 1 else r.name for r, s in zip(results, short, strict=True)}
     for result in results:
-        stem = stems[result.name]
-        if result.track is not None and result.flight is not None:
-            drawn[f"{stem}-flight"] = (recording_plots.flight(result.track, result.flight, result.gravity), 10.5, 2.5)
-        if result.gravity is not None:
-            drawn[f"{stem}-gravity"] = (recording_plots.budget(result.gravity), 9.5, 2.2)
+        drawn |= {f"{stems[result.name]}-{name}": figure for name, figure in recording_report.figures(result).items()}
     for name, (draw, width, height) in drawn.items():
         picture = plots.rendered(draw, width, height)[0]
         with whole(folder / f"{name.strip('/').replace('/', '-')}.png") as part:
