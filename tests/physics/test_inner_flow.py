@@ -1,6 +1,5 @@
 """The kernel of mean flow inside objects: what the torch way gives, whatever the pictures, and one sentence where it cannot."""
 
-
 import pytest
 import torch
 

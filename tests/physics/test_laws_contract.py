@@ -255,7 +255,7 @@ def test_every_law_with_an_anchor_role_is_tried_as_one():
 
 @pytest.mark.parametrize("name", LAWS)
 def test_every_law_ships_its_calibration(name):
-    """Ranks violated clips above true ones: AUC of 0.9 by true and 0.85 by estimated measurements, or the table says not."""
+    """Of the clips that it judges, nearly all, violated ones rank above true ones, or the table says not; alarms are true."""
     content = physics.calibration(name)
     forms = variants(name)
     default = next(iter(forms.values()))
@@ -268,9 +268,13 @@ def test_every_law_ships_its_calibration(name):
             assert variant[side]["floor"] >= 0
     shipped = next(iter(content["variants"].values()))
     for violation in default.detects:
-        assert shipped["true"]["violations"][violation]["auc"] >= 0.9, violation
-        missed = shipped["estimated"]["violations"][violation]["auc"] < 0.85
-        assert missed == (violation in NOT_REACHED.get(name, ())), violation
+        for side, bar in (("true", 0.99), ("estimated", HARD.get(violation, 0.95))):
+            row = shipped[side]["violations"][violation]
+            assert row.get("judged", 1.0) >= 0.9, violation
+            missed = row.get("judged_auc", row["auc"]) < bar
+            assert missed == (side == "estimated" and violation in NOT_REACHED.get(name, ())), (violation, side)
+    if name not in FEW:
+        assert shipped["estimated"]["alarm"]["false_alarms"] <= 0.05
 
 
 SIMULATED = ("constant_acceleration", "mass_conservation", "motion_floor", "reference_flow")
@@ -282,8 +286,12 @@ FEW = {"surprise": 24}
 UNJUDGED = {(law, "motion_floor", "noise") for law in ("free_fall", "friction", "gravity_direction")}
 """Noise moves, and these laws do not judge it: its loss is that of the truth, but it ranks last (no evidence, no reward)."""
 
-NOT_REACHED: dict[str, tuple[str, ...]] = {}
-"""Violations that a law declares and that estimated measurements do not show well enough: known, and in the tables."""
+HARD = {"energy_gain": 0.85, "wrong_spin": 0.85}
+"""Violations that estimated measurements show less clearly, and how clearly they must."""
+
+NOT_REACHED = {"reference_flow": ("dead_stop", "float", "teleport")}
+"""Violations that a law declares and that estimated measurements do not show well enough: known, and in the tables. Flow over
+the whole frame dilutes small objects; within their masks all three are told."""
 
 
 def test_an_unknown_law_has_no_calibration_and_the_error_names_the_nearest():
