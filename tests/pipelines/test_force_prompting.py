@@ -108,12 +108,21 @@ def test_forces_of_the_command_line_and_of_rows_reach_the_clips(trained, tiny, t
     ]
     command = ["generate", str(tmp_path / "p.jsonl"), "--model.path", str(tiny), "--lora", str(trained.weights), *size]
     assert cli.main([*command, "--output", str(tmp_path / "out"), "--force", PUSH, PUSH.replace("0.4", "0.1")]) == 0
-    made = {row["id"]: row for row in map(json.loads, (tmp_path / "out" / "metadata.jsonl").read_text().splitlines())}
-    assert made["told"]["forces"] == [PUSH, PUSH.replace("0.4", "0.1")]
-    assert made["own"]["forces"] == [WIND]
-    frames = {name: read_video(tmp_path / "out" / row["file_name"]).frames for name, row in made.items()}
-    assert torch.equal(frames["told"], frames["b"])
-    assert not torch.equal(frames["told"], frames["own"])
+    assert cli.main([*command, "--output", str(tmp_path / "rows")]) == 0
+    out, rows = (
+        {row["id"]: row for row in map(json.loads, (tmp_path / folder / "metadata.jsonl").read_text().splitlines())}
+        for folder in ("out", "rows")
+    )
+    assert all(row["forces"] == [PUSH, PUSH.replace("0.4", "0.1")] for row in out.values()), "the command line stands for all"
+    assert rows["own"]["forces"] == [WIND]
+    assert "forces" not in rows["told"]
+    pushed, blown, still = (
+        read_video(tmp_path / folder / made[name]["file_name"]).frames
+        for folder, made, name in (("out", out, "own"), ("rows", rows, "own"), ("rows", rows, "told"))
+    )
+    assert torch.equal(pushed, read_video(tmp_path / "out" / out["told"]["file_name"]).frames)
+    assert not torch.equal(pushed, blown)
+    assert not torch.equal(blown, still)
 
 
 @pytest.mark.parametrize(

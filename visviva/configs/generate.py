@@ -63,7 +63,7 @@ class GenerateRecipe(Recipe):
     control); empty for none."""
     force: list[str] = []
     """Force prompts for every clip, where the model has force control (docs/forces.md): ``wind:angle=90,speed=0.5``, or one or
-    several like ``point:x=0.4,y=0.6,angle=30,magnitude=0.8``. Rows of the table may hold their own, as a list ``forces``."""
+    several like ``point:x=0.4,y=0.6,angle=30,magnitude=0.8``. Without it rows may hold their own, as a list ``forces``."""
     where: dict[str, str | int | float] = {}
     """Only rows with these values, for example {split: ood, primitive: free_fall}."""
     limit: int | None = Field(None, ge=1)

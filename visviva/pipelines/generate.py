@@ -147,10 +147,12 @@ def plan(recipe: GenerateRecipe) -> list[Item]:
 
 
 def forces_of(recipe: GenerateRecipe, prompt: Prompt) -> tuple[Force, ...] | None:
-    """Return the forces on a clip: the row's own, else the recipe's; None where neither says anything."""
-    if "forces" in prompt.columns:
-        return tuple(read_forces(prompt.columns["forces"], f"{recipe.prompts}: {prompt.id!r}"))
-    return tuple(read_forces(recipe.force, "force")) if recipe.force else None
+    """Return the forces on a clip: the recipe's, else the row's own; None where neither says anything."""
+    if recipe.force:
+        return tuple(read_forces(recipe.force, "force"))
+    if "forces" not in prompt.columns:
+        return None
+    return tuple(read_forces(prompt.columns["forces"], f"{recipe.prompts}: {prompt.id!r}"))
 
 
 def load(recipe: GenerateRecipe, device: torch.device) -> Backbone:
