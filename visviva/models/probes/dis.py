@@ -63,8 +63,8 @@ def _enlarged(image: np.ndarray, factor: int) -> np.ndarray:
 
 def _grey(frames: Tensor) -> Tensor:
     """Luma (B, T, H, W), uint8."""
-    red, green, blue = (255 * share for share in (0.299, 0.587, 0.114))
-    grey = (frames[:, :, 0] * red).add_(frames[:, :, 1], alpha=green).add_(frames[:, :, 2], alpha=blue)
+    shares = frames.new_tensor([[255 * 0.299, 255 * 0.587, 255 * 0.114]])
+    grey = (shares @ frames.flatten(3)).view(frames.shape[0], frames.shape[1], *frames.shape[3:])
     return grey.round_().clamp_(0, 255).to(torch.uint8)
 
 
