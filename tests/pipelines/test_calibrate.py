@@ -8,11 +8,11 @@ import torch
 from visviva.configs.calibrate import CalibrateRecipe
 from visviva.errors import InputError
 from visviva.eval.calibrate import VARIANTS, altered, read, scenes_of, variants
-from visviva.eval.eyes import photographed
+from visviva.eval.eyes import Eyes, photographed
 from visviva.eval.probe_error import gate_disagreement, probe_error
 from visviva.eval.reading import Reading, auc, interval, wilson
-from visviva.eval.robustness import disturbed, h264, jpeg
-from visviva.models.probes import DIS, LucasKanade, Oracle
+from visviva.eval.robustness import disturbed, h264, jpeg, noise_floor
+from visviva.models.probes import DIS, LucasKanade, Oracle, PatchFeatures
 from visviva.physics import LAWS, ConstantAcceleration, Gate, Measurement
 from visviva.physics.kinematics import object_velocity
 from visviva.physics.motions import KINDS, draw
@@ -211,3 +211,12 @@ def test_a_violation_that_changes_no_clip_is_left_out():
     told = Reading(torch.rand(4), {"dead_stop": nothing, "vanish": torch.rand(4)}).summary(["dead_stop", "vanish"])
     assert list(told["violations"]) == ["vanish"]
     assert list(told["alarm"]["detected"]) == ["vanish"]
+
+
+@pytest.mark.parametrize("name", ["motion_floor", "reference_flow", "trajectory_offset", "constant_acceleration"])
+def test_under_small_errors_violated_clips_still_rank_above_true_ones(name):
+    """Also for laws that compare: a violated clip that is its own reference violates nothing."""
+    law = next(iter(variants(name).values()))
+    scenes = [draw(kind, 4, seed=7, size=48) for kind in scenes_of(law)[:1]]
+    found = noise_floor({name: law}, scenes, 32.0, Eyes(LucasKanade(), PatchFeatures()))[name]
+    assert all(area == 1 for area in found["0.05"]["auc"].values()), found

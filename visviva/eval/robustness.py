@@ -124,12 +124,16 @@ def disturbed(measurement: Measurement, error: float, seed: int = 0) -> Measurem
 
 @torch.no_grad()
 def noise_floor(laws: Mapping[str, Law], scenes: Iterable[Sprites], fps: float, eyes: Eyes) -> dict[str, dict[str, Any]]:
-    """Return for each law and each of `ERRORS` its 95th percentile on perfect physics and the AUC of its first violations."""
+    """Return for each law and each of `ERRORS` its 95th percentile on perfect physics and the AUC of its first violations.
+
+    The reference is the true clip, measured without error.
+    """
     notes = {name: {error: Notes() for error in ERRORS} for name in laws}
     for number, scene in enumerate(scenes):
         rate = torch.full((scene.trajectory.shape[0],), fps)
         mine = {name: law for name, law in laws.items() if scene.kind in scenes_of(law)}
         wanted = {violation for law in mine.values() for violation in first_of(law, scene)}
+        true = eyes.true(scene, scene.render(), rate) if wanted else None
         for violation in ("", *sorted(wanted)):
             shown = VIOLATIONS[violation](scene) if violation else scene
             exact, broken = eyes.true(shown, shown.render(), rate), altered(shown, scene) if violation else None
@@ -137,7 +141,7 @@ def noise_floor(laws: Mapping[str, Law], scenes: Iterable[Sprites], fps: float, 
                 measured = disturbed(exact, error, seed=1000 * number + 10 * i + len(violation))
                 for name, law in mine.items():
                     if not violation or violation in first_of(law, scene):
-                        notes[name][error].take(violation, scene.kind, law(measured.with_(reference=exact)), broken)
+                        notes[name][error].take(violation, scene.kind, law(measured.with_(reference=true)), broken)
     return {
         name: {f"{error:g}": _row({name: note.reading()}, name) for error, note in rows.items() if note.kinds}
         for name, rows in notes.items()
