@@ -280,8 +280,8 @@ def test_every_law_ships_its_calibration(name):
 SIMULATED = ("constant_acceleration", "mass_conservation", "motion_floor", "reference_flow")
 """Laws calibrated on simulated clips; the others have 60 drawn ones of each of their kinds."""
 
-FEW = {"surprise": 24}
-"""Laws with fewer clips, known and in the docs."""
+FEW = {"surprise": 60}
+"""Laws with fewer clips, whose alarm is set on 30 and tried on 30, which tells little: known and in the docs."""
 
 UNJUDGED = {(law, "motion_floor", "noise") for law in ("free_fall", "friction", "gravity_direction")}
 """Noise moves, and these laws do not judge it: its loss is that of the truth, but it ranks last (no evidence, no reward)."""
