@@ -289,7 +289,7 @@ class TestGuidance:
             generate.run(recipe(model, prompts, tmp_path / "out", **asked))
 
     def test_tracking_without_true_masks_says_what_is_missing(self, model, prompts, tmp_path):
-        with pytest.raises(InputError, match=r"'000000': guidance\.masks is 'track'"):
+        with pytest.raises(InputError, match=r"'000000': best\.masks or guidance\.masks is 'track'"):
             generate.run(recipe(model, prompts, tmp_path / "out", **{"guidance.scale": 1.0, "guidance.masks": "track"}))
 
     def test_true_masks_of_a_dataset_are_tracked(self, model, tmp_path):
