@@ -80,7 +80,7 @@ def test_it_is_saved_and_put_back(tmp_path):
     one, other = backbone_of("cogvideox-i2v"), backbone_of("cogvideox-i2v")
     add_control(one, 2)
     trained(one)
-    saved.save(one.transformer, dict(one.transformer.named_parameters()), tmp_path)
+    saved.save(dict(one.transformer.named_parameters()), tmp_path)
     assert saved.load(other, tmp_path)
     with torch.no_grad():
         assert torch.equal(velocity(one, given(one, PUSH)), velocity(other, given(other, PUSH)))

@@ -152,7 +152,7 @@ def test_rows_of_no_forces_or_none_at_all_are_refused(clips, tiny, tmp_path):
     told(bare, ["point", [PUSH]])
     with pytest.raises(InputError, match="forces is 'point'; give a list of texts"):
         Trainer(recipe(bare, tiny, tmp_path / "run"))
-    with pytest.raises(InputError, match="knows no forces"):
+    with pytest.raises(InputError, match="control.kind force"):
         run(recipe(clips, tiny, tmp_path / "run", weights="full"))
 
 
@@ -164,7 +164,7 @@ def test_a_file_of_another_model_or_of_something_else_is_refused(trained, tiny, 
         saved.load(backbone, tmp_path)
     weights["force_encoder.layers.0.0.bias"] = torch.zeros(3)
     save_file(weights, tmp_path / saved.FILE, metadata={"force_control": '{"blocks": 1}'})
-    with pytest.raises(InputError, match="trained on another one"):
+    with pytest.raises(InputError, match="trained beside another one"):
         saved.load(backbone, tmp_path)
     assert saved.load(WanBackbone.load(str(tiny)), tmp_path / "nothing") is False
 

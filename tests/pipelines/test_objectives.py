@@ -405,7 +405,7 @@ def test_momentum_stands_beside_adapters_that_are_saved_and_loaded_by_hand(tmp_p
 
 
 def test_momentum_in_a_whole_pipeline_is_refused(recipe, clips):
-    with pytest.raises(InputError, match="knows no momentum"):
+    with pytest.raises(InputError, match="attention.kind momentum"):
         run(recipe("sft", clips, attention={"kind": "momentum", "gamma": 0.2}, weights="full"))
 
 

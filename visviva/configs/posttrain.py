@@ -306,21 +306,12 @@ class PosttrainRecipe(Recipe):
                 "flow matching (method sft, reward.sft_weight, grpo.mimicry) and preferences (dpo, phygdpo) train on clips; "
                 "give data.path, not data.prompts"
             )
-        if self.attention.kind == "momentum" and self.weights == "full":
-            raise InputError(
-                "attention.kind momentum with weights: full; a whole pipeline in diffusers format knows no momentum: use "
-                "weights: lora, beside whose adapters it is saved"
-            )
-        if self.control.kind == "force" and self.weights == "full":
-            raise InputError(
-                "control.kind force with weights: full; a whole pipeline in diffusers format knows no forces: use "
-                "weights: lora, beside whose adapters the branch is saved"
-            )
-        if self.experts.kind == "prophy" and self.weights == "full":
-            raise InputError(
-                "experts.kind prophy with weights: full; a whole pipeline in diffusers format knows no experts: use "
-                "weights: lora, beside whose adapters the branch is saved"
-            )
+        for name, kind in {"attention": "momentum", "control": "force", "experts": "prophy"}.items():
+            if getattr(self, name).kind == kind and self.weights == "full":
+                raise InputError(
+                    f"{name}.kind {kind} with weights: full; a whole pipeline in diffusers format does not know it: use "
+                    "weights: lora, beside whose adapters it is saved"
+                )
         for name in ("save_every", "max_steps") if self.method == "grpo" else ():
             if getattr(self, name) % self.grpo.reuse:
                 raise InputError(

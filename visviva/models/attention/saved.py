@@ -5,14 +5,13 @@ Plain diffusers loads the adapters without it and knows no momentum; `visviva ge
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from visviva.errors import InputError
+from visviva.models import beside
 from visviva.models.attention.momentum import MomentumAttention, momentum_attention
 
 FILE = "momentum_attention.safetensors"
@@ -41,15 +40,11 @@ def save(transformer: nn.Module, weights: Mapping[str, Tensor], folder: Path) ->
 
     ``weights``: trained tensors by name; those of strengths are taken. Nothing is written where there is no momentum.
     """
-    from safetensors.torch import save_file
-
     options = options_of(transformer)
     if options is None:
         return 0
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items() if name.endswith(SUFFIX)}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(own, folder / FILE, metadata={"momentum_attention": json.dumps(options)})
-    return len(own)
+    own = {name: tensor for name, tensor in weights.items() if name.endswith(SUFFIX)}
+    return beside.write(own, folder / FILE, "momentum_attention", options)
 
 
 def load(transformer: nn.Module, folder: Path) -> bool:
@@ -58,25 +53,12 @@ def load(transformer: nn.Module, folder: Path) -> bool:
     Raises:
         InputError: a file that is none of these, or whose strengths the transformer does not have.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / FILE
-    if not path.is_file():
+    found = beside.read(path, "momentum_attention")
+    if found is None:
         return False
-    try:
-        with safe_open(path, "pt") as content:
-            options = json.loads((content.metadata() or {})["momentum_attention"])
-            strengths = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        momentum_attention(transformer, **options)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: no momentum attention ({error}); write it with visviva posttrain") from error
-    there = {name: tensor for name, tensor in transformer.named_parameters() if name.endswith(SUFFIX)}
-    if set(there) != set(strengths) or any(there[name].shape != value.shape for name, value in strengths.items()):
-        raise InputError(
-            f"{path}: strengths of {len(strengths)} attentions, this model has {len(there)} of other names or heads"
-        )
-    for name, value in strengths.items():
-        there[name].data.copy_(value)
+    options, strengths = found
+    beside.put(
+        path, lambda: momentum_attention(transformer, **options), transformer, lambda name: name.endswith(SUFFIX), strengths
+    )
     return True

@@ -5,7 +5,6 @@ Plain diffusers loads the adapters without it and knows no forces; ``visviva gen
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from visviva.errors import InputError
+from visviva.models import beside
 from visviva.models.control.branch import force_control
 from visviva.models.control.encoder import ForceEncoder
 
@@ -46,16 +46,11 @@ def controlled(transformer: nn.Module) -> bool:
     return hasattr(transformer, "force_encoder")
 
 
-def save(transformer: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> int:
+def save(weights: Mapping[str, Tensor], folder: Path) -> int:
     """Write the control among the named weights to ``folder``; return how many there are. Without any, write nothing."""
-    from safetensors.torch import save_file
-
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items() if is_control(name)}
-    if own:
-        blocks = len({name.split(".")[1] for name in own if name.startswith(("blocks.", "transformer_blocks."))})
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(own, folder / FILE, metadata={"force_control": json.dumps({"blocks": blocks})})
-    return len(own)
+    own = {name: tensor for name, tensor in weights.items() if is_control(name)}
+    blocks = len({name.split(".")[1] for name in own if name.startswith(("blocks.", "transformer_blocks."))})
+    return beside.write(own, folder / FILE, "force_control", {"blocks": blocks}) if own else 0
 
 
 def load(backbone: Any, folder: Path) -> bool:
@@ -64,24 +59,11 @@ def load(backbone: Any, folder: Path) -> bool:
     Raises:
         InputError: a file that is none of these, or that was trained on another model.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / FILE
-    if not path.is_file():
+    found = beside.read(path, "force_control")
+    if found is None:
         return False
-    try:
-        with safe_open(path, "pt") as content:
-            blocks = int(json.loads((content.metadata() or {})["force_control"])["blocks"])
-            given = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: no force control ({error}); write it with visviva posttrain") from error
-    transformer = backbone.transformer
-    add_control(backbone, blocks)
-    there = {name: parameter for name, parameter in transformer.named_parameters() if is_control(name)}
-    wrong = sorted(set(there) ^ set(given)) or sorted(n for n in there if there[n].shape != given[n].shape)
-    if wrong:
-        raise InputError(f"{path}: {wrong[0]!r} does not fit this {backbone.family} model; it was trained on another one")
-    for name, value in given.items():
-        there[name].data.copy_(value)
-    transformer.requires_grad_(False)
+    options, given = found
+    beside.put(path, lambda: add_control(backbone, **options), backbone.transformer, is_control, given)
+    backbone.transformer.requires_grad_(False)
     return True

@@ -5,14 +5,13 @@ Plain diffusers loads the adapters without it and knows no experts; ``visviva ge
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from visviva.errors import InputError
+from visviva.models import beside
 from visviva.models.experts.branch import parts_of, physics_experts
 
 FILE = "physics_experts.safetensors"
@@ -40,13 +39,8 @@ def options_of(transformer: Any) -> dict[str, int] | None:
 
 def save(transformer: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> int:
     """Write the branch among the named weights to ``folder``; return how many tensors there are. Without any, write nothing."""
-    from safetensors.torch import save_file
-
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items() if is_expert(name)}
-    if own:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(own, folder / FILE, metadata={"physics_experts": json.dumps(options_of(transformer))})
-    return len(own)
+    own = {name: tensor for name, tensor in weights.items() if is_expert(name)}
+    return beside.write(own, folder / FILE, "physics_experts", options_of(transformer)) if own else 0
 
 
 def load(transformer: Any, folder: Path) -> bool:
@@ -55,25 +49,12 @@ def load(transformer: Any, folder: Path) -> bool:
     Raises:
         InputError: a file that is none of these, or that was trained beside another model.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / FILE
-    if not path.is_file():
+    found = beside.read(path, "physics_experts")
+    if found is None:
         return False
-    try:
-        with safe_open(path, "pt") as content:
-            options = json.loads((content.metadata() or {})["physics_experts"])
-            given = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        physics_experts(transformer, **options)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: no physical branch ({error}); write it with visviva posttrain") from error
-    there = {name: parameter for name, parameter in transformer.named_parameters() if is_expert(name)}
-    wrong = sorted(set(there) ^ set(given)) or sorted(n for n in there if there[n].shape != given[n].shape)
-    if wrong:
-        raise InputError(f"{path}: {wrong[0]!r} does not fit this model; the branch was trained beside another one")
-    for name, value in given.items():
-        there[name].data.copy_(value)
-        there[name].requires_grad_(False)
+    options, given = found
+    beside.put(path, lambda: physics_experts(transformer, **options), transformer, is_expert, given)
+    for part in parts_of(transformer):
+        part.requires_grad_(False)
     return True

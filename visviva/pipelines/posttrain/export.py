@@ -48,7 +48,7 @@ def lora(backbone: Backbone, weights: Mapping[str, Tensor], folder: Path) -> int
                 transformer_lora_layers=layers,
                 transformer_lora_adapter_metadata=network.peft_config["default"].to_dict(),
             )
-            written += len(layers) + saved.save(network, own, place) + control.save(network, own, place)
+            written += len(layers) + saved.save(network, own, place) + control.save(own, place)
             written += experts.save(network, own, place)
         _swap(temporary, folder)
     except (OSError, SafetensorError) as error:
