@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from visviva.configs.posttrain import PosttrainRecipe
 from visviva.data.clip import Clip
 from visviva.data.dataset import write_rows
 from visviva.models.backbones.tiny import tiny_wan
@@ -44,6 +45,17 @@ def dataset(folder: Path, count: int = 6, masks: bool = True) -> Path:
 def tiny_model(folder: Path) -> Path:
     tiny_wan("test").save(folder)
     return folder
+
+
+def short_recipe(output: Path, model: Path, clips: Path, method: str, **sections: object) -> PosttrainRecipe:
+    """Two updates of adapters of rank 2 on clips of `dataset`; ``sections`` stand in the place of these settings."""
+    base = {
+        "output": str(output), "model": {"path": str(model), "device": "cpu"}, "trackers": [], "max_steps": 2,
+        "data": {"path": str(clips), "frames": FRAMES, "height": SIZE, "width": SIZE}, "sampler": {"steps": 3},
+        "lora": {"rank": 2, "alpha": 2}, "validation": {"every": 0}, "gradient_accumulation": 1, "method": method,
+        "grpo": {"group": 2}, "monitor": {"every": 0},
+    }  # fmt: skip
+    return PosttrainRecipe.model_validate({**base, **sections})
 
 
 def posttrain(*arguments: object, **options) -> subprocess.CompletedProcess:

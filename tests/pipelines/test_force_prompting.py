@@ -152,7 +152,7 @@ def test_rows_of_no_forces_or_none_at_all_are_refused(clips, tiny, tmp_path):
     told(bare, ["point", [PUSH]])
     with pytest.raises(InputError, match="forces is 'point'; give a list of texts"):
         Trainer(recipe(bare, tiny, tmp_path / "run"))
-    with pytest.raises(InputError, match="control.kind force"):
+    with pytest.raises(InputError, match=r"control\.kind force"):
         run(recipe(clips, tiny, tmp_path / "run", weights="full"))
 
 

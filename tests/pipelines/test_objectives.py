@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from posttrain_clips import FRAMES, SIZE, dataset, falling, tiny_model
+from posttrain_clips import FRAMES, SIZE, dataset, falling, short_recipe, tiny_model
 
 from visviva.configs import posttrain as settings
 from visviva.data.dataset import write_rows
@@ -60,13 +60,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def recipe(clips, tiny, tmp_path):
     def make(method, path=clips, output="run", **sections):
-        base = {
-            "output": str(tmp_path / output), "model": {"path": str(tiny), "device": "cpu"}, "trackers": [], "max_steps": 2,
-            "data": {"path": str(path), "frames": FRAMES, "height": SIZE, "width": SIZE}, "sampler": {"steps": 3},
-            "lora": {"rank": 2, "alpha": 2}, "validation": {"every": 0}, "gradient_accumulation": 1, "method": method,
-            "grpo": {"group": 2}, "monitor": {"every": 0},
-        }  # fmt: skip
-        return settings.PosttrainRecipe.model_validate({**base, **sections})
+        return short_recipe(tmp_path / output, tiny, path, method, **sections)
 
     return make
 
@@ -405,7 +399,7 @@ def test_momentum_stands_beside_adapters_that_are_saved_and_loaded_by_hand(tmp_p
 
 
 def test_momentum_in_a_whole_pipeline_is_refused(recipe, clips):
-    with pytest.raises(InputError, match="attention.kind momentum"):
+    with pytest.raises(InputError, match=r"attention\.kind momentum"):
         run(recipe("sft", clips, attention={"kind": "momentum", "gamma": 0.2}, weights="full"))
 
 

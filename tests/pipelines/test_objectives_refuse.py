@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from posttrain_clips import FRAMES, SIZE, dataset, falling, tiny_model
+from posttrain_clips import dataset, falling, short_recipe, tiny_model
 from safetensors.torch import load_file, save_file
 
 from visviva.configs import posttrain as settings
@@ -28,13 +28,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def recipe(clips, tiny, tmp_path):
     def make(method, path=clips, **sections):
-        base = {
-            "output": str(tmp_path / "run"), "model": {"path": str(tiny), "device": "cpu"}, "trackers": [], "max_steps": 1,
-            "data": {"path": str(path), "frames": FRAMES, "height": SIZE, "width": SIZE}, "sampler": {"steps": 3},
-            "lora": {"rank": 2, "alpha": 2}, "validation": {"every": 0}, "gradient_accumulation": 1, "method": method,
-            "grpo": {"group": 2}, "monitor": {"every": 0},
-        }  # fmt: skip
-        return settings.PosttrainRecipe.model_validate({**base, **sections})
+        return short_recipe(tmp_path / "run", tiny, path, method, **{"max_steps": 1, **sections})
 
     return make
 

@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from posttrain_clips import FRAMES, SIZE, dataset, tiny_model
+from posttrain_clips import FRAMES, SIZE, dataset, short_recipe, tiny_model
 from safetensors.torch import save_file
 
-from visviva.configs import posttrain as settings
 from visviva.errors import InputError
 from visviva.models.backbones.lora import load_lora, weight_files
 from visviva.models.backbones.wan import WanBackbone
 from visviva.models.experts import saved
 from visviva.pipelines.posttrain import run
 from visviva.pipelines.posttrain.trainer import Trainer
+
+PROPHY = {"kind": "prophy", "blocks": 1, "semantic": 3}
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def recipe(clips, tiny, tmp_path):
     def make(method="sft", **sections):
-        base = {
-            "output": str(tmp_path / "run"), "model": {"path": str(tiny), "device": "cpu"}, "trackers": [], "max_steps": 2,
-            "data": {"path": str(clips), "frames": FRAMES, "height": SIZE, "width": SIZE}, "sampler": {"steps": 3},
-            "lora": {"rank": 2, "alpha": 2}, "validation": {"every": 0}, "gradient_accumulation": 1, "method": method,
-            "grpo": {"group": 2}, "monitor": {"every": 0}, "experts": {"kind": "prophy", "blocks": 1, "semantic": 3},
-        }  # fmt: skip
-        return settings.PosttrainRecipe.model_validate({**base, **sections})
+        return short_recipe(tmp_path / "run", tiny, clips, method, **{"experts": PROPHY, **sections})
 
     return make
 
@@ -101,7 +96,7 @@ def test_the_reference_is_without_experts(recipe, tiny):
 
 
 def test_what_cannot_be_is_refused(recipe, tiny, tmp_path):
-    with pytest.raises(InputError, match="experts.kind prophy"):
+    with pytest.raises(InputError, match=r"experts\.kind prophy"):
         run(recipe(weights="full"))
     with pytest.raises(InputError, match="copied blocks"):
         run(recipe(experts={"kind": "prophy", "blocks": 99}))
