@@ -91,6 +91,32 @@ def test_differences_are_over_frames_at_one_place_and_heads_have_their_own_stren
     assert torch.equal(forward[:, :, 3], video[:, :, 3])
 
 
+@pytest.mark.parametrize("difference", ["backward", "forward", "central"])
+@pytest.mark.parametrize("gamma", [0.3, 2.0, torch.tensor([0.3, 2.0])], ids=str)
+def test_half_precision_is_the_exact_shear_rounded_once(gamma, difference):
+    x = random(1, 2, 12, 3).bfloat16()
+    exact = shear(x.double(), 4, gamma, difference)
+    found = shear(x, 4, gamma, difference)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, exact.bfloat16())
+
+
+@pytest.mark.parametrize("difference", ["backward", "forward", "central"])
+def test_its_gradients_are_those_of_finite_differences(difference):
+    x, gamma = random(1, 2, 8, 2).requires_grad_(), torch.tensor([0.3, 1.5], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *given: shear(given[0], 4, given[1], difference), (x, gamma))
+
+
+def test_tokens_outside_the_named_ones_stay_and_what_was_given_is_not_changed():
+    x = random(1, 2, 3, 17).transpose(2, 3)
+    before = x.clone()
+    found = shear(x, 4, 0.5, first=3, count=12)
+    assert torch.equal(x, before)
+    assert torch.equal(found[:, :, 3:15], shear(x[:, :, 3:15], 4, 0.5))
+    assert torch.equal(found[:, :, :3], x[:, :, :3])
+    assert torch.equal(found[:, :, 15:], x[:, :, 15:])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -98,6 +124,7 @@ def test_differences_are_over_frames_at_one_place_and_heads_have_their_own_stren
         ({"difference": "sideways"}, "'sideways'"),
         ({"zero_first": 0}, "zero_first 0"),
         ({"zero_first": 4}, "zero_first 4 of 4"),
+        ({"first": 1, "count": 12}, "12 tokens from 1 on are not within 12"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, words):
@@ -222,7 +249,7 @@ def test_only_what_the_sides_name_is_sheared_and_text_stays(family):
     assert not torch.allclose(seen["qk"], seen["k"], atol=1e-6)
     processor = momentum_attention(model, 0.5)[0]
     processor.grid = (3, 2, 2)
-    tokens = random(1, processor.gamma.numel(), 18, 8, dtype=torch.float32)
+    tokens = random(1, processor.heads, 18, 8, dtype=torch.float32)
     found = processor.sheared(tokens)
     text, video = (slice(0, 6), slice(6, 18)) if family is cogvideox else (slice(12, 18), slice(0, 12))
     assert torch.equal(found[:, :, text], tokens[:, :, text])

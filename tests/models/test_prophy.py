@@ -18,7 +18,7 @@ from visviva.models.experts import (
     parts_of,
     physics_experts,
     plain_blocks,
-    purity,
+    specialisation,
 )
 
 
@@ -61,8 +61,43 @@ def test_coarse_alignment_is_zero_for_routing_like_the_labels_and_blind_to_which
 
 def test_purity_and_information_of_known_tables():
     kind = torch.tensor([0, 0, 1, 1])
-    assert purity(kind, kind) == (1.0, pytest.approx(0.693147, abs=1e-5))
-    assert purity(torch.tensor([0, 1, 0, 1]), kind) == (0.5, pytest.approx(0.0, abs=1e-12))
+    told = specialisation(kind, kind)
+    assert (told.purity, told.assigned) == (1.0, 1.0)
+    assert told.bits == pytest.approx(1.0)
+    assert told.entropy == pytest.approx(1.0)
+    blind = specialisation(torch.tensor([0, 1, 0, 1]), kind)
+    assert (blind.purity, blind.assigned) == (0.5, 0.5)
+    assert blind.bits == pytest.approx(0.0, abs=1e-12)
+    split = specialisation(torch.tensor([0, 1, 2, 2]), kind)  # two experts share a phenomenon
+    assert (split.purity, split.assigned) == (1.0, 0.75)
+
+
+def test_chance_shuffles_whole_clips():
+    """A hundred tokens of each of four clips prove no more than four clips do."""
+    kind = torch.tensor([0, 0, 1, 1]).repeat_interleave(100)
+    clip = torch.arange(4).repeat_interleave(100)
+    apart, together = specialisation(kind, kind), specialisation(kind, kind, clip)
+    assert together.bits == pytest.approx(1.0)
+    assert together.shuffled_bits == pytest.approx(1.0), "one permutation in three gives the same partition"
+    assert apart.shuffled_bits < 0.05
+    assert (together.samples, together.clips) == (400, 4)
+    with pytest.raises(InputError, match="two phenomena"):
+        specialisation(kind, kind, torch.zeros_like(clip))
+    with pytest.raises(InputError, match="no samples"):
+        specialisation(kind[:0], kind[:0])
+
+
+def test_the_notes_mask_is_won_by_a_constant_and_ours_is_not():
+    torch.manual_seed(0)
+    seen = torch.nn.functional.one_hot(torch.arange(20) % 2).float()[None]
+    logits, labelled = 5 * torch.randn(1, 20, 3), torch.ones(1, 2, dtype=torch.bool)
+    fine = FineAlignment(3, 2)
+    with torch.no_grad():
+        fine.widen[2].weight.zero_()
+        fine.widen[2].bias.fill_(1.0)
+    assert float(fine(logits, seen, labelled)) == 0.0
+    assert float(fine(logits, seen)) == pytest.approx(0.5)
+    assert float(fine(logits, torch.zeros_like(seen))) == 0.0  # background alone: nothing to tell
 
 
 def test_routing_separates_two_phenomena_when_it_is_told_where_they_are():
@@ -83,13 +118,13 @@ def test_routing_separates_two_phenomena_when_it_is_told_where_they_are():
             y = experts(x)
             loss = (y - x).square().mean() + 0.01 * balance(experts.logits.flatten(0, 1), experts.chosen.flatten(0, 1))
             if told:
-                loss = loss + fine(experts.logits, torch.nn.functional.one_hot(kind, 2).float() + 1e-9)
+                loss = loss + fine(experts.logits, torch.nn.functional.one_hot(kind, 2).float())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         x, kind = drawn()
         experts(x)
-        found[told], _ = purity(experts.chosen[..., 0].flatten(), kind.flatten())
+        found[told] = specialisation(experts.chosen[..., 0].flatten(), kind.flatten(), shuffles=0).purity
     assert found[True] > 0.9
     assert found[False] < found[True]
 

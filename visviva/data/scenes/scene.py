@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from visviva.data.scenes.appearance import Light, Texture
 from visviva.data.scenes.rotation import Quaternion, Vector, matrix
+
+if TYPE_CHECKING:
+    from visviva.data.scenes.wind import Breeze, Soft
 
 GRAVITY = 9.81
 FIELD_OF_VIEW = math.radians(30.0)
@@ -128,3 +132,5 @@ class Scene:
     friction: float = 0.0
     numbers: dict[str, float] = field(default_factory=dict)
     pushes: tuple[Push, ...] = ()
+    soft: tuple[Soft, ...] = ()
+    wind: Breeze | None = None

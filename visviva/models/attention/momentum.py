@@ -40,7 +40,7 @@ class MomentumAttention(nn.Module):
     """A processor that shears queries and keys of video tokens along time; the rest is done by the one it is put around.
 
     Attributes:
-        gamma: the shear's strength, one for each head; a parameter where it is learned.
+        gamma: the shear's strength: a number, or where it is learned a parameter with one for each head.
         inner: the original processor.
         sides: ``qk`` (the paper), ``k`` (stronger in one layer's induction) or ``q``.
         before_rope: shear before the rotary embedding instead of after it (the paper: after).
@@ -54,11 +54,7 @@ class MomentumAttention(nn.Module):
         difference: str, zero_first: int, kind: str,
     ) -> None:  # fmt: skip
         super().__init__()
-        start = torch.full((heads,), float(gamma))
-        if learned:
-            self.gamma = nn.Parameter(start)
-        else:
-            self.register_buffer("gamma", start, persistent=False)
+        self.gamma = nn.Parameter(torch.full((heads,), float(gamma))) if learned else float(gamma)
         self.inner, self.sides, self.before_rope = inner, sides, before_rope
         self.difference, self.zero_first = difference, zero_first
         self.heads, self.text_first, self.heads_first = heads, kind in TEXT_FIRST, kind in HEADS_FIRST
@@ -108,10 +104,8 @@ class MomentumAttention(nn.Module):
             raise InputError("the grid of the tokens is not known")
         frames, rows, columns = self.grid
         count = frames * rows * columns
-        start = x.shape[2] - count if self.text_first else 0
-        video = shear(x[:, :, start : start + count], frames, self.gamma, self.difference, self.zero_first)
-        rest = x[:, :, :start] if self.text_first else x[:, :, count:]
-        return torch.cat([rest, video] if self.text_first else [video, rest], 2) if rest.shape[2] else video
+        first = x.shape[2] - count if self.text_first else 0
+        return shear(x, frames, self.gamma, self.difference, self.zero_first, first, count)
 
     def after_norm(self, module: nn.Module, given: Any, x: Tensor) -> Tensor:
         """Shear what a norm of queries or keys returns: (B, S, heads D), (B, S, heads, D) or (B, heads, S, D)."""

@@ -26,7 +26,7 @@ def options_of(transformer: nn.Module) -> dict[str, Any] | None:
     if found is None:
         return None
     return {
-        "gamma": 0.0 if isinstance(found.gamma, nn.Parameter) else float(found.gamma[0]),
+        "gamma": 0.0 if isinstance(found.gamma, nn.Parameter) else found.gamma,
         "learned": isinstance(found.gamma, nn.Parameter),
         "sides": found.sides,
         "before_rope": found.before_rope,

@@ -26,6 +26,8 @@ def shear(
     gamma: float | Float[Tensor, " H"],
     difference: str = "backward",
     zero_first: int = 1,
+    first: int = 0,
+    count: int | None = None,
 ) -> Float[Tensor, "B H S D"]:
     """Return ``x + gamma p``, with p the difference between steps at the same place; differentiable.
 
@@ -36,8 +38,11 @@ def shear(
         difference: ``backward`` (the paper, x_t - x_{t-1}), ``forward`` or ``central``; causal attention needs ``backward``.
         zero_first: leading steps whose difference is taken as 0: 1, or 2 where the first latent frame holds one picture
             and all others several. The last step has none in ``forward`` and ``central``.
+        first, count: the tokens that are sheared, all from the first on; others (a text before or after) stay.
 
-    The difference is taken in float32, for bfloat16 neighbours differ in their last bits; the result has the dtype of x.
+    The difference is taken in float32, for bfloat16 neighbours differ in their last bits; the result has the dtype of x. One
+    copy of x and one pass over it: ``x_t + gamma (x_t - x_{t-1})`` is a linear interpolation beyond x_t, which runs in place
+    and in float32 within. Half precision with a strength for each head, or ``central``, takes whole float32 copies.
 
     Raises:
         InputError: S that is no multiple of steps, an unknown difference, zero_first below 1 or of all of several steps.
@@ -48,25 +53,29 @@ def shear(
     """
     if difference not in DIFFERENCES:
         raise InputError(f"difference {difference!r} is not known; use one of {', '.join(DIFFERENCES)}")
-    if steps < 1 or x.shape[2] % steps:
-        raise InputError(f"{x.shape[2]} tokens are not {steps} steps of equally many; give the steps of these tokens")
+    count = x.shape[2] - first if count is None else count
+    if first < 0 or count < 0 or first + count > x.shape[2]:
+        raise InputError(f"{count} tokens from {first} on are not within {x.shape[2]}; give tokens that there are")
+    if steps < 1 or count % steps:
+        raise InputError(f"{count} tokens are not {steps} steps of equally many; give the steps of these tokens")
     if zero_first < 1:
         raise InputError(f"zero_first {zero_first}; the first step has no predecessor, give 1 or more")
     if 1 < steps <= zero_first:
         raise InputError(f"zero_first {zero_first} of {steps} steps leaves no difference; give less, or longer clips")
     if not isinstance(gamma, Tensor) and gamma == 0:
         return x
-    seen = x.unflatten(2, (steps, -1))
-    wide = seen.float() if seen.dtype in (torch.bfloat16, torch.float16) else seen
-    p = torch.zeros_like(wide)
+    half = x.dtype in (torch.bfloat16, torch.float16) and (isinstance(gamma, Tensor) or difference == "central")
+    wide = x.float() if half else x
+    found = wide.clone()
+    old, new = (y[:, :, first : first + count].unflatten(2, (steps, -1)) for y in (wide, found))
+    strength = gamma.to(wide).view(-1, 1, 1, 1) if isinstance(gamma, Tensor) else gamma
     if difference == "backward":
-        p[:, :, zero_first:] = wide[:, :, zero_first:] - wide[:, :, zero_first - 1 : -1]
+        new[:, :, zero_first:].lerp_(old[:, :, zero_first - 1 : -1], -strength)
     elif difference == "forward":
-        p[:, :, zero_first - 1 : -1] = wide[:, :, zero_first:] - wide[:, :, zero_first - 1 : -1]
+        new[:, :, zero_first - 1 : -1].lerp_(old[:, :, zero_first:], strength)
     else:
-        p[:, :, zero_first:-1] = (wide[:, :, zero_first + 1 :] - wide[:, :, zero_first - 1 : -2]) / 2
-    factor = gamma.to(wide).view(-1, 1, 1, 1) if isinstance(gamma, Tensor) else gamma
-    return (wide + factor * p).to(x.dtype).flatten(2, 3)
+        new[:, :, zero_first:-1].add_(strength / 2 * (old[:, :, zero_first + 1 :] - old[:, :, zero_first - 1 : -2]))
+    return found.to(x.dtype)
 
 
 def unshear(x: Float[Tensor, "B H S D"], steps: int, gamma: float) -> Float[Tensor, "B H S D"]:

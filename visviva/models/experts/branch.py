@@ -10,7 +10,7 @@ bit by bit. Reconstructed (arXiv 2512.05564, secondary notes): how many blocks a
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import MethodType
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from visviva.errors import InputError
 from visviva.models.attention.grid import place, refuse_adapters
-from visviva.models.experts.prophy import RefinementExperts, SemanticExperts
+from visviva.models.experts.prophy import FineAlignment, RefinementExperts, SemanticExperts
 
 
 class PhysicalBlock(nn.Module):
@@ -28,6 +28,7 @@ class PhysicalBlock(nn.Module):
     Attributes:
         copied: the copy; ``inject``: back into the backbone, zero at first.
         semantic: where the branch begins; ``refinement``: where it ends; else None.
+        told: beside the latter, what reads phenomena from its routing; ``phenomena``: their names. None and () without.
     """
 
     def __init__(self, block: Any, width: int, semantic: SemanticExperts | None, refinement: RefinementExperts | None) -> None:
@@ -38,10 +39,17 @@ class PhysicalBlock(nn.Module):
         nn.init.zeros_(self.inject.bias)
         self.semantic = None if semantic is None else semantic.to(like)
         self.refinement = None if refinement is None else refinement.to(like)
+        self.told: FineAlignment | None = None
+        self.phenomena: tuple[str, ...] = ()
 
 
 def physics_experts(
-    transformer: Any, blocks: int = 2, semantic: int = 5, refinement: int = 5, active: int = 2
+    transformer: Any,
+    blocks: int = 2,
+    semantic: int = 5,
+    refinement: int = 5,
+    active: int = 2,
+    phenomena: Sequence[str] = (),
 ) -> nn.ModuleList:
     """Put the physical branch beside a Wan transformer, in place; return its parts, one for each of the first ``blocks``.
 
@@ -49,6 +57,7 @@ def physics_experts(
         transformer: diffusers' ``WanTransformer3DModel``.
         blocks: how many blocks are copied.
         semantic, refinement: numbers of experts per clip and per token; ``active``: of the latter, how many see a token.
+        phenomena: names of what the latter's routing is to be aligned with (`visviva.models.experts.alignment`), if with any.
 
     The parts' parameters are the transformer's (``blocks.0.physics...``), to be trained and saved with it; they ask for
     gradients, also where the transformer is frozen.
@@ -78,6 +87,8 @@ def physics_experts(
         first = SemanticExperts(width, width, semantic) if i == 0 else None
         last = RefinementExperts(width, refinement, active) if i == blocks - 1 else None
         part = PhysicalBlock(block, width, first, last)
+        if last is not None and phenomena:
+            part.told, part.phenomena = FineAlignment(refinement, len(phenomena)).to(part.inject.weight), tuple(phenomena)
         part.plain = block.forward  # type: ignore[assignment]
         block.physics = part
         block.forward = MethodType(_forward, block)

@@ -7,7 +7,7 @@ the sizes and where the branch ends are ours.
   ``x + sum_e rho_e B_e``. All experts contribute; hard choices collapsed with small batches, say the notes.
 - `RefinementExperts` (per token): linear experts, the k best of them mixed.
 - `coarse_alignment`: clips whose labels are alike shall be routed alike, ``sum_{i<j} |cos(rho_i, rho_j) - cos(q_i, q_j)|^p``.
-- `fine_alignment`: where a phenomenon is seen, the token's routing, widened by a small network, shall say which.
+- `FineAlignment`: where a phenomenon is seen, the token's routing, widened by a small network, shall say which.
 - `balance` (`visviva.models.experts.sparse`): without it fine alignment hurts.
 """
 
@@ -98,6 +98,7 @@ class FineAlignment(nn.Module):
 
     def __init__(self, experts: int, phenomena: int) -> None:
         super().__init__()
+        self.phenomena = phenomena
         self.widen = nn.Sequential(nn.Linear(experts, 4 * phenomena), nn.SiLU(), nn.Linear(4 * phenomena, phenomena))
 
     def forward(
@@ -106,24 +107,12 @@ class FineAlignment(nn.Module):
         seen: Float[Tensor, "B n K"],
         labelled: Bool[Tensor, "B K"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the mean squared difference where a phenomenon is seen (``seen`` > 0) and, if given, labelled in the clip."""
-        mask = seen > 0 if labelled is None else (seen > 0) & labelled[:, None]
-        off = (self.widen(logits.softmax(-1)) - seen).square() * mask
-        return off.sum() / mask.sum().clamp(min=1)
+        """Return the mean squared difference over all phenomena of the tokens that show any (``seen`` > 0).
 
-
-def purity(chosen: Tensor, phenomenon: Tensor) -> tuple[float, float]:
-    """Return how well experts specialise on phenomena, and the mutual information of both [nats].
-
-    Purity is the share of tokens whose phenomenon is the most frequent one of their first expert; 1 over the number of
-    phenomena is chance where these are equally frequent.
-
-    Args:
-        chosen: expert of each token, (n,) long; ``phenomenon``: its true kind, (n,) long.
-    """
-    joint = torch.zeros(int(chosen.max()) + 1, int(phenomenon.max()) + 1, dtype=torch.float64)
-    joint.index_put_((chosen.long(), phenomenon.long()), torch.ones(len(chosen), dtype=torch.float64), accumulate=True)
-    joint /= joint.sum()
-    apart = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
-    information = torch.where(joint > 0, joint * (joint / apart.clamp(min=1e-300)).clamp(min=1e-300).log(), 0.0).sum()
-    return float(joint.amax(1).sum()), float(information)
+        With ``labelled`` it is the notes' mask instead: only a phenomenon that is seen at the token and labelled in the clip
+        counts. Where ``seen`` is 0 or 1, the constant 1 is then best, whatever is shown.
+        """
+        anything = (seen > 0).any(-1, keepdim=True).expand_as(seen)
+        mask = anything if labelled is None else (seen > 0) & labelled[:, None]
+        widened = self.widen(logits.softmax(-1).to(self.widen[0].weight.dtype)).float()
+        return ((widened - seen).square() * mask).sum() / mask.sum().clamp(min=1)

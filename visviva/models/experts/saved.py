@@ -23,7 +23,7 @@ def is_expert(name: str) -> bool:
     return ".physics." in name
 
 
-def options_of(transformer: Any) -> dict[str, int] | None:
+def options_of(transformer: Any) -> dict[str, Any] | None:
     """Return the options that the transformer's branch was made with, None if it has none."""
     parts = list(parts_of(transformer)) if hasattr(transformer, "blocks") else []
     if not parts:
@@ -34,6 +34,7 @@ def options_of(transformer: Any) -> dict[str, int] | None:
         "semantic": len(first.maps),  # type: ignore[union-attr]
         "refinement": len(last.weight),  # type: ignore[union-attr]
         "active": last.active,  # type: ignore[union-attr]
+        **({"phenomena": list(parts[-1].phenomena)} if parts[-1].phenomena else {}),
     }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from visviva.physics.kinematics import displaced, projection, window_fit
 from visviva.physics.laws.law import finite, unknown
 
-CACHE = 2**18
+CACHE = 2**16
 """Numbers that a CPU is given at once where several passes over them are needed, so that they stay in its cache."""
 
 
