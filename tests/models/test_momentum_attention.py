@@ -93,9 +93,9 @@ def test_differences_are_over_frames_at_one_place_and_heads_have_their_own_stren
 
 @pytest.mark.parametrize("difference", ["backward", "forward", "central"])
 @pytest.mark.parametrize("gamma", [0.3, 2.0, torch.tensor([0.3, 2.0])], ids=str)
-def test_half_precision_is_the_exact_shear_rounded_once(gamma, difference):
+def test_half_precision_is_the_shear_in_float32_rounded_once(gamma, difference):
     x = random(1, 2, 12, 3).bfloat16()
-    exact = shear(x.double(), 4, gamma, difference)
+    exact = shear(x.float(), 4, gamma, difference)
     found = shear(x, 4, gamma, difference)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, exact.bfloat16())

@@ -11,6 +11,8 @@ The boundary p_0 = 0, the difference over frames of a video and the closed forms
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -40,9 +42,9 @@ def shear(
             and all others several. The last step has none in ``forward`` and ``central``.
         first, count: the tokens that are sheared, all from the first on; others (a text before or after) stay.
 
-    The difference is taken in float32, for bfloat16 neighbours differ in their last bits; the result has the dtype of x. One
-    copy of x and one pass over it: ``x_t + gamma (x_t - x_{t-1})`` is a linear interpolation beyond x_t, which runs in place
-    and in float32 within. Half precision with a strength for each head, or ``central``, takes whole float32 copies.
+    The difference is taken in float32, for bfloat16 neighbours differ in their last bits; the result has the dtype of x.
+    ``x_t + gamma (x_t - x_{t-1})`` is a linear interpolation beyond x_t: one pass over x, which is float32 within, and one more
+    under autograd. Half precision with a strength for each head, or ``central``, takes float32 copies.
 
     Raises:
         InputError: S that is no multiple of steps, an unknown difference, zero_first below 1 or of all of several steps.
@@ -65,16 +67,21 @@ def shear(
     if not isinstance(gamma, Tensor) and gamma == 0:
         return x
     half = x.dtype in (torch.bfloat16, torch.float16) and (isinstance(gamma, Tensor) or difference == "central")
-    wide = x.float() if half else x
-    found = wide.clone()
-    old, new = (y[:, :, first : first + count].unflatten(2, (steps, -1)) for y in (wide, found))
-    strength = gamma.to(wide).view(-1, 1, 1, 1) if isinstance(gamma, Tensor) else gamma
-    if difference == "backward":
-        new[:, :, zero_first:].lerp_(old[:, :, zero_first - 1 : -1], -strength)
-    elif difference == "forward":
-        new[:, :, zero_first - 1 : -1].lerp_(old[:, :, zero_first:], strength)
+    wide, places = x.float() if half else x, count // steps
+    start = first + places * (zero_first if difference != "forward" else zero_first - 1)
+    stop = first + count - (places if difference != "backward" else 0)
+    before, here, after = (wide[:, :, start + apart : stop + apart] for apart in (-places, 0, places))
+    strength: Any = gamma.to(wide).view(-1, 1, 1) if isinstance(gamma, Tensor) else gamma
+    found = torch.empty_like(wide)
+    found[:, :, :start], found[:, :, stop:] = wide[:, :, :start], wide[:, :, stop:]
+    if difference == "central":
+        found[:, :, start:stop] = here + strength / 2 * (after - before)
+        return found.to(x.dtype)
+    other, weight = (before, -strength) if difference == "backward" else (after, strength)
+    if torch.is_grad_enabled():
+        found[:, :, start:stop] = torch.lerp(here, other, weight)
     else:
-        new[:, :, zero_first:-1].add_(strength / 2 * (old[:, :, zero_first + 1 :] - old[:, :, zero_first - 1 : -2]))
+        torch.lerp(here, other, weight, out=found[:, :, start:stop])
     return found.to(x.dtype)
 
 
