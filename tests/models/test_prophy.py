@@ -95,9 +95,9 @@ def test_the_notes_mask_is_won_by_a_constant_and_ours_is_not():
     with torch.no_grad():
         fine.widen[2].weight.zero_()
         fine.widen[2].bias.fill_(1.0)
-    assert float(fine(logits, seen, labelled)) == 0.0
-    assert float(fine(logits, seen)) == pytest.approx(0.5)
-    assert float(fine(logits, torch.zeros_like(seen))) == 0.0  # background alone: nothing to tell
+        assert float(fine(logits, seen, labelled)) == 0.0
+        assert float(fine(logits, seen)) == pytest.approx(0.5)
+        assert float(fine(logits, torch.zeros_like(seen))) == 0.0  # background alone: nothing to tell
 
 
 def test_routing_separates_two_phenomena_when_it_is_told_where_they_are():

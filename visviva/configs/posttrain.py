@@ -10,11 +10,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from visviva.configs.experts import Align, Experts
 from visviva.configs.objectives import Grpo, Law, Preference, Probe, Refl, Reward, Sft, Window
 from visviva.configs.schema import Recipe, Section
 from visviva.errors import InputError
 
-__all__ = ["Grpo", "Law", "PosttrainRecipe", "Preference", "Probe", "Refl", "Reward", "Sft", "Window"]
+__all__ = ["Align", "Experts", "Grpo", "Law", "PosttrainRecipe", "Preference", "Probe", "Refl", "Reward", "Sft", "Window"]
 
 
 class Model(Section):
@@ -94,21 +95,6 @@ class Control(Section):
     """force: a branch beside the first blocks reads force prompts and is trained whole (arXiv 2505.19386)."""
     blocks: int = Field(default=6, ge=1)
     """How many of the first blocks are copied (the paper: 6)."""
-
-
-class Experts(Section):
-    """Experts beside the denoiser: none, or ProPhy's physical branch (arXiv 2512.05564), trained whole beside the adapters."""
-
-    kind: Literal["none", "prophy"] = "none"
-    """prophy: tokens with the prompt's physics go through copies of the first blocks and are added through zeros (Wan)."""
-    blocks: int = Field(default=2, ge=1)
-    """How many of the first blocks are copied."""
-    semantic: int = Field(default=5, ge=1)
-    """Experts per clip, mixed by what the prompt says."""
-    refinement: int = Field(default=5, ge=1)
-    """Experts per token; ``active`` of them see one."""
-    active: int = Field(default=2, ge=1)
-    """How many of the latter see a token."""
 
 
 class Lora(Section):
@@ -312,6 +298,7 @@ class PosttrainRecipe(Recipe):
                     f"{name}.kind {kind} with weights: full; a whole pipeline in diffusers format does not know it: use "
                     "weights: lora, beside whose adapters it is saved"
                 )
+        self.experts.check(self.method, self.batch_size)
         for name in ("save_every", "max_steps") if self.method == "grpo" else ():
             if getattr(self, name) % self.grpo.reuse:
                 raise InputError(

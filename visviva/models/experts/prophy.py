@@ -114,5 +114,6 @@ class FineAlignment(nn.Module):
         """
         anything = (seen > 0).any(-1, keepdim=True).expand_as(seen)
         mask = anything if labelled is None else (seen > 0) & labelled[:, None]
-        widened = self.widen(logits.softmax(-1).to(self.widen[0].weight.dtype)).float()
+        dtype = next(self.widen.parameters()).dtype
+        widened = self.widen(logits.softmax(-1).to(dtype)).float()
         return ((widened - seen).square() * mask).sum() / mask.sum().clamp(min=1)

@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING
 from visviva.configs.posttrain import PosttrainRecipe
 
 if TYPE_CHECKING:
+    from visviva.pipelines.posttrain.annotator import Annotator
     from visviva.pipelines.posttrain.trainer import Trained
 
 
-def run(recipe: PosttrainRecipe) -> Trained:
+def run(recipe: PosttrainRecipe, annotator: Annotator | None = None) -> Trained:
     """Train as the recipe says, or continue the run in its output; return where the weights are.
+
+    ``annotator`` tells which physics a clip shows, and where (`visviva.pipelines.posttrain.annotator`), for
+    ``experts.align``; None reads it from the data.
 
     Raises:
         InputError: something given cannot be used; the message says what to do.
@@ -31,6 +35,6 @@ def run(recipe: PosttrainRecipe) -> Trained:
 
     recipe.check()
     try:
-        return Trainer(recipe).run()
+        return Trainer(recipe, annotator=annotator).run()
     finally:
         leave()

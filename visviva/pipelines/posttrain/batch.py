@@ -30,6 +30,8 @@ class Batch:
         contact: frames around true contacts, (B, T).
         losers: clean latents of generated clips that are worse than the true one, (B, m, C, F, h, w).
         scores: their semantic and physical scores in [0, 1], (B, m, 2).
+        labels: how much of each phenomenon the clips show, (B, K).
+        seen: which of the denoiser's tokens show it, (B, n, K).
     """
 
     condition: Condition
@@ -44,6 +46,8 @@ class Batch:
     contact: Bool[Tensor, "B T"] | None = None
     losers: Float[Tensor, "B m C F h w"] | None = None
     scores: Float[Tensor, "B m 2"] | None = None
+    labels: Float[Tensor, "B K"] | None = None
+    seen: Bool[Tensor, "B n K"] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

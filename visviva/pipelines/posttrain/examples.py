@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Example:
         contact: frames around true contacts, (T,).
         losers: generated clips that are worse, (m, T, 3, H, W); ``scores``: semantic and physical, in [0, 1], (m, 2).
         forces: the force prompts of the clip; an empty list where nothing is pushed, None where the data say nothing.
+        row: what the data's metadata say of the clip.
     """
 
     caption: str
@@ -47,6 +48,7 @@ class Example:
     losers: Float[Tensor, "m T 3 H W"] | None = None
     scores: Float[Tensor, "m 2"] | None = None
     forces: list[Force] | None = None
+    row: Mapping[str, Any] = field(default_factory=dict)
 
     def force_table(self) -> Float[Tensor, "8 5"]:
         """Return the forces as numbers; see `visviva.models.control.table`."""
@@ -125,7 +127,8 @@ class Examples:
     def _read(self, index: int) -> Example:
         if self.paired:
             clip, row = self.clips[index], self.clips.rows[index]
-            example = _with_forces(_example(clip, str(row.get("file_name", index)), self.data), row)
+            example = replace(_example(clip, str(row.get("file_name", index)), self.data), row=row)
+            example = _with_forces(example, row)
             return _with_losers(example, row, self.clips.root, self.data) if "losers" in row else example
         prompt = self.prompts[index]
         fps = prompt.fps or self.data.fps

@@ -36,6 +36,10 @@ def identity(recipe: PosttrainRecipe, effective: int, weights: str, examples: st
         content.pop("control")
     if recipe.experts.kind == "none":
         content.pop("experts")
+    elif not recipe.experts.aligned:
+        content["experts"] = {k: v for k, v in content["experts"].items() if k not in ("align", "labels")}
+    if recipe.experts.align.semantic:  # compares the clips of a micro-batch
+        content["batch_size"] = recipe.batch_size
     content.pop("monitor")
     return dotted(content) | {"effective batch": effective, "base model": weights, "data": examples}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,15 @@ def freeze(backbone: Backbone, recipe: PosttrainRecipe) -> None:
     backbone.latent_shape(1, recipe.data.frames, recipe.data.height, recipe.data.width)
 
 
-def make_trainable(backbone: Backbone, recipe: PosttrainRecipe) -> None:
-    """Add adapters (seeded by the recipe) or free all weights of the denoiser; trained weights are float32."""
+def make_trainable(backbone: Backbone, recipe: PosttrainRecipe, phenomena: Sequence[str] = ()) -> None:
+    """Add adapters (seeded by the recipe) or free all weights of the denoiser; trained weights are float32.
+
+    ``phenomena`` are what experts per token are to tell apart, if anything.
+    """
     blocks = recipe.reward.checkpointing in ("blocks", "both") if recipe.rewarded else recipe.sft.checkpointing
     branch = add_control(backbone, recipe.control.blocks) if recipe.control.kind == "force" else []
     if recipe.experts.kind == "prophy":
-        branch = [*branch, *add_experts(backbone, recipe)]
+        branch = [*branch, *add_experts(backbone, recipe, phenomena)]
     if recipe.weights == "lora":
         options: dict[str, Any] = {} if recipe.lora.targets is None else {"targets": recipe.lora.targets}
         with torch.random.fork_rng(devices=[]):
@@ -74,12 +77,13 @@ def make_trainable(backbone: Backbone, recipe: PosttrainRecipe) -> None:
         raise InputError(f"lora.targets {recipe.lora.targets!r} matches no layer of the model; leave it out for the default")
 
 
-def add_experts(backbone: Backbone, recipe: PosttrainRecipe) -> list[torch.nn.Module]:
+def add_experts(backbone: Backbone, recipe: PosttrainRecipe, phenomena: Sequence[str] = ()) -> list[torch.nn.Module]:
     """Put the physical branch beside every network of the denoiser, seeded by the recipe; return what is to be trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(recipe.seed, "experts"))
-        options = recipe.experts.model_dump(exclude={"kind"})
-        return [part for network in backbone.networks().values() for part in physics_experts(network, **options)]
+        options = recipe.experts.model_dump(include={"blocks", "semantic", "refinement", "active"})
+        networks = backbone.networks().values()
+        return [part for network in networks for part in physics_experts(network, **options, phenomena=phenomena)]
 
 
 def conditions(

@@ -27,6 +27,8 @@ from visviva.models.probes import DIS
 from visviva.optim.teacher import Constant, Ramp, TeacherEMA
 from visviva.physics.gate import Gate
 from visviva.pipelines.posttrain import checkpoint, export, model, optimizer, parallel
+from visviva.pipelines.posttrain.aligned import Aligned
+from visviva.pipelines.posttrain.annotator import Annotator
 from visviva.pipelines.posttrain.batch import Batch, truth
 from visviva.pipelines.posttrain.cache import weights_hash
 from visviva.pipelines.posttrain.dpo import Preference
@@ -63,8 +65,8 @@ class Trainer:
         InputError: something in the recipe, the data or the checkpoints cannot be used.
     """
 
-    def __init__(self, recipe: PosttrainRecipe, backbone: Any = None) -> None:
-        self.recipe, self.output = recipe, Path(recipe.output)
+    def __init__(self, recipe: PosttrainRecipe, backbone: Any = None, annotator: Annotator | None = None) -> None:
+        self.recipe, self.output, self.annotator = recipe, Path(recipe.output), annotator
         make_folder(self.output)
         torch.manual_seed(key(recipe.seed, "global"))
         self.accelerator = parallel.start(recipe.model.device, recipe.trackers, str(self.output))
@@ -87,6 +89,8 @@ class Trainer:
         )
         self.prepare()
         self.identity = identity(recipe, self.plan.effective, base, self.examples.fingerprint)
+        if self.aligned is not None:
+            self.identity["annotator"] = self.aligned.annotator.name
         self.step = self.resume()
         self.log = self.start_log()
 
@@ -106,6 +110,10 @@ class Trainer:
         )
         self.backbone.guidance_in_graph = reward.guidance_in_graph
         self.judge: RewardBackprop | None = None
+        self.aligned = None
+        if recipe.experts.aligned:
+            self.aligned = Aligned(sft, recipe, self.examples, self.accelerator, self.annotator)
+            return self.aligned
         if recipe.method == "sft":
             return sft
         if recipe.method in ("dpo", "phygdpo"):
@@ -144,7 +152,7 @@ class Trainer:
     def prepare(self) -> None:
         """Make weights trainable, wrap them for the launch, build optimizer, averages and the frozen base's copy."""
         recipe = self.recipe
-        model.make_trainable(self.backbone, recipe)
+        model.make_trainable(self.backbone, recipe, () if self.aligned is None else self.aligned.phenomena)
         self.model = parallel.wrap(self.accelerator, parallel.Denoiser(self.backbone.networks()))
         self.parameters: dict[str, Tensor] = dict(self.backbone.trainable())
         self.optimizer = optimizer.build(self.parameters, recipe.optimizer)
@@ -283,6 +291,8 @@ class Trainer:
         samples = self.plan.batch(update // reuse, self.accelerator.process_index, micro)
         needed = self.judge is not None  # flow matching takes the cached latents alone
         known: dict[str, Any] = truth([self.examples[s.clip] for s in samples], self.device) if needed else {}
+        if self.aligned is not None:
+            known |= self.aligned.truth([s.clip for s in samples], self.device)
         return Batch(
             noise=self.backbone.noise([s.noise for s in samples], data.frames, data.height, data.width),
             keys=[s.noise for s in samples],
