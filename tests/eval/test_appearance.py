@@ -8,7 +8,7 @@ import torch
 from drawn_films import film, parabola, wall
 
 from visviva.eval.appearance import appearance
-from visviva.eval.continuity import find_cut
+from visviva.eval.continuity import changed_background, find_cut
 from visviva.eval.recording import Settings, measure_frames
 from visviva.eval.track import reduced, track_object
 
@@ -28,6 +28,11 @@ def drawn(**changes):
 def pulsing():
     frames = [film(PATH[k : k + 1], radius=9 * (1 + 0.5 * np.exp(-(((k - 15) / 4) ** 2))), seed=0) for k in range(30)]
     return torch.cat(frames)
+
+
+def swelling_in_flight():
+    sizes = 5 * (1 + 0.5 * np.exp(-(((np.arange(30) - 12) / 6) ** 2)))  # most of the flight, in steps of one and a half widths
+    return torch.cat([film(PATH[k : k + 1], radius=sizes[k], seed=0) for k in range(30)])
 
 
 def turning_red():
@@ -62,6 +67,7 @@ def test_a_sound_film_has_nothing_against_it():
     ("frames", "name"),
     [
         (pulsing, "changes size"),
+        (swelling_in_flight, "changes size"),
         (turning_red, "changes look"),
         (with_double, "duplicates"),
         (before_another_wall, "background changes"),
@@ -90,6 +96,17 @@ def test_a_cut_is_found_and_the_clip_refused_with_the_place_but_a_flash_is_none(
     flash[15] = 255 - flash[15] // 4
     assert find_cut(reduced(flash)) is None
     assert find_cut(reduced(drawn())) is None
+
+
+def test_walls_without_texture_are_told_by_their_colour_but_not_by_a_lamp():
+    plain = [np.full((240, 320, 3), colour, np.float32) for colour in ((60, 130, 115), (150, 150, 130), (90, 195, 172))]
+    one, other, lit = (film(PATH, background=wall, noise=2.0) for wall in plain)
+    assert find_cut(reduced(torch.cat([one[:15], other[15:]]))) == 14
+    assert find_cut(reduced(torch.cat([one[:15], lit[15:]]))) is None
+    share = np.linspace(0, 1, 30, dtype=np.float32)[:, None, None, None]
+    for end, least, most in ((other, 1.0, 1.0), (lit, 0.0, 0.1)):
+        fading = (one.numpy() * (1 - share) + end.numpy() * share).transpose(0, 2, 3, 1).astype(np.uint8)
+        assert least <= changed_background(fading) <= most
 
 
 def test_what_cannot_be_scored_says_why_in_the_numbers_too():

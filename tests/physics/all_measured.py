@@ -14,7 +14,8 @@ LEAVES = ("flow", "masks", "features", "surprise")
 
 def measured(law, frames=17, clips=2, contact=True, tracks=False):
     """All that a law may read of scenes that it is for; leaves that ask for a gradient."""
-    drawn = draw(getattr(law, "scenes", ("moves",))[0], clips, seed=3, frames=frames, size=32).render()
+    scene = draw(getattr(law, "scenes", ("moves",))[0], clips, seed=3, frames=frames, size=32)
+    drawn = scene.render()
     make = torch.Generator().manual_seed(0)
     seen = Measurement(
         fps=torch.full((clips,), 32.0),
@@ -24,6 +25,7 @@ def measured(law, frames=17, clips=2, contact=True, tracks=False):
         surprise=torch.rand(clips, frames, generator=make),
         scale=torch.full((clips,), 0.02),
         noise=torch.full((clips,), 0.01),
+        force=scene.force,
         contact=torch.zeros(clips, frames, dtype=torch.bool) if contact else None,
     )
     seen = seen.with_(tracks=seen.tracked(), masks=None, flow=None) if tracks else seen

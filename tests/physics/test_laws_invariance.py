@@ -80,7 +80,9 @@ def test_the_picture_may_be_mirrored_and_turned(law, quarters, mirror):
         return torch.stack([right, below], 2)
 
     seen = clips(law)
-    assert_same(law, seen, mapped(seen, turned, turned_flow))
+    other = mapped(seen, turned, turned_flow)
+    force = None if seen.force is None else turned_flow(seen.force[:, :, :, None, None])[..., 0, 0]
+    assert_same(law, seen, other.with_(force=force))
 
 
 @pytest.mark.parametrize("law", [law for law in FORMS if law.name in POWER and law != ALONG], ids=repr)

@@ -24,7 +24,7 @@ OTHER = 0.25
 BULGED = 0.16
 """Tolerated departure of the chord across the object's longest axis from the root of its area (logarithm)."""
 BLURRED = 0.9
-"""Way in a frame [widths] up to which an object is sharp enough for its look to be judged."""
+"""Way in a frame [widths] up to which an object is sharp enough for its colour and shape to be judged; thrice for its size."""
 UNFOLLOWED = 1 / 3
 """Tolerated share of a clip in which the object is there, or should be, and cannot be followed."""
 FEWEST = 12
@@ -85,35 +85,45 @@ def _lost(track: Track) -> list[Finding]:
     return [Finding("is lost", share / UNFOLLOWED, None, words)]
 
 
-def _inside(track: Track) -> NDArray[np.int64]:
+def _inside(track: Track, blurred: float = BLURRED) -> NDArray[np.int64]:
     """Return the frames in which the whole object is seen away from the border, from a hand, and from what it strikes.
 
     Left out are two frames at an end of the path that is not the clip's, and those in which the object moves by more than
-    `BLURRED` of its width, whose core and chord are blurred.
+    ``blurred`` of its width: its core and its shape are blurred then.
     """
     width, height = track.size
     x, y, w, h = track.boxes.T
     whole = np.isfinite(track.width) & np.isfinite(track.area) & (x > 2) & (y > 2) & (x + w < width - 2) & (y + h < height - 2)
     centres = np.stack([x + w / 2, y + h / 2], axis=1)
     step = np.linalg.norm(np.diff(centres, axis=0, prepend=centres[:1]), axis=1)
-    whole &= ~(step > BLURRED * float(np.nanmedian(track.width)))
+    whole &= ~(step > blurred * float(np.nanmedian(track.width)))
     frames = np.flatnonzero(whole)
     return frames[(0 if track.ends[0] == "clip" else 2) : len(frames) - (0 if track.ends[1] == "clip" else 2)]
 
 
 def _size(track: Track) -> list[Finding]:
-    frames = _inside(track)
+    """Find a course of area and chord together: blur of motion makes the area larger, but no chord across the motion."""
+    frames = _inside(track, 3 * BLURRED)
     if len(frames) < FEWEST:
         return []
     t = track.times[frames] - track.times[frames].mean()
     sizes = np.stack([np.log(track.area[frames]) / 2, np.log(track.width[frames])])
     off = np.stack([_smoothed(s - _line(t, s)) for s in sizes])
-    both = np.where(off[0] * off[1] > 0, np.sign(off[0]) * np.abs(off).min(0), 0.0)
+    steady = np.where(off[0] * off[1] > 0, np.sign(off[0]) * np.abs(off).min(0), 0.0)
+    bump, dip = (sign * _prominence(sign * sizes).min(0).clip(min=0) for sign in (1, -1))
+    both = max((steady, bump, dip), key=lambda course: float(np.abs(course).max()))
     worst = int(np.argmax(np.abs(both)))
     if abs(both[worst]) <= GROWN:
         return []
     words = f"the object changes size by {math.exp(both[worst]) - 1:+.0%} around frame {frames[worst]}"
     return [Finding("changes size", float(abs(both[worst])) / GROWN, int(frames[worst]), words)]
+
+
+def _prominence(courses: NDArray) -> NDArray[np.float64]:
+    """Return by how much each sample stands above the lowest before it and the lowest after it, whichever is less."""
+    smooth = np.stack([_smoothed(course) for course in courses])
+    before, after = np.minimum.accumulate(smooth, 1), np.minimum.accumulate(smooth[:, ::-1], 1)[:, ::-1]
+    return smooth - np.maximum(before, after)
 
 
 def _colour(track: Track) -> list[Finding]:

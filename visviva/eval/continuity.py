@@ -7,6 +7,7 @@ A recording of one experiment is one shot before one scene, and things in it com
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import cv2
@@ -21,6 +22,9 @@ CUT = 0.4
 """Share of the image that changes from one frame to the next at a cut."""
 STEP = 12.0
 """Change of a pixel [grey values] that counts, brightness and contrast of the whole image left out."""
+TURN = 0.02
+"""Change of the image's median colour (each channel's share of their sum) from one frame to the next that a cut makes: twice as
+much between the ends of a clip is another background. White balance moves it by less than 0.005."""
 LEAST_FRAMES = 5
 """Frames that a second object must be seen in."""
 PLAIN = 30.0
@@ -41,29 +45,44 @@ def find_cut(frames: UInt8[Tensor, "T 3 h w"]) -> int | None:
     count = len(frames)
     if count < 6:
         return None
-    small = np.stack(
-        [_levelled(cv2.resize(f.permute(1, 2, 0).numpy(), (96, 64), interpolation=cv2.INTER_AREA)) for f in frames]
-    )
-    steps = np.array([_share(small[k], small[k + 1]) for k in range(count - 1)])
+    small = np.stack([cv2.resize(f.permute(1, 2, 0).numpy(), (96, 64), interpolation=cv2.INTER_AREA) for f in frames])
+    flat, tints = [_levelled(image) for image in small], [_tint(image) for image in small]
+    cut = _lasting(flat, _share, CUT)
+    return _lasting(tints, _turn, TURN) if cut is None else cut
+
+
+def _lasting(states: list[NDArray], apart: Callable[[NDArray, NDArray], float], least: float) -> int | None:
+    """Return the frame before the largest step if it is large, many times as large as the others, and not undone soon."""
+    steps = np.array([apart(one, two) for one, two in pairwise(states)])
     k = int(np.argmax(steps))
-    before, after = small[max(0, k - 2)], small[min(count - 1, k + 3)]
     usual = float(np.quantile(np.delete(steps, k), 0.95))
-    return k if steps[k] > CUT and steps[k] > 4 * usual and _share(before, after) > 0.8 * CUT else None
+    stays = apart(states[max(0, k - 2)], states[min(len(states) - 1, k + 3)]) > 0.8 * least
+    return k if steps[k] > max(least, 4 * usual) and stays else None
 
 
 def changed_background(frames: NDArray[np.uint8]) -> float:
     """Return the share of pixels that differ between the medians of the first and the last third of a stabilised clip
-    (T, h, w, 3)."""
+    (T, h, w, 3); all do where its colour is another one."""
     third = max(1, len(frames) // 3)
     picked = max(1, third // 12)
     first, last = np.median(frames[:third:picked], axis=0), np.median(frames[-third::picked], axis=0)
-    return _share(_levelled(first), _levelled(last))
+    return 1.0 if _turn(_tint(first), _tint(last)) > 2 * TURN else _share(_levelled(first), _levelled(last))
 
 
 def _levelled(image: NDArray) -> NDArray[np.float32]:
     """Return an image blurred against noise, each channel with its own median taken off."""
     blurred = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.5)
     return blurred - np.median(blurred, axis=(0, 1))
+
+
+def _tint(image: NDArray) -> NDArray[np.float64]:
+    """Return each channel's share of the median colour (h, w, 3), of a black image a third."""
+    level = np.median(image, axis=(0, 1)) + 4.0
+    return np.asarray(level / level.sum())
+
+
+def _turn(one: NDArray, two: NDArray) -> float:
+    return float(np.abs(two - one).max())
 
 
 def _share(one: NDArray, two: NDArray) -> float:

@@ -52,14 +52,14 @@ class Eyes:
         return self._completed(known, scene, frames, exact).with_(contact=scene.contact)
 
     def estimate(self, scene: Sprites, drawn: Rendered, fps: Tensor, first: Tensor, take: int) -> Measurement:
-        """Return what the probes see; they are told the first masks, the scale and, of taken-apart clips, the contacts."""
+        """Return what the probes see; they are told the first masks, scale, forces and, of taken-apart clips, contacts."""
         frames = self.shown(drawn.frames, take)
         seen = Combined(self.flow, masks=TrackedMasks(), features=self.features)(frames, fps, first)
         seen = self._completed(seen, scene, frames, None)
         return seen if scene.motion is not None else seen.with_(contact=scene.contact)
 
     def _completed(self, seen: Measurement, scene: Sprites, frames: Tensor, tracks: Tracks | None) -> Measurement:
-        """Add tracks, with their looks where there are several bodies, surprise and scale."""
+        """Add tracks, with their looks where there are several bodies, surprise, scale and what was commanded."""
         masks = seen.masks
         tracks = tracks or (None if masks is None else seen.tracked())
         if tracks is not None and masks is not None and masks.shape[2] > 1:
@@ -68,4 +68,4 @@ class Eyes:
             tracks = tracks.with_(look=looks)
         if self.surprise is not None:
             seen = seen.with_(surprise=self.surprise(frames, seen.fps).surprise)
-        return seen.with_(tracks=tracks, scale=scene.metres)
+        return seen.with_(tracks=tracks, scale=scene.metres, force=scene.force)

@@ -1,4 +1,4 @@
-"""Courses of bodies with known mechanics: falls, bounces, collisions, swings, slides and rolls.
+"""Courses of bodies with known mechanics: falls, bounces, collisions, swings, slides, rolls and pushes.
 
 Every motion is a frozen set of parameters, in pixels and seconds, whose ``course()`` gives the places and angles of the bodies
 at the times of the frames, in closed form where there is one. Image y points down; angles grow clockwise as seen. B scenes, N
@@ -22,6 +22,9 @@ from visviva.physics.sprites import Course
 
 BOUNCES = 12
 """Impacts that are followed; after the last one the body rests."""
+
+PUSH = 0.25
+"""Share of a clip during which pushes act."""
 
 SUBSTEPS = 8
 """Runge-Kutta steps of the pendulum per frame."""
@@ -215,6 +218,33 @@ class Rolls:
         path = self.start + self.heading[:, None] * way[..., None]
         turned = torch.sign(self.heading[:, :1]) * way / self.radius[:, None]
         return Course(path[:, :, None], turned[:, :, None], torch.zeros_like(way, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Pushes:
+    """Bodies at rest on a level table are pushed during the first `PUSH` of the clip; nothing brakes them after that.
+
+    start (B, N, 2) [px]; force (B, N, 2) [px/s^2 times the unit of mass], zeros for a body that nothing pushes; mass (B, N).
+    """
+
+    times: Tensor
+    start: Tensor
+    force: Tensor
+    mass: Tensor
+
+    kind: ClassVar[str] = "pushes"
+
+    @property
+    def commanded(self) -> Tensor:
+        """The force over the mass of each body, (B, N, 2) [px/s^2]."""
+        return self.force / self.mass[..., None]
+
+    def course(self) -> Course:
+        """Return ``start + force / mass s(t)``, s being t^2 / 2 during the push and a straight line after it."""
+        end = PUSH * self.times[-1]
+        s = torch.where(self.times < end, self.times.square() / 2, end * (self.times - end / 2))
+        path = self.start[:, None] + self.commanded[:, None] * s[None, :, None, None]
+        return Course(path, torch.zeros_like(path[..., 0]), torch.zeros(path.shape[:2], dtype=torch.bool))
 
 
 def _near(times: Tensor, events: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from visviva.errors import InputError, closest
-from visviva.physics.courses import BOUNCES, SUBSTEPS, Bounces, Collides, Falls, Rolls, Slides, Spins, Swings
+from visviva.physics.courses import BOUNCES, PUSH, SUBSTEPS, Bounces, Collides, Falls, Pushes, Rolls, Slides, Spins, Swings
 from visviva.physics.sprites import Motion, Sprites, random_sprites, random_texture, sprites
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Bounces",
     "Collides",
     "Falls",
+    "Pushes",
     "Rolls",
     "Slides",
     "Spins",
@@ -129,6 +130,16 @@ def _rolls(dice: _Dice) -> Any:
     return dice.placed(Rolls(dice.times, start, heading, speed, acceleration, dice.radius[:, 0]))
 
 
+def _pushes(dice: _Dice) -> Any:
+    """Bodies of three masses, no two that follow each other alike; all but the first are left alone in half of the scenes."""
+    towards, way = dice(0, 2 * math.pi, dice.objects), dice(0.2, 0.4, dice.objects) * dice.px
+    mass = 2 ** ((dice(0, 3, 1).floor() + dice(1, 3, 1).floor() * torch.arange(dice.objects)) % 3)
+    pushed = (torch.arange(dice.objects) == 0) | (dice(0, 1, 1) < 0.5)
+    size = mass * way / (PUSH * (1 - PUSH / 2) * dice.s**2) * pushed
+    force = size[..., None] * torch.stack([torch.cos(towards), torch.sin(towards)], dim=-1)
+    return dice.placed(Pushes(dice.times, torch.zeros(dice.count, dice.objects, 2), force, mass))
+
+
 MAKERS: dict[str, tuple[Callable[[_Dice], Any], int]] = {  # and the number of bodies; 0: as many as are asked for
     "falls": (_falls, 0),
     "bounces": (_bounces, 1),
@@ -137,6 +148,7 @@ MAKERS: dict[str, tuple[Callable[[_Dice], Any], int]] = {  # and the number of b
     "slides": (_slides, 1),
     "rolls": (_rolls, 1),
     "spins": (_spins, 1),
+    "pushes": (_pushes, 0),
 }
 KINDS = ("moves", *MAKERS)
 """Kinds of scenes that can be drawn; ``moves`` is `visviva.physics.sprites.random_sprites`."""
@@ -146,7 +158,7 @@ def draw(kind: str, count: int, seed: int, *, frames: int = 17, fps: float = 32.
     """Draw scenes of a kind in images of ``size`` x ``size`` pixels, reproducible by seed, with whatever is known of them.
 
     Bodies are textured discs (``spins``: rounded bars) with radii of 8 to 12 % of the image. ``objects`` counts only for
-    ``moves`` and ``falls``. Scenes with gravity carry ``metres``, for g = 9.81 m/s^2.
+    ``moves``, ``falls`` and ``pushes``. Scenes with gravity carry ``metres``, for g = 9.81 m/s^2, those with pushes ``force``.
 
     Raises:
         InputError: no such kind; fewer than three frames.
@@ -170,7 +182,8 @@ def draw(kind: str, count: int, seed: int, *, frames: int = 17, fps: float = 32.
         background = _with_floor(background, motion.floor + dice.radius[:, 0])
     still = sprites(background, texture, alpha, motion.course().trajectory)
     gravity = getattr(motion, "gravity", None)
-    return still.with_(seed=seed, metres=None if gravity is None else GRAVITY / gravity).driven(motion)
+    known = {"metres": None if gravity is None else GRAVITY / gravity, "force": getattr(motion, "commanded", None)}
+    return still.with_(seed=seed, **known).driven(motion)
 
 
 def _fitting(dice: _Dice, make: Callable[[_Dice], Any], tries: int = 200) -> Any:

@@ -58,6 +58,7 @@ class Sprites:
         contact: frames within contact windows, where known, shape (B, T); passed on, not drawn.
         angle: how far each patch is turned about its centre, clockwise as seen, shape (B, T, N) [rad]; None: not turned.
         metres: metres per pixel in the plane of the motion, where known, shape (B,) [m/px]; passed on, not drawn.
+        force: commanded force over mass on each object, where known, shape (B, N, 2), in any unit; passed on, not drawn.
         motion: what the trajectory was drawn by, where it can be run again with other parameters.
     """
 
@@ -72,6 +73,7 @@ class Sprites:
     contact: Tensor | None = None
     angle: Tensor | None = None
     metres: Tensor | None = None
+    force: Tensor | None = None
     motion: Motion | None = None
 
     @property

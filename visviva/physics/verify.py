@@ -21,7 +21,7 @@ from visviva.physics.measurement import Measurement, Probe, check_frames
 UNMEASURED = 20.0
 """What a law that could not be measured takes off the log of the reward: no evidence, no reward."""
 
-BROUGHT = frozenset({"masks", "contact", "reference", "tracks", "scale"})
+BROUGHT = frozenset({"masks", "contact", "reference", "tracks", "scale", "force"})
 """What may come with the clip instead of from the probe; tracks are derived from masks where there are masks."""
 
 
@@ -127,16 +127,20 @@ class Verifier:
         masks: Float[Tensor, "B t N H W"] | Bool[Tensor, "B t N H W"] | None = None,
         contact: Bool[Tensor, "B T"] | None = None,
         reference: Measurement | None = None,
+        force: Float[Tensor, "B N 2"] | None = None,
     ) -> Measurement:
         """Measure frames with the probe and join what is known beside it.
 
         ``masks``: the objects' masks in every frame, or in the first frame only for a probe that follows them.
         ``contact``: frames within contact windows. ``reference``: the measured paired clip; it carries no gradient.
+        ``force``: the commanded force over mass on each object.
         """
         check_frames(frames, fps, values=False)  # the probe looks at them
         measured = self.probe(frames, fps, masks.to(frames.dtype) if masks is not None else None)
         if contact is not None:
             measured = measured.with_(contact=contact)
+        if force is not None:
+            measured = measured.with_(force=force)
         return measured.with_(reference=reference.detach()) if reference is not None else measured
 
     def __call__(
@@ -146,6 +150,7 @@ class Verifier:
         masks: Float[Tensor, "B t N H W"] | Bool[Tensor, "B t N H W"] | None = None,
         contact: Bool[Tensor, "B T"] | None = None,
         reference: Measurement | None = None,
+        force: Float[Tensor, "B N 2"] | None = None,
     ) -> Verdict:
         """Return the verdict with a loss that carries gradient to the frames; arguments as in `measure`.
 
@@ -154,7 +159,7 @@ class Verifier:
         """
         if not self.differentiable:
             raise InputError(f"the probe {self.probe.name!r} carries no gradient to the frames; use verifier.score instead")
-        return self.judge(self.measure(frames, fps, masks, contact, reference), frames)
+        return self.judge(self.measure(frames, fps, masks, contact, reference, force), frames)
 
     @torch.no_grad()
     def score(
@@ -164,9 +169,10 @@ class Verifier:
         masks: Float[Tensor, "B t N H W"] | Bool[Tensor, "B t N H W"] | None = None,
         contact: Bool[Tensor, "B T"] | None = None,
         reference: Measurement | None = None,
+        force: Float[Tensor, "B N 2"] | None = None,
     ) -> Verdict:
         """Return the same verdict without gradient; any probe will do."""
-        return self.judge(self.measure(frames, fps, masks, contact, reference), frames)
+        return self.judge(self.measure(frames, fps, masks, contact, reference, force), frames)
 
     def judge(self, measured: Measurement, frames: Float[Tensor, "B T 3 H W"] | None = None) -> Verdict:
         """Return the verdict on quantities that are already measured; the gate needs the frames."""

@@ -14,6 +14,7 @@ Example::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -166,7 +167,7 @@ def reversed_time(scene: Sprites) -> Sprites:
 
 
 def self_start(scene: Sprites) -> Sprites:
-    """Let the bodies rest until the middle frame, then set off at once as if pushed by nothing."""
+    """Let the bodies rest until the middle frame, then set off at once as if pushed by nothing; a push is answered late."""
     return _told(scene, (torch.arange(_frames(scene)) - _frames(scene) // 2).clamp(min=0))
 
 
@@ -215,6 +216,31 @@ def momentum_gain(scene: Sprites) -> Sprites:
     """Let the second body of a collision receive 1.6 to 2.2 times the momentum that the first one gives."""
     gain = 0.6 + 0.6 * torch.rand(scene.trajectory.shape[0], generator=_generator(scene, 6))
     return _again(scene, gain=lambda none: gain.to(none))
+
+
+def wrong_way(scene: Sprites) -> Sprites:
+    """Let each push move its body another way, by 60 to 300 degrees off."""
+    force: Tensor = scene.motion.force  # type: ignore[union-attr]
+    turn = math.pi * (1 / 3 + 4 / 3 * torch.rand(force.shape[:2], generator=_generator(scene, 7))).to(force)
+    across = torch.stack([-force[..., 1], force[..., 0]], dim=-1)
+    return _again(scene, force=lambda f: torch.cos(turn)[..., None] * f + torch.sin(turn)[..., None] * across)
+
+
+def wrong_mass(scene: Sprites) -> Sprites:
+    """Let the first two bodies answer as if each had the mass of the other; where only one is pushed nothing changes."""
+    force: Tensor = scene.motion.force  # type: ignore[union-attr]
+    both = (force[:, :2].norm(dim=-1) > 0).all(1, keepdim=True)
+    order = torch.arange(force.shape[1])
+    order[:2] = order[:2].flip(0)
+    return _again(scene, mass=lambda m: torch.where(both, m[:, order], m))
+
+
+def bystander(scene: Sprites) -> Sprites:
+    """Let what nothing pushes move along with the first body, at 0.5 to 1 of its speed; none where all are pushed."""
+    motion: Any = scene.motion
+    share = (0.5 + 0.5 * torch.rand(motion.mass.shape, generator=_generator(scene, 8))).to(motion.mass)
+    along = (share * motion.mass)[..., None] * motion.commanded[:, :1]
+    return _again(scene, force=lambda f: torch.where(f.norm(dim=-1, keepdim=True) > 0, f, along))
 
 
 def _again(scene: Sprites, **changes: Callable[[Tensor], Tensor]) -> Sprites:
@@ -267,7 +293,7 @@ def _step(scene: Sprites) -> Tensor:
 VIOLATIONS: dict[str, Violation] = {
     "jitter": Violation(jitter),
     "dead_stop": Violation(dead_stop, frozenset(KINDS) - {"slides"}),
-    "float": Violation(float_, frozenset(KINDS) - {"collides"}),
+    "float": Violation(float_, frozenset(KINDS) - {"collides", "pushes"}),
     "speed_up": Violation(speed_up, frozenset({"moves", "falls", "spins"})),
     "teleport": Violation(teleport),
     "freeze": Violation(freeze),
@@ -278,11 +304,14 @@ VIOLATIONS: dict[str, Violation] = {
     "noise": Violation(noise),
     "size_drift": Violation(size_drift),
     "swapped_identity": Violation(swapped_identity, objects=2),
-    "reversed_time": Violation(reversed_time, frozenset({"bounces", "slides", "collides"})),
-    "self_start": Violation(self_start, frozenset({"slides", "collides"})),
+    "reversed_time": Violation(reversed_time, frozenset({"bounces", "slides", "collides", "pushes"})),
+    "self_start": Violation(self_start, frozenset({"slides", "collides", "pushes"})),
     "wrong_spin": Violation(wrong_spin, frozenset({"spins", "rolls"})),
     "wrong_g": Violation(wrong_g, frozenset({"falls", "spins", "bounces", "swings"})),
     "energy_gain": Violation(energy_gain, frozenset({"bounces", "collides", "swings", "slides"})),
     "interpenetration": Violation(interpenetration, frozenset({"collides"})),
     "momentum_gain": Violation(momentum_gain, frozenset({"collides"})),
+    "wrong_way": Violation(wrong_way, frozenset({"pushes"})),
+    "wrong_mass": Violation(wrong_mass, frozenset({"pushes"}), objects=2),
+    "bystander": Violation(bystander, frozenset({"pushes"}), objects=2),
 }

@@ -141,7 +141,8 @@ def _renderer(name: str) -> Callable[..., render.Images]:
 
 def _commanded(scene: Scene, height: int, width: int) -> dict[str, Any]:
     """What pushes, as force prompts; and where one alone does, in the columns of ``evaluate --benchmark force``."""
-    columns: dict[str, Any] = {"forces": [push.prompt for push in scene.pushes]}
+    pushes = scene.pushes
+    columns: dict[str, Any] = {"forces": [push.prompt for push in pushes], "newtons": [push.newtons for push in pushes]}
     if len(scene.pushes) == 1:
         push = scene.pushes[0]
         columns |= {"force_angle": push.angle, "force_magnitude": push.magnitude}

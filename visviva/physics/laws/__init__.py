@@ -3,6 +3,7 @@
 from visviva.physics.laws.acceleration import ConstantAcceleration
 from visviva.physics.laws.angular_momentum import AngularMomentum
 from visviva.physics.laws.energy import Energy
+from visviva.physics.laws.force import ForceResponse
 from visviva.physics.laws.free_fall import FreeFall
 from visviva.physics.laws.friction import Friction
 from visviva.physics.laws.gravity_direction import GravityDirection
@@ -35,6 +36,7 @@ LAWS: dict[str, type] = {
         Momentum,
         GravityDirection,
         TrajectoryOffset,
+        ForceResponse,
     )
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "AngularMomentum",
     "ConstantAcceleration",
     "Energy",
+    "ForceResponse",
     "FreeFall",
     "Friction",
     "GravityDirection",

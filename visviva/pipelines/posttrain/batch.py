@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from visviva.models.backbones.condition import Condition
+from visviva.pipelines.posttrain.commanded import forces_of
 from visviva.pipelines.posttrain.examples import Example
 
 
@@ -28,6 +29,7 @@ class Batch:
         frames: true clips, (B, T, 3, H, W).
         masks: true object masks, (B, T, N, H, W); absent objects are empty.
         contact: frames around true contacts, (B, T).
+        force: commanded force over mass on each object, (B, N, 2).
         losers: clean latents of generated clips that are worse than the true one, (B, m, C, F, h, w).
         scores: their semantic and physical scores in [0, 1], (B, m, 2).
         labels: how much of each phenomenon the clips show, (B, K).
@@ -44,6 +46,7 @@ class Batch:
     frames: Float[Tensor, "B T 3 H W"] | None = None
     masks: Bool[Tensor, "B T N H W"] | None = None
     contact: Bool[Tensor, "B T"] | None = None
+    force: Float[Tensor, "B N 2"] | None = None
     losers: Float[Tensor, "B m C F h w"] | None = None
     scores: Float[Tensor, "B m 2"] | None = None
     labels: Float[Tensor, "B K"] | None = None
@@ -54,7 +57,7 @@ class Batch:
 
 
 def truth(examples: Sequence[Example], device: torch.device) -> dict[str, Tensor | None]:
-    """Stack what the examples know of their true clips: ``frames``, ``masks`` (padded to the most objects), ``contact``.
+    """Stack what the examples know: ``frames``, ``contact``, ``masks`` and ``force`` (padded to the most objects).
 
     An entry that any of them lacks is None, except contacts, which are then taken as none for that clip.
     """
@@ -69,6 +72,7 @@ def truth(examples: Sequence[Example], device: torch.device) -> dict[str, Tensor
         "frames": stacked,
         "masks": _padded(masks).to(device) if len(masks) == len(examples) else None,
         "contact": contact,
+        "force": None if (force := forces_of(examples)) is None else force.to(device),
     }
 
 

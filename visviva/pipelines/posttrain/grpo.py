@@ -201,7 +201,7 @@ def repeated(batch: Batch, times: int) -> Batch:
     if times < 2:
         raise InputError(f"grpo.group {times}: a group of one clip has nothing to be compared with; give 2 or more")
     tensors: dict[str, Any] = {}
-    for name in ("noise", "fps", "latents", "frames", "masks", "contact"):
+    for name in ("noise", "fps", "latents", "frames", "masks", "contact", "force"):
         value = getattr(batch, name)
         tensors[name] = None if value is None else value.repeat_interleave(times, 0)
     keys = [k for k in batch.keys for _ in range(times)]

@@ -80,7 +80,7 @@ class RewardBackprop:
         masks = self.masks(frames, batch, stretch)
         contact = batch.contact[:, stretch] if self.settings.contact and batch.contact is not None else None
         reference = self.reference(batch, base, stretch) if self.needs_reference else None
-        measured = self.verifier.measure(frames[:, stretch], batch.fps, masks, contact, reference)
+        measured = self.verifier.measure(frames[:, stretch], batch.fps, masks, contact, reference, batch.force)
         return self.verifier.judge(measured), measured
 
     def masks(self, frames: Float[Tensor, "B T 3 H W"], batch: Batch, stretch: slice) -> Tensor | None:

@@ -31,6 +31,7 @@ from visviva.pipelines.posttrain.aligned import Aligned
 from visviva.pipelines.posttrain.annotator import Annotator
 from visviva.pipelines.posttrain.batch import Batch, truth
 from visviva.pipelines.posttrain.cache import weights_hash
+from visviva.pipelines.posttrain.commanded import check_forces
 from visviva.pipelines.posttrain.dpo import Preference
 from visviva.pipelines.posttrain.examples import Examples
 from visviva.pipelines.posttrain.grpo import Grpo
@@ -403,6 +404,7 @@ def check_pairs(recipe: PosttrainRecipe, objective: RewardBackprop, examples: Ex
             f"reward.mask_source is {reward.mask_source!r}, which needs the objects' true masks, but {reason}; use 'motion' "
             "(found in the generated clip) or 'none' (whole frame)"
         )
+    check_forces(reward, objective.verifier, examples)
 
 
 def make_folder(path: Path) -> None:

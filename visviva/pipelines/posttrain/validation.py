@@ -107,7 +107,7 @@ class Validation:
                 if batch.frames is None or not self.backbone.image_to_video:
                     raise InputError("validation.metrics holds a law that needs true clips; remove it or set validation.path")
                 reference = self.verifier.measure(batch.frames, batch.fps, masks=true)
-            verdict = self.verifier.score(frames, batch.fps, masks=masks, contact=batch.contact, reference=reference)
+            verdict = self.verifier.score(frames, batch.fps, masks, batch.contact, reference, batch.force)
             for name, residual in verdict.residuals.items():
                 values[f"law/{name}"] = float(residual.value) if bool(residual.valid) else math.nan
             values |= {name: float(value) for name, value in verdict.diagnostics.items()}
