@@ -6,6 +6,7 @@ import diffusers
 import pytest
 import torch
 from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
+from diffusers.schedulers import scheduling_dpm_cogvideox
 from tiny_backbones import build
 
 from visviva.errors import InputError
@@ -66,6 +67,61 @@ def test_loss_of_cogvideox_is_that_of_the_released_training(cogvideox):
     assert ours.item() == pytest.approx(released.item(), rel=1e-4)
     with pytest.raises(InputError, match=r"dpo and phygdpo in velocities, are not defined"):
         cogvideox.flow_matching_loss(clean, noise, HALF, condition)
+
+
+def with_dpm(variant):
+    backbone = build(variant)
+    backbone.pipeline.scheduler = diffusers.CogVideoXDPMScheduler.from_config(backbone.scheduler.config)
+    return type(backbone)(backbone.pipeline)
+
+
+@pytest.mark.parametrize("variant", ["cogvideox-t2v", "cogvideox-i2v", "cogvideox-1.5-t2v", "cogvideox-1.5-i2v"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_cogvideox_with_the_dpm_scheduler_is_its_own_pipeline_with_the_same_noise(variant, steps, monkeypatch):
+    backbone = with_dpm(variant)
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) if backbone.image_to_video else None
+    condition, noise = backbone.condition(["ball"], picture, frames=9, negative="cube"), backbone.noise([3], 9, 32, 32)
+    ours = backbone.sample(condition, noise, steps=steps, guidance_scale=2.0)
+    run, drawn, own = backbone.advance(noise), {}, backbone.scheduler.step
+
+    def step(output, old, time, *rest, **options):
+        drawn["now"] = run.draw(noise).transpose(1, 2)
+        return own(output, old, time, *rest, **options)
+
+    monkeypatch.setattr(backbone.scheduler, "step", step)
+    monkeypatch.setattr(scheduling_dpm_cogvideox, "randn_tensor", lambda shape, **_: drawn["now"])
+    monkeypatch.setattr(backbone.pipeline, "prepare_extra_step_kwargs", lambda generator, eta: {})
+    given = {} if picture is None else {"image": picture}
+    theirs = backbone.pipeline(
+        prompt="ball", negative_prompt="cube", height=32, width=32, num_frames=9, num_inference_steps=steps, guidance_scale=2.0,
+        output_type="latent", max_sequence_length=backbone.text_length, latents=noise.transpose(1, 2), **given,
+    ).frames.transpose(1, 2)[:, :, backbone.padding :]  # fmt: skip
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_the_noise_of_dpm_steps_belongs_to_the_clip_and_gradients_go_through_them():
+    backbone = with_dpm("cogvideox-t2v")
+    condition, noise = backbone.condition(["ball", "cube"], frames=9), backbone.noise([3, 4], 9, 32, 32)
+    both = backbone.sample(condition, noise, steps=4)
+    for i in (0, 1):
+        alone = backbone.sample(condition[i : i + 1], noise[i : i + 1], steps=4)
+        torch.testing.assert_close(both[i : i + 1], alone, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(*(backbone.advance(n).draw(n) for n in noise.split(1)))
+    backbone.add_lora(rank=2)
+    parameters = [p for _, p in backbone.trainable()]
+    with torch.no_grad():
+        for p in parameters:
+            p += 0.05
+    stored, again = (
+        torch.autograd.grad(
+            backbone.sample(condition, noise, steps=4, grad_steps=2, checkpoint=checkpoint).square().mean(), parameters
+        )
+        for checkpoint in (False, True)
+    )
+    assert sum(float(g.abs().max()) for g in stored) > 0
+    for one, other in zip(stored, again, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 def test_what_cogvideox_refuses(cogvideox):

@@ -318,7 +318,12 @@ class Backbone:
             grad_steps=grad_steps,
             checkpoint=checkpoint,
             guide=guide,
+            advance=self.advance(noise),
         )
+
+    def advance(self, noise: Tensor) -> flow_matching.Advance:
+        """Return what takes the steps of one run from ``noise``: Euler's, but for schedulers that have others."""
+        return flow_matching.euler
 
     def shift(self, shape: tuple[int, ...] | None = None) -> float:
         """Return the time shift that the pipeline's scheduler has for latents of a shape (B, C, F, h, w)."""

@@ -6,8 +6,8 @@ a^2 + b^2 = 1) and the network answers u = a e - b x. Scaled by a + b the same m
     z / (a + b) = (1 - sigma) x + sigma e,      sigma = b / (a + b),      noise - clean = e - x = (b - a) z + (a + b) u,
 
 so `velocity` is exact at the noise levels of the scheduler's table (between them t is interpolated), and a deterministic DDIM
-step is an Euler step of it. What belongs to a flow model alone (``flow_matching_loss``) is refused; ``denoising_loss`` is the
-error of u.
+step is an Euler step of it; the steps of the DPM scheduler are those of `visviva.models.backbones.dpm`. What belongs to a
+flow model alone (``flow_matching_loss``) is refused; ``denoising_loss`` is the error of u.
 Clips of 8k + 1 frames. Padding of the text is attended to.
 Source: CogVideoX, arXiv 2408.06072; Salimans & Ho, arXiv 2202.00512 (v-prediction); DDIM, arXiv 2010.02502; diffusers' classes.
 The form as a flow is derived here.
@@ -25,6 +25,7 @@ from visviva.errors import InputError
 from visviva.models.backbones import flow_matching
 from visviva.models.backbones.backbone import Backbone, Home
 from visviva.models.backbones.condition import Condition, Text
+from visviva.models.backbones.dpm import DPM
 from visviva.models.backbones.flow_matching import precise
 
 
@@ -192,7 +193,10 @@ class CogVideoXBackbone(Backbone):
         checkpoint: bool = True,
         guide: flow_matching.Guide | None = None,
     ) -> Float[Tensor, "B C F2 h w"]:
-        """Sample clean latents by DDIM without noise, without the padding of CogVideoX 1.5; see `flow_matching.sample`."""
+        """Sample clean latents, without the padding of CogVideoX 1.5; see `flow_matching.sample`.
+
+        By DDIM without noise or, with the scheduler `CogVideoXDPMScheduler`, by `dpm.DPM` (recommended for 5B models).
+        """
         first = self.sigmas(steps, shift)[:1].to(noise.device)
         a, b = self._mixture(noise, first)
         made = super().sample(
@@ -206,6 +210,10 @@ class CogVideoXBackbone(Backbone):
             guide=guide if guide is None or not self.padding else self._without_padding(guide),
         )
         return self.trim(made)
+
+    def advance(self, noise: Tensor) -> flow_matching.Advance:
+        """Return the steps of the pipeline's scheduler, DPM's or DDIM's (which are Euler's)."""
+        return DPM(noise) if type(self.scheduler).__name__ == "CogVideoXDPMScheduler" else flow_matching.euler
 
     def trim(self, latents: Tensor) -> Tensor:
         """Return latents without the padding of CogVideoX 1.5, which lies in front."""

@@ -19,6 +19,8 @@ from visviva.errors import InputError
 from visviva.models.backbones.condition import Condition
 
 Guide = Callable[[Tensor, int, float], "Tensor | None"]
+Advance = Callable[[Tensor, Tensor, float, float], Tensor]
+"""What makes latents of the next noise level of latents, their velocity, their level and the next: `euler`, `dpm.DPM`."""
 
 
 @runtime_checkable
@@ -84,41 +86,49 @@ def sample(
     grad_steps: int = 0,
     checkpoint: bool = True,
     guide: Guide | None = None,
+    advance: Advance | None = None,
 ) -> Float[Tensor, "B C F h w"]:
-    """Integrate the velocity from noise to clean latents by Euler steps; only the last ``grad_steps`` keep a graph.
+    """Integrate the velocity from noise to clean latents; only the last ``grad_steps`` keep a graph.
 
     Args:
         denoiser: the backbone.
         condition: encoded conditions of the batch.
         noise: start, float32 (or float64, where the network is).
-        steps: number of Euler steps.
+        steps: number of steps.
         shift: time shift of the noise levels, see `sigmas`.
         levels: the noise levels themselves, from the first to 0, where a family has its own; ``shift`` then says nothing.
         guidance_scale: classifier-free guidance; 1 means none.
         grad_steps: K of DRaFT-K (Clark et al., arXiv 2309.17400); 0 builds no graph at all.
         checkpoint: recompute each step in the backward pass instead of storing its activations.
         guide: called as ``guide(clean, step, sigma)`` with the predicted clean latents; its value is subtracted from them.
+        advance: one step; None takes `euler`.
 
     Returns:
         Clean latents, in the precision of the noise.
     """
     if not 0 <= grad_steps <= steps:
         raise InputError(f"grad_steps = {grad_steps}; it must lie between 0 and the number of sampler steps ({steps})")
+    step = advance or euler
     at = (sigmas(steps, shift) if levels is None else levels).tolist()
     x = denoiser.hold(precise(noise), condition)
     for i in range(steps):
         graph = i >= steps - grad_steps
         with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
-            x = _euler_step(denoiser, condition, x, at[i], at[i + 1], guidance_scale, graph and checkpoint, guide, i)
+            v = _guided(denoiser, condition, x, at[i], guidance_scale, graph and checkpoint, guide, i)
+            x = step(x, v, at[i], at[i + 1])
     return denoiser.hold(x, condition)
 
 
-def _euler_step(
+def euler(x: Tensor, v: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """Return the latents at the next noise level by one Euler step."""
+    return x + (sigma_next - sigma) * v
+
+
+def _guided(
     denoiser: Denoiser,
     condition: Condition,
     x: Tensor,
     sigma: float,
-    sigma_next: float,
     guidance_scale: float,
     checkpoint: bool,
     guide: Guide | None,
@@ -133,7 +143,7 @@ def _euler_step(
         correction = guide(x - sigma * v, step, sigma)
         if correction is not None:
             v = v + correction / sigma
-    return x + (sigma_next - sigma) * v
+    return v
 
 
 def loss(
