@@ -44,9 +44,9 @@ from visviva.pipelines.posttrain.verifier import build, object_masks
 
 NONE = {"experts.align": {"semantic": 0.0, "refinement": 0.0, "balance": 0.0}}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft": ("posttrain-sft", {}),
     "aligned": ("posttrain-experts", {}),
     "experts": ("posttrain-experts", NONE),
-    "sft": ("posttrain-sft", {}),
     "sft_seconds": ("posttrain-sft", {}),
 }
 LEVELS = (0.25, 0.5, 0.75)
@@ -70,13 +70,14 @@ def main() -> None:
     found: dict[str, dict[int, Run]] = {}
     routing: dict[str, dict[int, Any]] = {}
     for seed in given.seeds:
-        for arm in ARMS:
+        for arm in given.arms:
             lora = trained(given, arm, seed, train, out)
             if arm in ("aligned", "experts"):
                 routing.setdefault(arm, {})[seed] = routed(given.model, out / f"{arm}-{seed}", lora, tests)
             found.setdefault(arm, {})[seed] = judged(given, out / f"{arm}-{seed}", tests, lora)
-        write(given, out, base, found, routing)
-        print((out / "results.md").read_text(), flush=True)
+        if set(given.arms) == set(ARMS):
+            write(given, out, base, found, routing)
+            print((out / "results.md").read_text(), flush=True)
 
 
 def options() -> argparse.Namespace:
@@ -85,6 +86,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--output", default="runs/experts")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="some, to leave the rest to later")
     parser.add_argument("--updates", type=int, default=120)
     parser.add_argument("--train-clips", type=int, default=200)
     parser.add_argument("--test-clips", type=int, default=40, help="per split")
@@ -152,7 +154,7 @@ def routed(model: str, folder: Path, lora: str, tests: dict[str, Path]) -> dict[
             },
             "clip_table": crossed(experts, kinds, names),
             "token_table": crossed(tokens, kinds[owner], names),
-            "share_of_tokens": (torch.bincount(whole, minlength=5) / len(whole)).tolist(),
+            "share_of_tokens": (torch.bincount(whole, minlength=16) / len(whole)).tolist(),
         }
     write_json(kept, found)
     return found
@@ -179,7 +181,7 @@ def sent_to(backbone: WanBackbone, clip: Clip, index: int) -> tuple[Tensor, Tens
 
 def crossed(chosen: Tensor, kinds: Tensor, names: list[str]) -> dict[str, list[int]]:
     """Return how often each expert is the first one of each primitive."""
-    return {name: torch.bincount(chosen[kinds == k], minlength=5).tolist() for k, name in enumerate(names)}
+    return {name: torch.bincount(chosen[kinds == k], minlength=16).tolist() for k, name in enumerate(names)}
 
 
 # ----------------------------------------------------------------------------------------------------------------------- clips

@@ -2,7 +2,7 @@
 
     python benchmarks/smoe_robustness.py --output benchmarks/results/smoe-robustness.json
 
-A small causal transformer whose feed-forward layers are sparse experts learns to predict a random source of 16 symbols, each
+A small causal transformer whose feed-forward layers are sparse experts learns to predict a random source of 8 symbols, each
 of which depends on the two before. Then words of the context are swapped for random ones, as in the paper's attacked WikiText,
 and the loss on true next symbols is measured. Everything but the dynamics is the same within a seed: data, attention, experts,
 initial weights, updates. The source's own entropy is the least loss on clean contexts.
@@ -22,7 +22,7 @@ from visviva.eval.run import provenance, write_json
 from visviva.eval.statistics import paired_bootstrap
 from visviva.models.experts import AdamDynamics, Descent, HeavyBall, RobustMomentum, SparseExperts, balance
 
-SYMBOLS, LENGTH, WIDTH, HEADS = 16, 48, 64, 4
+SYMBOLS, LENGTH, WIDTH, HEADS = 8, 32, 64, 4
 RATES = (0.0, 0.05, 0.1, 0.2, 0.3)
 DYNAMICS: dict[str, Any] = {
     "SMoE": lambda layers: [Descent()] * layers,
@@ -64,8 +64,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="benchmarks/results/smoe-robustness.json")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--updates", type=int, default=500)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--layers", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, list[list[float]]] = {name: [] for name in DYNAMICS}
