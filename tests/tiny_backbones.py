@@ -14,6 +14,8 @@ from transformers import (
     CLIPVisionModel,
     LlamaConfig,
     LlamaModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     T5Config,
     T5EncoderModel,
 )
@@ -180,27 +182,59 @@ def cogvideox15_i2v():
 # ------------------------------------------------------------------------------------------------------ HunyuanVideo, Mochi
 
 
-def hunyuan():
-    words, short = tokenizer(512), tokenizer(77)
+def hunyuan_parts(**config):
+    short = tokenizer(77)
     transformer = diffusers.HunyuanVideoTransformer3DModel(
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1, num_single_layers=1,
         num_refiner_layers=1, patch_size=1, patch_size_t=1, guidance_embeds=True, text_embed_dim=16,
-        pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
+        pooled_projection_dim=8, rope_axes_dim=(2, 4, 4), **config,
     )  # fmt: skip
     vae = diffusers.AutoencoderKLHunyuanVideo(
         latent_channels=4, down_block_types=("HunyuanVideoDownBlock3D",) * 4, up_block_types=("HunyuanVideoUpBlock3D",) * 4,
         block_out_channels=(8,) * 4, layers_per_block=1, norm_num_groups=4,
     )  # fmt: skip
-    llama = LlamaConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=37, num_hidden_layers=3, num_attention_heads=4, pad_token_id=0
-    )
     clip = CLIPTextConfig(
         vocab_size=len(short), hidden_size=8, intermediate_size=37, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=77, projection_dim=32, pad_token_id=0, bos_token_id=2, eos_token_id=1,
     )  # fmt: skip
-    return diffusers.HunyuanVideoPipeline(
-        transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0), tokenizer=words,
-        text_encoder=LlamaModel(llama), tokenizer_2=short, text_encoder_2=CLIPTextModel(clip),
+    euler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
+    return {
+        "transformer": transformer,
+        "vae": vae,
+        "scheduler": euler,
+        "tokenizer_2": short,
+        "text_encoder_2": CLIPTextModel(clip),
+    }
+
+
+def llama(words):
+    return LlamaConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=37, num_hidden_layers=3, num_attention_heads=4, pad_token_id=0
+    )
+
+
+def hunyuan():
+    words = tokenizer(512)
+    return diffusers.HunyuanVideoPipeline(tokenizer=words, text_encoder=LlamaModel(llama(words)), **hunyuan_parts())
+
+
+def hunyuan_i2v():
+    """The pipeline's own template wants 576 image tokens, the first of them after five others."""
+    words = tokenizer(512)
+    marks = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>", "\n"]
+    words.add_special_tokens({"additional_special_tokens": marks})
+    vision = CLIPVisionConfig(
+        hidden_size=8, projection_dim=8, num_hidden_layers=2, num_attention_heads=2, image_size=48, intermediate_size=16,
+        patch_size=2,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=llama(words), image_token_index=words.convert_tokens_to_ids("<image>")
+    )
+    config.pad_token_id = 0
+    return diffusers.HunyuanVideoImageToVideoPipeline(
+        tokenizer=words, text_encoder=LlavaForConditionalGeneration(config),
+        image_processor=CLIPImageProcessor(crop_size=48, size={"shortest_edge": 48}),
+        **hunyuan_parts(image_condition_type="token_replace"),
     )  # fmt: skip
 
 
@@ -232,5 +266,6 @@ VARIANTS = {
     "cogvideox-1.5-t2v": cogvideox15,
     "cogvideox-1.5-i2v": cogvideox15_i2v,
     "hunyuan-video": hunyuan,
+    "hunyuan-video-i2v": hunyuan_i2v,
     "mochi": mochi,
 }

@@ -202,6 +202,23 @@ def test_hunyuan_is_told_its_guidance_and_reads_the_prompt_twice():
     assert backbone.encode_text(["ball falls"]).mask.sum() == 3  # two words and the end
 
 
+def test_hunyuan_image_to_video_reads_prompts_with_the_picture_and_refuses_the_older_model():
+    backbone = build("hunyuan-video-i2v")
+    dark, bright = (torch.full((1, 3, 32, 32), grey) for grey in (0.1, 0.9))
+    one, other = (backbone.condition(["ball"], picture, frames=9) for picture in (dark, bright))
+    assert one.prompt.shape == one.negative.shape
+    assert (one.prompt - other.prompt).abs().max() > 1e-4
+    assert torch.equal(one.negative, other.negative)
+    dropped = one.without_prompts([True])
+    assert torch.equal(dropped.prompt, one.negative)
+    parts = dict(backbone.pipeline.components)
+    parts["transformer"] = diffusers.HunyuanVideoTransformer3DModel.from_config(
+        backbone.transformer.config, image_condition_type="latent_concat"
+    )
+    with pytest.raises(InputError, match="'latent_concat'"):
+        type(backbone)(type(backbone.pipeline)(**parts))
+
+
 def test_long_clips_of_hunyuan_are_decoded_in_overlapping_pieces_with_gradient():
     backbone = build("hunyuan-video")
     latents = torch.randn(1, 4, 6, 4, 4, requires_grad=True)

@@ -148,6 +148,10 @@ class Backbone:
         """Encode prompts as the family's own pipeline does, padded to its fixed length."""
         raise NotImplementedError
 
+    def encode_prompts(self, prompts: list[str], negative: str, first_frames: Tensor | None) -> tuple[Text, Text]:
+        """Encode prompts and one negative prompt; where a family's text encoder sees first frames, together with these."""
+        return self.encode_text(prompts), self.encode_text([negative])
+
     def encode_first_frames(self, image: Float[Tensor, "B 3 H W"], frames: int) -> dict[str, Tensor | None]:
         """Encode first frames in [0, 1] as fields of a `Condition`; ``frames`` is the length of the clip to be made."""
         return {"first_frame": self.encode(image.unsqueeze(1))}
@@ -172,7 +176,7 @@ class Backbone:
             fps: frame rate of each clip, for families that are told it; None takes the one the model was trained on.
         """
         self._refuse_first_frames(len(prompts), first_frames)
-        text, negatives = self.encode_text(prompts), self.encode_text([negative])
+        text, negatives = self.encode_prompts(prompts, negative, first_frames)
         parts: dict[str, Any] = {f"prompt{part}": x for part, x in zip(("", "_mask", "_pooled"), text, strict=True)}
         for part, x in zip(("", "_mask", "_pooled"), negatives, strict=True):
             parts[f"negative{part}"] = None if x is None else x.expand(len(prompts), *x.shape[1:])

@@ -24,6 +24,7 @@ FAMILIES: dict[str, type[Backbone]] = {
     "CogVideoXPipeline": CogVideoXBackbone,
     "CogVideoXImageToVideoPipeline": CogVideoXBackbone,
     "HunyuanVideoPipeline": HunyuanBackbone,
+    "HunyuanVideoImageToVideoPipeline": HunyuanBackbone,
     "MochiPipeline": MochiBackbone,
 }
 """Class of a pipeline, as its model_index.json names it, -> its adapter."""
