@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from posttrain_clips import FRAMES, SIZE, dataset, falling, short_recipe, tiny_model
 
 from visviva.configs import posttrain as settings
@@ -196,6 +198,24 @@ def test_the_divergence_from_the_base_is_zero_at_the_start_and_positive_later():
     assert float(logs["kl"].max()) == 0.0
     _, logs = grpo_of(trainable(), kl=0.1)(batch)
     assert float(logs["kl"].min()) > 0
+
+
+def test_after_the_reference_what_was_switched_off_or_frozen_is_so_again():
+    backbone = trainable()
+    network = backbone.transformer
+    network.add_adapter(LoraConfig(r=2, target_modules=r"blocks\.0\.attn1\.to_q"), adapter_name="other")
+    network.set_adapter("default")
+    frozen = [p for name, p in network.named_parameters() if "lora_A.default" in name]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    layers = [layer for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
+    layers[0].enable_adapters(False)
+    gradients = {name: p.requires_grad for name, p in network.named_parameters()}
+    with reference(backbone.networks(), None, {}):
+        assert all(layer.disable_adapters for layer in layers)
+    assert [layer.disable_adapters for layer in layers] == [True] + [False] * (len(layers) - 1)
+    assert {name: p.requires_grad for name, p in network.named_parameters()} == gradients
+    assert network.active_adapters() == ["default"]
 
 
 def test_the_switched_off_adapter_is_the_base_bit_by_bit_and_gets_no_gradient():

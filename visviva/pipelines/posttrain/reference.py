@@ -19,7 +19,7 @@ from visviva.optim.teacher import TeacherEMA
 
 @contextmanager
 def reference(networks: Mapping[str, Any], copy: TeacherEMA | None, parameters: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the networks be the reference within the context, without gradient.
+    """Let the networks be the reference within the context, without gradient; after it they are as they were.
 
     Args:
         networks: by name; with adapters, or without where ``copy`` is given.
@@ -31,15 +31,22 @@ def reference(networks: Mapping[str, Any], copy: TeacherEMA | None, parameters: 
         with reference(backbone.networks(), None, {}):
             wanted = backbone.velocity(x, sigma, condition)
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     with torch.no_grad():
         if copy is not None:
             with copy.applied(parameters):
                 yield
             return
+        layers = [layer for n in networks.values() for layer in n.modules() if isinstance(layer, BaseTunerLayer)]
+        before = [(layer, layer.disable_adapters) for layer in layers]
+        asked = [(p, p.requires_grad) for n in networks.values() for p in n.parameters()]
         for network in networks.values():
             network.disable_adapters()
         try:
             yield
         finally:
-            for network in networks.values():
-                network.enable_adapters()
+            for layer, off in before:
+                layer.enable_adapters(not off)
+            for parameter, gradient in asked:  # switching asks for gradients of every active adapter
+                parameter.requires_grad_(gradient)
