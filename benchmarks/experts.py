@@ -5,7 +5,7 @@
 Trains the shipped model on simulated clips of five primitives: by flow matching alone (``sft``), with a physical branch whose
 routing learns from flow matching alone (``experts``), and with one that is also told primitives and masks (``aligned``), all
 for as many updates on the same clips in the same order; ``sft_seconds`` goes on until it has taken the CPU seconds of
-``aligned``.
+``aligned``, and ``aligned_longer`` for half as many updates again, to read its routing alone.
 
 Routing is read on held-out true clips at three noise levels: the first expert of each clip and of each token that an object
 covers, held against the primitive, with primitives shuffled among clips as the control. All arms then generate the same
@@ -48,7 +48,9 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "aligned": ("posttrain-experts", {}),
     "experts": ("posttrain-experts", NONE),
     "sft_seconds": ("posttrain-sft", {}),
+    "aligned_longer": ("posttrain-experts", {}),
 }
+COMPARED = ("sft", "aligned", "experts", "sft_seconds")
 LEVELS = (0.25, 0.5, 0.75)
 LAWS = ("constant_acceleration", "mass_conservation")
 
@@ -72,9 +74,10 @@ def main() -> None:
     for seed in given.seeds:
         for arm in given.arms:
             lora = trained(given, arm, seed, train, out)
-            if arm in ("aligned", "experts"):
+            if "sft" not in arm:
                 routing.setdefault(arm, {})[seed] = routed(given.model, out / f"{arm}-{seed}", lora, tests)
-            found.setdefault(arm, {})[seed] = judged(given, out / f"{arm}-{seed}", tests, lora)
+            if arm in COMPARED:
+                found.setdefault(arm, {})[seed] = judged(given, out / f"{arm}-{seed}", tests, lora)
         if set(given.arms) == set(ARMS):
             write(given, out, base, found, routing)
             print((out / "results.md").read_text(), flush=True)
@@ -100,7 +103,9 @@ def trained(given: argparse.Namespace, arm: str, seed: int, train: Path, out: Pa
     note = folder / "seconds.json"
     if note.is_file():
         return str(json.loads(note.read_text())["lora"])
-    updates, training = given.updates, out / f"{arm.removesuffix('_seconds')}-{seed}" / "training"
+    updates, training = given.updates, out / f"{arm.split('_')[0]}-{seed}" / "training"
+    if arm == "aligned_longer":
+        updates += updates // 2
     if arm == "sft_seconds":
         spent = json.loads((out / f"aligned-{seed}" / "seconds.json").read_text())["cpu_seconds"]
         updates = max(updates, round(spent * updates / sum(clock(training)[:updates])))
@@ -247,7 +252,7 @@ def write(
     """Compare all arms, write numbers and tables."""
     seeds = list(found["sft"])
     runs = {arm: merged(arm, of) for arm, of in found.items()}
-    pairs = [("base", arm) for arm in ARMS]
+    pairs = [("base", arm) for arm in COMPARED]
     pairs += [
         ("sft", "experts"),
         ("sft", "aligned"),
