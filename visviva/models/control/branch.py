@@ -10,7 +10,6 @@ its own words, which its blocks change). With the layers at zero the output is t
 from __future__ import annotations
 
 import copy
-from types import MethodType
 from typing import Any
 
 import torch
@@ -18,18 +17,16 @@ from torch import Tensor, nn
 
 from visviva.errors import InputError
 from visviva.models.attention.grid import place, refuse_adapters, refuse_saving
+from visviva.models.branch import BranchBlock, abreast, attach, detach, refuse_count
 from visviva.models.control.encoder import CHANNELS
 
 
-class ControlBlock(nn.Module):
-    """What one block of the backbone got: a copy of itself, and what leads back, zero at first."""
+class ControlBlock(BranchBlock):
+    """What one block of the backbone got, and whether it is the first or the last with a copy."""
 
     def __init__(self, block: Any, width: int, first: bool, last: bool) -> None:
-        super().__init__()
-        self.copied, self.first, self.last = copy.deepcopy(block).requires_grad_(True), first, last
-        self.inject = nn.Linear(width, width).to(block.attn1.to_q.weight)
-        nn.init.zeros_(self.inject.weight)
-        nn.init.zeros_(self.inject.bias)
+        super().__init__(block, width)
+        self.first, self.last = first, last
 
 
 class Embedding(nn.Module):
@@ -137,8 +134,7 @@ def force_control(transformer: Any, blocks: int = 6) -> list[nn.Module]:
     embedding, own = getattr(transformer, KINDS[kind][0]), getattr(transformer, KINDS[kind][1])
     if isinstance(embedding, (Embedding, JointEmbedding)):
         raise InputError("this transformer has force control already; take it off with plain_control first")
-    if not 1 <= blocks <= len(own):
-        raise InputError(f"{blocks} copied blocks; this transformer has {len(own)}, give 1 to as many")
+    refuse_count(blocks, own)
     if hasattr(own[0], "physics"):
         raise InputError("this transformer has a physical branch; force control beside it is not supported")
     refuse_adapters(transformer)
@@ -155,9 +151,7 @@ def force_control(transformer: Any, blocks: int = 6) -> list[nn.Module]:
 
 def _beside(block: Any, config: Any, first: bool, last: bool, forward: Any) -> ControlBlock:
     part = ControlBlock(block, config.num_attention_heads * config.attention_head_dim, first, last)
-    part.plain = block.forward  # type: ignore[assignment]
-    block.control = part
-    block.forward = MethodType(forward, block)
+    attach(block, "control", part, forward)
     return part
 
 
@@ -166,24 +160,13 @@ def plain_control(transformer: Any) -> None:
     if hasattr(transformer, "force_encoder"):
         del transformer.force_encoder
     embedding, blocks = KINDS[type(transformer).__name__]
-    for block in getattr(transformer, blocks):
-        if hasattr(block, "control"):
-            del block.control
-            del block.forward  # the class's own is seen again
+    detach(transformer, getattr(transformer, blocks), "control")
     if isinstance(getattr(transformer, embedding), (Embedding, JointEmbedding)):
         setattr(transformer, embedding, getattr(transformer, embedding).plain)
-    for handle in transformer.__dict__.pop("_control_handles", []):
-        handle.remove()
 
 
 def _forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: Any) -> Tensor:
-    """A block of the backbone and its copy; tokens of the branch come behind those of the backbone, and go on so."""
-    part, grid = block.control, rotary_emb.grid
-    count = grid[0] * grid[1] * grid[2]
-    x, branch = hidden_states[:, :count], hidden_states[:, count:]
-    branch = part.copied(branch, encoder_hidden_states, temb, rotary_emb)
-    x = part.plain(x, encoder_hidden_states, temb, rotary_emb) + part.inject(branch)
-    return x if part.last else torch.cat([x, branch], 1)
+    return abreast(block.control, block.control.last, hidden_states, encoder_hidden_states, temb, rotary_emb)
 
 
 def _joint_forward(

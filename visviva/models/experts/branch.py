@@ -1,28 +1,23 @@
 """ProPhy's physical branch beside a Wan transformer: tokens with the prompt's physics go through copies of its first blocks.
 
-    b_0 = SemanticExperts(x)      b_{i+1} = copy of block i (b_i)      x_{i+1} = block i (x_i) + W_i b_{i+1},  W_i = 0 at first
-
-and after the last copy the refinement experts. The branch's tokens travel behind those of the backbone through the blocks that
-have a copy, so checkpoints and several shapes in flight are as safe as without it. With W_i = 0 the output is the backbone's,
-bit by bit. Reconstructed (arXiv 2512.05564, secondary notes): how many blocks are copied is unknown.
+It is a branch as in `visviva.models.branch`; b_0 = SemanticExperts(x), and after the last copy come the refinement experts.
+Reconstructed (arXiv 2512.05564, secondary notes): how many blocks are copied is unknown.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
-from types import MethodType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from visviva.errors import InputError
 from visviva.models.attention.grid import place, refuse_adapters
+from visviva.models.branch import BranchBlock, abreast, attach, detach, refuse_count
 from visviva.models.experts.prophy import FineAlignment, RefinementExperts, SemanticExperts
 
 
-class PhysicalBlock(nn.Module):
+class PhysicalBlock(BranchBlock):
     """What one block of the backbone got: a copy of itself, what leads back, and experts at either end of the branch.
 
     Attributes:
@@ -32,11 +27,8 @@ class PhysicalBlock(nn.Module):
     """
 
     def __init__(self, block: Any, width: int, semantic: SemanticExperts | None, refinement: RefinementExperts | None) -> None:
-        super().__init__()
-        like = block.attn1.to_q.weight
-        self.copied, self.inject = copy.deepcopy(block).requires_grad_(True), nn.Linear(width, width).to(like)
-        nn.init.zeros_(self.inject.weight)
-        nn.init.zeros_(self.inject.bias)
+        super().__init__(block, width)
+        like = self.inject.weight
         self.semantic = None if semantic is None else semantic.to(like)
         self.refinement = None if refinement is None else refinement.to(like)
         self.told: FineAlignment | None = None
@@ -73,8 +65,7 @@ def physics_experts(
     """
     if type(transformer).__name__ != "WanTransformer3DModel":
         raise InputError(f"no physical branch for {type(transformer).__name__}; it is there for WanTransformer3DModel")
-    if not 1 <= blocks <= len(transformer.blocks):
-        raise InputError(f"{blocks} copied blocks; this transformer has {len(transformer.blocks)}, give 1 to as many")
+    refuse_count(blocks, transformer.blocks)
     if hasattr(transformer.blocks[0], "physics"):
         raise InputError("this transformer has a physical branch already; take it off with plain_blocks first")
     if hasattr(transformer.blocks[0], "control"):
@@ -89,9 +80,7 @@ def physics_experts(
         part = PhysicalBlock(block, width, first, last)
         if last is not None and phenomena:
             part.told, part.phenomena = FineAlignment(refinement, len(phenomena)).to(part.inject.weight), tuple(phenomena)
-        part.plain = block.forward  # type: ignore[assignment]
-        block.physics = part
-        block.forward = MethodType(_forward, block)
+        attach(block, "physics", part, _forward)
         parts.append(part)
     transformer._physics_handles = place(transformer)
     return nn.ModuleList(parts)
@@ -99,12 +88,7 @@ def physics_experts(
 
 def plain_blocks(transformer: Any) -> None:
     """Take the branch off again, in place."""
-    for block in transformer.blocks:
-        if hasattr(block, "physics"):
-            del block.physics
-            del block.forward  # the class's own is seen again
-    for handle in transformer.__dict__.pop("_physics_handles", []):
-        handle.remove()
+    detach(transformer, transformer.blocks, "physics")
 
 
 def parts_of(transformer: Any) -> Iterator[PhysicalBlock]:
@@ -113,14 +97,5 @@ def parts_of(transformer: Any) -> Iterator[PhysicalBlock]:
 
 
 def _forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: Any) -> Tensor:
-    """A block of the backbone and its copy; tokens of the branch come behind those of the backbone, and go on so."""
-    part, grid = block.physics, rotary_emb.grid
-    count = grid[0] * grid[1] * grid[2]
-    x, branch = hidden_states[:, :count], hidden_states[:, count:]
-    if part.semantic is not None:
-        branch = part.semantic(x, encoder_hidden_states, grid)
-    branch = part.copied(branch, encoder_hidden_states, temb, rotary_emb)
-    if part.refinement is not None:
-        branch = part.refinement(branch)
-    x = part.plain(x, encoder_hidden_states, temb, rotary_emb) + part.inject(branch)
-    return x if part.refinement is not None else torch.cat([x, branch], 1)
+    part, given = block.physics, (hidden_states, encoder_hidden_states, temb, rotary_emb)
+    return abreast(part, part.refinement is not None, *given, begin=part.semantic, end=part.refinement)
