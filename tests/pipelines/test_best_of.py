@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from posttrain_clips import FPS, FRAMES, SIZE, dataset, falling, tiny_model
+from posttrain_clips import FPS, FRAMES, SIZE, falling
 
 from visviva.configs.generate import GenerateRecipe
 from visviva.data.video import read_video
@@ -13,16 +13,6 @@ from visviva.models.probes import TrackedMasks
 from visviva.pipelines import generate
 from visviva.pipelines.best_of import best_of
 from visviva.pipelines.posttrain.verifier import build
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    return dataset(tmp_path_factory.mktemp("clips"), 3)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from posttrain_clips import dataset, lines, short_recipe, tiny_model
+from posttrain_clips import dataset, lines, short_recipe
 
 from visviva.data.dataset import write_rows
 from visviva.data.scenes import simulate
@@ -61,11 +61,6 @@ def test_what_is_commanded_of_a_batch_is_padded_to_the_most_objects(pushed):
     assert not bool(found[few, pushed[few].masks.shape[1] :].any())
     assert force_of(Example("", 8.0, masks=pushed[0].masks, forces=[])).tolist() == [[0.0, 0.0]] * pushed[0].masks.shape[1]
     assert force_of(Example("", 8.0, forces=pushed[1].forces)) is None
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 REWARD = {"laws": [{"name": "force_response"}], "mask_source": "track"}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from posttrain_clips import FRAMES, SIZE, dataset, tiny_model
+from posttrain_clips import FRAMES, SIZE, dataset
 from safetensors.torch import load_file, save_file
 
 from visviva import cli
@@ -33,11 +33,6 @@ def told(folder, forces):
     path = folder / "metadata.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps({**row, "forces": f}) + "\n" for row, f in zip(rows, forces, strict=True)))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 def recipe(clips, tiny, output, **sections):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from posttrain_clips import FRAMES, SIZE, dataset, falling, short_recipe, tiny_model
+from posttrain_clips import FRAMES, SIZE, dataset, falling, short_recipe
 
 from visviva.configs import posttrain as settings
 from visviva.data.dataset import write_rows
@@ -52,11 +52,6 @@ def pairs(tmp_path_factory):
         rows.append({**row, "losers": names, "scores": [[0.8, 0.2], [0.4, 0.1]], "scene": i})
     write_rows(folder / "metadata.jsonl", rows)
     return folder
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

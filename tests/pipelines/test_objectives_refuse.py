@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from posttrain_clips import dataset, falling, short_recipe, tiny_model
+from posttrain_clips import falling, short_recipe
 from safetensors.torch import load_file, save_file
 
 from visviva.configs import posttrain as settings
@@ -13,16 +13,6 @@ from visviva.models.backbones.lora import FILE, load_lora
 from visviva.models.backbones.tiny import tiny_wan
 from visviva.pipelines.posttrain import run
 from visviva.pipelines.posttrain.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    return dataset(tmp_path_factory.mktemp("clips"), 3)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from posttrain_clips import FRAMES, SIZE, dataset, falling, tiny_model
+from posttrain_clips import FRAMES, SIZE, dataset, falling
 
 from visviva.configs import posttrain as settings
 from visviva.configs.schema import load
@@ -26,11 +26,6 @@ from visviva.pipelines.posttrain.verifier import build, object_masks
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     return dataset(tmp_path_factory.mktemp("clips"))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from posttrain_clips import dataset, lines, short_recipe, tiny_model
+from posttrain_clips import dataset, lines, short_recipe
 
 from visviva.configs.posttrain import PosttrainRecipe
 from visviva.configs.schema import load
@@ -34,11 +34,6 @@ def labelled(folder, kinds=KINDS, masks=True):
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     return labelled(tmp_path_factory.mktemp("labelled"))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from posttrain_clips import FRAMES, SIZE, dataset, short_recipe, tiny_model
+from posttrain_clips import FRAMES, SIZE, short_recipe
 from safetensors.torch import save_file
 
 from visviva.errors import InputError
@@ -13,16 +13,6 @@ from visviva.pipelines.posttrain import run
 from visviva.pipelines.posttrain.trainer import Trainer
 
 PROPHY = {"kind": "prophy", "blocks": 1, "semantic": 3}
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    return dataset(tmp_path_factory.mktemp("clips"), 3)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
