@@ -73,14 +73,15 @@ def main() -> None:
     routing: dict[str, dict[int, Any]] = {}
     for seed in given.seeds:
         for arm in given.arms:
+            if given.report and not (out / f"{arm}-{seed}" / "seconds.json").is_file():
+                continue
             lora = trained(given, arm, seed, train, out)
             if "sft" not in arm:
                 routing.setdefault(arm, {})[seed] = routed(given.model, out / f"{arm}-{seed}", lora, tests)
             if arm in COMPARED:
                 found.setdefault(arm, {})[seed] = judged(given, out / f"{arm}-{seed}", tests, lora)
-        if set(given.arms) == set(ARMS):
-            write(given, out, base, found, routing)
-            print((out / "results.md").read_text(), flush=True)
+        write(given, out, base, found, routing)
+        print((out / "results.md").read_text(), flush=True)
 
 
 def options() -> argparse.Namespace:
@@ -89,7 +90,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--output", default="runs/experts")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="some, to leave the rest to later")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="some, to leave out the rest")
+    parser.add_argument("--report", action="store_true", help="compare what was trained before, train nothing")
     parser.add_argument("--updates", type=int, default=120)
     parser.add_argument("--train-clips", type=int, default=200)
     parser.add_argument("--test-clips", type=int, default=40, help="per split")
@@ -227,8 +229,9 @@ def laws(out: Path, before: str, after: str, seeds: list[int]) -> dict[str, Any]
             pairs = [
                 (a[k], b[k], a[0], seed)
                 for seed in seeds
-                for a, b in zip(read(before, seed)[split], read(after, seed)[split], strict=True)
-                if a[k] is not None and b[k] is not None
+                for a in read(before, seed)[split]
+                for b in read(after, seed)[split]
+                if a[0] == b[0] and a[k] is not None and b[k] is not None
             ]
             x, y, scenes, by = zip(*pairs, strict=True)
             told = paired_bootstrap(x, y, scenes, by if len(set(by)) > 1 else None, metric=name)
@@ -250,8 +253,6 @@ def write(
     given: argparse.Namespace, out: Path, base: Run, found: dict[str, dict[int, Run]], routing: dict[str, dict[int, Any]]
 ) -> None:
     """Compare all arms, write numbers and tables."""
-    seeds = list(found["sft"])
-    runs = {arm: merged(arm, of) for arm, of in found.items()}
     pairs = [("base", arm) for arm in COMPARED]
     pairs += [
         ("sft", "experts"),
@@ -260,20 +261,24 @@ def write(
         ("sft_seconds", "experts"),
         ("experts", "aligned"),
     ]
-    results = {}
+    results: dict[str, Any] = {}
     for before, after in pairs:
-        groups = [g for g in compare(base if before == "base" else runs[before], runs[after]) if g.primitive == "all"]
-        results[f"{after} over {before}"] = {"five": [slim(g) for g in groups], "laws": laws(out, before, after, seeds)}
-    spent = {arm: {s: json.loads((out / f"{arm}-{s}" / "seconds.json").read_text()) for s in seeds} for arm in ARMS}
+        seeds = [s for s in found.get(after, {}) if before == "base" or s in found.get(before, {})]
+        if not seeds:
+            continue
+        left = base if before == "base" else merged(before, {s: found[before][s] for s in seeds})
+        groups = [g for g in compare(left, merged(after, {s: found[after][s] for s in seeds})) if g.primitive == "all"]
+        told = {"seeds": seeds, "five": [slim(g) for g in groups], "laws": laws(out, before, after, seeds)}
+        results[f"{after} over {before}"] = told
+    notes = {path.parent.name: json.loads(path.read_text()) for path in sorted(out.glob("*/seconds.json"))}
     content = {
         "command": vars(given),
         "made_with": provenance(),
         "machine": {"platform": platform.platform(), "processor": platform.processor(), "threads": 1},
-        "seeds": seeds,
-        "spent": {arm: {s: {k: v for k, v in n.items() if k != "lora"} for s, n in of.items()} for arm, of in spent.items()},
+        "spent": {name: {k: v for k, v in note.items() if k != "lora"} for name, note in notes.items()},
         "routing": routing,
         "comparisons": results,
-        "clips": rows(base, runs),
+        "clips": rows(base, {arm: merged(arm, of) for arm, of in found.items()}),
         "train_fingerprint": ClipDataset(out / "train").fingerprint,
     }
     write_json(out / "results.json", content)
@@ -301,11 +306,14 @@ def routing_table(routing: dict[str, dict[int, Any]]) -> str:
 def clip_table(results: dict[str, Any]) -> str:
     """Return improvements [%] with 95 % intervals: five metrics, and each law's residual."""
     told = lambda v, low, high: f"{100 * v:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"  # noqa: E731
-    lines = ["| | five metrics, ID | OOD | " + " | ".join(f"{n} {s}" for n in LAWS for s in TEST) + " |", "|---" * 7 + "|"]
+    lines = [
+        "| | seeds | five metrics, ID | OOD | " + " | ".join(f"{n} {s}" for n in LAWS for s in TEST) + " |",
+        "|---" * 8 + "|",
+    ]
     for name, found in results.items():
         five = [told(*g["improvement"].values()) for g in found["five"]]
         law = [told(*found["laws"][f"{s}/{n}"]["improvement"]) for n in LAWS for s in TEST]
-        lines.append(f"| {name} | " + " | ".join([*five, *law]) + " |")
+        lines.append(f"| {name} | {len(found['seeds'])} | " + " | ".join([*five, *law]) + " |")
     return "\n".join(lines) + "\n"
 
 
