@@ -31,9 +31,9 @@ def squared_over_pixels(flow: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _squares(flow: Tensor) -> Tensor:
-    """On a CPU piece by piece, clips or strips of pictures, so that what is between stays in the cache."""
+    """On a CPU without gradient piece by piece, clips or strips of pictures, so that what is between stays in the cache."""
     clip, row = flow[:1].numel(), flow[:1, :, :, :1].numel()
-    whole = flow.device.type != "cpu" or not clip
+    whole = flow.device.type != "cpu" or flow.requires_grad or not clip
     clips, rows = (max(1, len(flow)), flow.shape[3]) if whole else (max(1, CACHE // clip), max(1, CACHE // row))
     return torch.cat([_added(part.split(rows, 3)) for part in flow.split(clips)])
 
