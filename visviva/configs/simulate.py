@@ -9,7 +9,10 @@ from tyro.conf import Positional
 
 from visviva.configs.schema import Recipe
 
-Primitive = Literal["free_fall", "horizontal_throw", "parabolic_throw", "ramp_down", "ramp_up", "push", "push_two"]
+Primitive = Literal[
+    "free_fall", "horizontal_throw", "parabolic_throw", "ramp_down", "ramp_up",
+    "push", "push_two", "flag", "plant", "pennant", "hanging_ball",
+]  # fmt: skip
 
 
 class SimulateRecipe(Recipe):
@@ -23,7 +26,8 @@ class SimulateRecipe(Recipe):
     clips: int = Field(1000, ge=1)
     """How many clips; clip i shows primitive i modulo their number, and does not depend on how many there are."""
     primitives: list[Primitive] = ["free_fall", "horizontal_throw", "parabolic_throw", "ramp_down", "ramp_up"]
-    """Which primitives, in turn; push and push_two show balls on a table, one or two of them pushed (see docs/forces.md)."""
+    """Which primitives, in turn; push and push_two show balls on a table, one or two of them pushed; flag, plant, pennant and
+    hanging_ball things in the wind (see docs/forces.md). One named twice comes twice as often."""
     split: Literal["id", "ood"] = "id"
     """Ranges of height, speed and friction: in distribution, or beyond it."""
     seed: int = Field(0, ge=0)
@@ -37,7 +41,7 @@ class SimulateRecipe(Recipe):
     fps: float = Field(32.0, ge=0.1, le=10_000)
     """Frames per second."""
     objects: int = Field(3, ge=1, le=3)
-    """Largest number of objects in falls, throws and pushes."""
+    """Largest number of objects in falls, throws, pushes and winds."""
     arrays: Literal["all", "small", "none"] = "all"
     """Ground truth beside each clip: everything; masks, trajectories and states without flow and depth; or nothing."""
     crf: int = Field(12, ge=0, le=51)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from visviva.data.scenes.push import PUSHES
 from visviva.data.scenes.scene import Scene
+from visviva.data.scenes.wind import WINDS
 
 
 def caption(scene: Scene) -> str:
@@ -13,6 +14,8 @@ def caption(scene: Scene) -> str:
     numbers = scene.numbers
     if scene.primitive in PUSHES:
         return f"force at a point of a ball, view {numbers['view']:.2f} m"
+    if scene.primitive in WINDS:
+        return f"wind blows, view {numbers['view']:.2f} m"
     side = "right" if numbers.get("side", 1) > 0 else "left"
     other = "left" if side == "right" else "right"
     things = _and([f"a {body.shape}" for body in scene.bodies])

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from visviva.data.clip import Clip
-from visviva.data.scenes import dynamics, render, rolling, truth, world
+from visviva.data.scenes import blown, dynamics, render, rolling, truth, world
 from visviva.data.scenes.caption import caption
 from visviva.data.scenes.primitives import PRIMITIVES, sample_scene
 from visviva.data.scenes.push import PUSHES, sample_push
 from visviva.data.scenes.scene import Scene
+from visviva.data.scenes.wind import WINDS, sample_wind
 from visviva.errors import InputError, closest
 from visviva.physics.quiet import quiet
 
@@ -57,6 +58,8 @@ class Shot:
         aspect = self.size[1] / self.size[0]
         if primitive in PUSHES:
             return sample_push(primitive, self.seed, index, duration=self.duration, aspect=aspect, objects=self.objects)
+        if primitive in WINDS:
+            return sample_wind(primitive, self.seed, index, duration=self.duration, objects=self.objects)
         return sample_scene(
             primitive, self.seed, index, split=self.split, duration=self.duration, aspect=aspect, objects=self.objects
         )
@@ -84,7 +87,8 @@ def simulate(
     """Simulate ``n`` clips of the primitives in turn (clip i is of primitive i modulo their number).
 
     Clip i depends on the arguments and i alone: the first clips of a longer set are the clips of a shorter one.
-    ``primitive`` is one of `PRIMITIVES` and `PUSHES` or several; the other arguments are those of `Shot`.
+    ``primitive`` is one of `PRIMITIVES`, `PUSHES` and `WINDS` or several, one named twice comes twice as often;
+    the other arguments are those of `Shot`.
 
     Example::
 
@@ -102,21 +106,35 @@ def plan(shot: Shot, primitives: Sequence[str], indices: Iterable[int], batch: i
     """Divide the clips of a set into batches of at most ``batch`` clips that can be simulated together."""
     if shot.frames < 2 or shot.fps <= 0:
         raise InputError(f"a clip needs frames >= 2 and fps > 0; given frames {shot.frames} and fps {shot.fps}")
-    known = (*PRIMITIVES, *PUSHES)
+    known = (*PRIMITIVES, *PUSHES, *WINDS)
     for name in primitives:
         if name not in known:
             raise InputError(f"unknown primitive {name!r}; allowed: {', '.join(known)}{closest(name, known)}")
-    slots = [(i, primitives[i % len(primitives)], i // len(primitives)) for i in indices]
-    kinds = [[s for s in slots if _kind(s[1]) == kind] for kind in range(3)]
+    slots = [_slot(i, primitives) for i in indices]
+    kinds = [[s for s in slots if _kind(s[1]) == kind] for kind in range(5)]
     return [kind[i : i + batch] for kind in kinds for i in range(0, len(kind), batch)]
 
 
+def _slot(index: int, primitives: Sequence[str]) -> Slot:
+    """What clip ``index`` shows; a primitive named twice goes on counting."""
+    turn, place = divmod(index, len(primitives))
+    name = primitives[place]
+    return index, name, turn * primitives.count(name) + primitives[:place].count(name)
+
+
 def _kind(name: str) -> int:
+    """Scenes of equal kinds are simulated together."""
+    if name in WINDS:
+        return 4 if name == "plant" else 3
     return 2 if name in PUSHES else int(name.startswith("ramp"))
 
 
 def shoot(shot: Shot, batch: Sequence[Slot]) -> Iterator[tuple[int, Clip]]:
     """Yield (index, clip) of one batch; scenes of one layout run together."""
+    if batch and batch[0][1] in WINDS:
+        scenes = [shot.scene(name, k) for _, name, k in batch]
+        yield from zip([i for i, _, _ in batch], blown.film(scenes, shot), strict=True)
+        return
     pairs = sorted(((i, shot.scene(name, k)) for i, name, k in batch), key=lambda pair: world.layout(pair[1]))
     for _, group in groupby(pairs, key=lambda pair: world.layout(pair[1])):
         members = list(group)
