@@ -14,8 +14,8 @@ from torch import Tensor
 from visviva.physics.kinematics import displaced, projection, window_fit
 from visviva.physics.laws.law import finite, unknown
 
-CACHE = 2**16
-"""Numbers that a CPU is given at once where several passes over them are needed, so that they stay in its cache."""
+CACHE = 2**17
+"""Numbers that each thread of a CPU is given at once where there are several passes over them: they stay in its cache."""
 
 
 def squared_over_pixels(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,9 +32,9 @@ def squared_over_pixels(flow: Tensor) -> tuple[Tensor, Tensor]:
 
 def _squares(flow: Tensor) -> Tensor:
     """On a CPU without gradient piece by piece, clips or strips of pictures, so that what is between stays in the cache."""
-    clip, row = flow[:1].numel(), flow[:1, :, :, :1].numel()
+    clip, row, room = flow[:1].numel(), flow[:1, :, :, :1].numel(), CACHE * torch.get_num_threads()
     whole = flow.device.type != "cpu" or flow.requires_grad or not clip
-    clips, rows = (max(1, len(flow)), flow.shape[3]) if whole else (max(1, CACHE // clip), max(1, CACHE // row))
+    clips, rows = (max(1, len(flow)), flow.shape[3]) if whole else (max(1, room // clip), max(1, room // row))
     return torch.cat([_added(part.split(rows, 3)) for part in flow.split(clips)])
 
 
