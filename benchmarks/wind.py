@@ -6,7 +6,7 @@ Per kind of thing (flags and plants as trained; pennants and hanging balls never
 training set has seed 1), each without wind, at four speeds to the right and to the left, and at speed 0.75 in six more
 directions, all from one first frame and one noise. Things are followed by `TrackedMasks` from their true first masks;
 displacement is that of the centroid, first to last frame, mean over the things [px], less that of the same scene without wind.
-Lean: its component along the wind. Sign and angle: against the *true* displacement, where that is 1.5 px or more across, 2 px
+Lean: its component along the wind. Sign and angle: against the displacement of the *true* masks, where that is 1.5 px across, 2 px
 or more; a hanging thing cannot follow a wind downwards. The true clips are measured in the same way, as the ceiling. Intervals:
 bootstrap over scenes, 95 %.
 """
@@ -56,6 +56,18 @@ def moved(frames: list[Tensor], clips: list[list[Clip]]) -> np.ndarray:
     return np.stack([displacements(f, group).mean(1) for f, group in zip(frames, clips, strict=True)])
 
 
+def real(clips: list[list[Clip]]) -> np.ndarray:
+    """Return the displacements of the centroids of the true masks, as `moved`."""
+    found = []
+    for group in clips:
+        masks = torch.stack([clip.masks[[0, -1]] for clip in group if clip.masks is not None]).double()
+        y, x = (torch.arange(n, dtype=torch.float64) for n in masks.shape[-2:])
+        centre = torch.stack([(masks * x).sum((-1, -2)), -(masks * y[:, None]).sum((-1, -2))], -1)
+        centre = centre / masks.sum((-1, -2))[..., None]
+        found.append((centre[:, 1] - centre[:, 0]).mean(1).numpy())
+    return np.stack(found)
+
+
 def numbers(found: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Return what displacements (scenes, winds, 2) say, against the true ones."""
     away, true = found[:, 1:] - found[:, :1], truth[:, 1:] - truth[:, :1]
@@ -68,13 +80,14 @@ def numbers(found: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     far = np.linalg.norm(true, axis=-1) >= LEAST
     turn = np.degrees(np.arctan2(away[..., 1], away[..., 0]) - np.arctan2(true[..., 1], true[..., 0]))
     error = np.abs((turn + 180) % 360 - 180)[far]
+    known = np.isfinite(true) & np.isfinite(away)
     return {
         "mean lean px": means,
         "R2 of means": r_squared(np.array([0.0, *SPEEDS]), np.array(means)),
         "R2 of clips": r_squared(speed.ravel(), lean[:, :sides].ravel()),
         "R2 with the truth": r_squared(true.reshape(-1), away.reshape(-1)),
-        "slope against the truth": float(np.polyfit(true.reshape(-1), np.nan_to_num(away.reshape(-1)), 1)[0]),
-        "sign": float(np.mean(np.sign(away[..., 0][wide]) == np.sign(true[..., 0][wide]))),
+        "slope against the truth": float(np.polyfit(true[known], away[known], 1)[0]),
+        "sign": float(np.mean((away[..., 0] * true[..., 0])[wide & known[..., 0]] > 0)),
         "angle error degrees": float(np.nanmedian(error)) if len(error) else None,
         "without wind px": float(np.nanmean(np.linalg.norm(found[:, 0], axis=-1))),
         "lost": float(np.mean(~np.isfinite(found))),
@@ -111,8 +124,8 @@ def main() -> None:
         truth = filmed(kind, given.scenes)
         clips = [generated(backbone, group, i, given.steps) for i, group in enumerate(truth)]
         true = [torch.stack([clip.frames for clip in group]) for group in truth]
-        way = moved(true, truth)
-        result[kind] = {"generated": with_intervals(moved(clips, truth), way), "true clips": with_intervals(way, way)}
+        way = real(truth)
+        result[kind] = {name: with_intervals(moved(f, truth), way) for name, f in (("generated", clips), ("true clips", true))}
         print(kind, json.dumps(result[kind]), flush=True)
         rows += [torch.cat(list(frames[0][k, ::4]), 2) for k in (4, 8) for frames in (clips, true)]
     Path(given.output).write_text(json.dumps(result, indent=1) + "\n")
