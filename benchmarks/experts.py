@@ -5,7 +5,8 @@
 Trains the shipped model on simulated clips of five primitives: by flow matching alone (``sft``), with a physical branch whose
 routing learns from flow matching alone (``experts``), and with one that is also told primitives and masks (``aligned``), all
 for as many updates on the same clips in the same order; ``sft_seconds`` goes on until it has taken the CPU seconds of
-``aligned``, and ``aligned_longer`` for half as many updates again, to read its routing alone.
+``aligned``, and ``aligned_longer`` for half as many updates again, to read its routing alone; so ``wider``, with 24 experts
+for tokens instead of 8.
 
 Routing is read on held-out true clips at three noise levels: the first expert of each clip and of each token that an object
 covers, held against the primitive, with primitives shuffled among clips as the control. All arms then generate the same
@@ -43,12 +44,14 @@ from visviva.pipelines import simulate
 from visviva.pipelines.posttrain.verifier import build, object_masks
 
 NONE = {"experts.align": {"semantic": 0.0, "refinement": 0.0, "balance": 0.0}}
+FEW = {"experts.refinement": 8}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("posttrain-sft", {}),
-    "aligned": ("posttrain-experts", {}),
-    "experts": ("posttrain-experts", NONE),
+    "aligned": ("posttrain-experts", FEW),
+    "experts": ("posttrain-experts", FEW | NONE),
     "sft_seconds": ("posttrain-sft", {}),
-    "aligned_longer": ("posttrain-experts", {}),
+    "aligned_longer": ("posttrain-experts", FEW),
+    "wider": ("posttrain-experts", {}),
 }
 COMPARED = ("sft", "aligned", "experts", "sft_seconds")
 LEVELS = (0.25, 0.5, 0.75)
@@ -66,7 +69,7 @@ def main() -> None:
         split: simulate.run(
             SimulateRecipe(output=str(out / f"test-{split}"), clips=given.test_clips, seed=seed, split=split, **simulated)
         )
-        for split, seed in TEST.items()
+        for split, seed in zip(TEST, given.test_seeds, strict=True)
     }
     base = judged(given, out / "base", tests, "")
     found: dict[str, dict[int, Run]] = {}
@@ -93,6 +96,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="some, to leave out the rest")
     parser.add_argument("--report", action="store_true", help="compare what was trained before, train nothing")
     parser.add_argument("--updates", type=int, default=120)
+    parser.add_argument("--test-seeds", nargs=2, type=int, default=list(TEST.values()), help="of the two held-out sets")
     parser.add_argument("--train-clips", type=int, default=200)
     parser.add_argument("--test-clips", type=int, default=40, help="per split")
     parser.add_argument("--steps", type=int, default=4, help="sampler steps of generation")
