@@ -32,9 +32,11 @@ def squared_over_pixels(flow: Tensor) -> tuple[Tensor, Tensor]:
 
 def _squares(flow: Tensor) -> Tensor:
     """On a CPU without gradient piece by piece, clips or strips of pictures, so that what is between stays in the cache."""
-    clip, row, room = flow[:1].numel(), flow[:1, :, :, :1].numel(), CACHE * torch.get_num_threads()
-    whole = flow.device.type != "cpu" or flow.requires_grad or not clip
-    clips, rows = (max(1, len(flow)), flow.shape[3]) if whole else (max(1, room // clip), max(1, room // row))
+    clip, row = flow[:1].numel(), flow[:1, :, :, :1].numel()
+    if flow.device.type != "cpu" or flow.requires_grad or not clip or torch.compiler.is_compiling():
+        return _added([flow])
+    room = CACHE * torch.get_num_threads()
+    clips, rows = max(1, room // clip), max(1, room // row)
     return torch.cat([_added(part.split(rows, 3)) for part in flow.split(clips)])
 
 
