@@ -86,7 +86,7 @@ def plain_pixels(flows: list[np.ndarray]) -> float:
 
 def ours(paths: list[Path], masks: torch.Tensor) -> Measurement:
     """Read and measure the clips as one batch."""
-    frames = torch.stack([read_video(p).frames for p in paths]).float().div_(255)
+    frames = torch.stack([read_video(p).frames for p in paths]) / 255
     return DIS()(frames, torch.full((len(paths),), FPS), masks)
 
 
@@ -153,12 +153,12 @@ def row(folder: Path, clips: int, side: int, objects: int, repeat: int, clock: C
         for label, cold in TWICE.items():
             found["laws" + label]["both laws"] = compare(work, repeat, clock, cold)
         work = {
-            "ours": lambda: LAWS["object"](ours(paths, masks)),
+            "ours": lambda: LAWS["object, kernel"](ours(paths, masks)),
             "plain": lambda: [plain_object(plain_flow(p), m) for p, m in zip(paths, arrays, strict=True)],
         }
         times = compare(work, max(3, repeat // 2), clock)
     whole = np.array([plain_object(f, m) for f, m in zip(flows, arrays, strict=True)])
-    value = LAWS["object"](measured).value.numpy()
+    value = LAWS["object, kernel"](measured).value.numpy()
     found["end to end"] = {**times, "values_apart": float(np.abs(value - whole).max() / np.abs(whole).max())}
     return found
 

@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from newton_rewards import TEST, TRAIN, rows, scored, slim
+from newton_rewards import TEST, rows, scored, sets, slim
 from steering import clock, clocked
 from torch import Tensor
 
 from visviva.configs.posttrain import Law, PosttrainRecipe, Probe
 from visviva.configs.schema import load
-from visviva.configs.simulate import SimulateRecipe
 from visviva.data.clip import Clip
 from visviva.data.dataset import ClipDataset
 from visviva.eval.comparison import compare
@@ -40,7 +39,6 @@ from visviva.eval.statistics import paired_bootstrap
 from visviva.models.backbones.lora import load_lora
 from visviva.models.backbones.wan import WanBackbone
 from visviva.models.experts import on_tokens, parts_of, specialisation
-from visviva.pipelines import simulate
 from visviva.pipelines.posttrain.verifier import build, object_masks
 
 NONE = {"experts.align": {"semantic": 0.0, "refinement": 0.0, "balance": 0.0}}
@@ -63,14 +61,7 @@ def main() -> None:
     given = options()
     torch.set_num_threads(1)
     out = Path(given.output)
-    simulated: dict[str, Any] = {"arrays": "small"}
-    train = simulate.run(SimulateRecipe(output=str(out / "train"), clips=given.train_clips, seed=TRAIN, **simulated))
-    tests = {
-        split: simulate.run(
-            SimulateRecipe(output=str(out / f"test-{split}"), clips=given.test_clips, seed=seed, split=split, **simulated)
-        )
-        for split, seed in zip(TEST, given.test_seeds, strict=True)
-    }
+    train, tests = sets(out, given.train_clips, given.test_clips, given.test_seeds)
     base = judged(given, out / "base", tests, "")
     found: dict[str, dict[int, Run]] = {}
     routing: dict[str, dict[int, Any]] = {}

@@ -16,6 +16,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,22 @@ TRAIN, TEST = 2001, {"id": 3001, "ood": 3002}
 """Seeds of the simulated sets; the shipped model was trained on seed 1 and validated on seeds 1001 and 1002."""
 
 
+def sets(out: Path, train_clips: int, test_clips: int, seeds: Iterable[int] = TEST.values()) -> tuple[Path, dict[str, Path]]:
+    """Simulate the training set and the two held-out ones into ``out`` where they are not there; return their folders."""
+
+    def one(name: str, clips: int, seed: int, **options: Any) -> Path:
+        return simulate.run(SimulateRecipe(output=str(out / name), clips=clips, seed=seed, arrays="small", **options))
+
+    tests = {split: one(f"test-{split}", test_clips, seed, split=split) for split, seed in zip(TEST, seeds, strict=True)}
+    return one("train", train_clips, TRAIN), tests
+
+
 def main() -> None:
     """Simulate, train every arm for every seed, generate, score, compare, write."""
     given = options()
     torch.set_num_threads(given.threads)
     out = Path(given.output)
-    train = simulate.run(SimulateRecipe(output=str(out / "train"), clips=given.train_clips, seed=TRAIN, arrays="small"))
-    tests = {}
-    for split, seed in TEST.items():
-        recipe = SimulateRecipe(
-            output=str(out / f"test-{split}"), clips=given.test_clips, seed=seed, split=split, arrays="small"
-        )
-        tests[split] = simulate.run(recipe)
+    train, tests = sets(out, given.train_clips, given.test_clips)
     base = scored(given, out / "base", tests, "")
     found: dict[str, dict[int, Run]] = {arm: {} for arm in given.arms}
     seconds: dict[str, dict[int, float]] = {arm: {} for arm in given.arms}

@@ -26,17 +26,16 @@ import matplotlib
 matplotlib.use("Agg")
 import torch
 from matplotlib import pyplot as plt
-from newton_rewards import TEST, TRAIN, rows, scored, slim
+from newton_rewards import rows, scored, sets, slim
 
 from visviva.configs.generate import GenerateRecipe
 from visviva.configs.posttrain import PosttrainRecipe, Sampler
 from visviva.configs.prefer import PreferRecipe
 from visviva.configs.schema import load
-from visviva.configs.simulate import SimulateRecipe
 from visviva.data.dataset import ClipDataset
 from visviva.eval.comparison import Group, compare
 from visviva.eval.run import Run, merged, provenance, write_json
-from visviva.pipelines import generate, prefer, simulate
+from visviva.pipelines import generate, prefer
 from visviva.pipelines.posttrain.log import read
 from visviva.pipelines.posttrain.parallel import leave
 from visviva.pipelines.posttrain.trainer import Trained, Trainer
@@ -80,14 +79,7 @@ def main() -> None:
     given = options()
     torch.set_num_threads(given.threads)
     out = Path(given.output)
-    simulated: dict[str, Any] = {"arrays": "small"}
-    train = simulate.run(SimulateRecipe(output=str(out / "train"), clips=given.train_clips, seed=TRAIN, **simulated))
-    tests = {
-        split: simulate.run(
-            SimulateRecipe(output=str(out / f"test-{split}"), clips=given.test_clips, seed=seed, split=split, **simulated)
-        )
-        for split, seed in TEST.items()
-    }
+    train, tests = sets(out, given.train_clips, given.test_clips)
     base = timed(out / "base", lambda: scored(given, out / "base", tests, ""))
     found: dict[str, dict[int, Run]] = {}
     for arm in (a for a in given.arms if a in STEERED):

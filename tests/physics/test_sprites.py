@@ -73,7 +73,7 @@ def test_a_clip_taken_apart_and_put_together_is_the_clip(scene):
 
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, v in VIOLATIONS.items() for k in sorted(v.kinds or {"moves"})])
 def test_a_violation_changes_the_clip_keeps_its_first_frame_and_is_reproducible(name, kind):
-    scene = draw(kind, 8 if name == "wrong_mass" else 3, seed=0, size=48, objects=2)  # few clips have both bodies pushed
+    scene = draw(kind, 3, seed=1, size=48, objects=2)  # of the pushes one has both bodies pushed, two have a bystander
     violated = VIOLATIONS[name](scene)
     true, broken = scene.render(), violated.render()
     assert broken.frames.shape == true.frames.shape

@@ -111,7 +111,7 @@ def plan(shot: Shot, primitives: Sequence[str], indices: Iterable[int], batch: i
         if name not in known:
             raise InputError(f"unknown primitive {name!r}; allowed: {', '.join(known)}{closest(name, known)}")
     slots = [_slot(i, primitives) for i in indices]
-    kinds = [[s for s in slots if _kind(s[1]) == kind] for kind in range(5)]
+    kinds = [[s for s in slots if _kind(s[1]) == kind] for kind in sorted({_kind(name) for name in primitives})]
     return [kind[i : i + batch] for kind in kinds for i in range(0, len(kind), batch)]
 
 
@@ -122,11 +122,13 @@ def _slot(index: int, primitives: Sequence[str]) -> Slot:
     return index, name, turn * primitives.count(name) + primitives[:place].count(name)
 
 
-def _kind(name: str) -> int:
+def _kind(name: str) -> str:
     """Scenes of equal kinds are simulated together."""
     if name in WINDS:
-        return 4 if name == "plant" else 3
-    return 2 if name in PUSHES else int(name.startswith("ramp"))
+        return "plants" if name == "plant" else "cloth and strings"
+    if name in PUSHES:
+        return "pushes"
+    return "ramps" if name.startswith("ramp") else "flights"
 
 
 def shoot(shot: Shot, batch: Sequence[Slot]) -> Iterator[tuple[int, Clip]]:
