@@ -86,7 +86,7 @@ def plain_pixels(flows: list[np.ndarray]) -> float:
 
 def ours(paths: list[Path], masks: torch.Tensor) -> Measurement:
     """Read and measure the clips as one batch."""
-    frames = torch.stack([read_video(p).frames for p in paths]) / 255
+    frames = torch.stack([read_video(p).frames for p in paths])
     return DIS()(frames, torch.full((len(paths),), FPS), masks)
 
 

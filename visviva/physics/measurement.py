@@ -167,21 +167,23 @@ class Probe(Protocol):
         ...
 
 
-def check_frames(frames: Tensor, fps: Tensor, least: int = 2, values: bool = True) -> None:
+def check_frames(frames: Tensor, fps: Tensor, least: int = 2, values: bool = True, as_decoded: bool = False) -> None:
     """Raise an `InputError` unless frames (B, T, 3, H, W) and fps (B,) can be measured: finite floats in [0, 1], T >= least.
 
-    Looking at the values waits for the device, once per call; ``values=False`` looks at shapes and types alone.
+    Looking at the values waits for the device, once per call; ``values=False`` looks at shapes and types alone. With
+    ``as_decoded`` uint8 frames will do, too.
     """
     shape = tuple(frames.shape)
     if len(shape) != 5 or shape[2] != 3:
         raise InputError(f"frames have shape {shape}; give (B, T, 3, H, W)")
-    if not frames.is_floating_point():
+    decoded = as_decoded and frames.dtype == torch.uint8
+    if not frames.is_floating_point() and not decoded:
         raise InputError(f"frames have dtype {frames.dtype}; give floats in [0, 1], for example frames.float() / 255")
     if shape[1] < least:
         raise InputError(f"the clip has {shape[1]} frame(s); at least {least} are needed to measure it")
     if tuple(fps.shape) != shape[:1]:
         raise InputError(f"fps has shape {tuple(fps.shape)}; give one number per clip, shape ({shape[0]},)")
-    if not values:
+    if decoded or not values:
         return
     low, high = frames.detach().aminmax()
     largest = float(torch.maximum(-low, high))

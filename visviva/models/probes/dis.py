@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from visviva.physics.measurement import Measurement, check_frames
@@ -42,22 +42,28 @@ class DIS:
         self.least_side, self.noise = least_side, noise
 
     def __call__(
-        self, frames: Float[Tensor, "B T 3 H W"], fps: Float[Tensor, " B"], masks: Float[Tensor, "B T N H W"] | None = None
+        self,
+        frames: Float[Tensor, "B T 3 H W"] | UInt8[Tensor, "B T 3 H W"],
+        fps: Float[Tensor, " B"],
+        masks: Float[Tensor, "B T N H W"] | None = None,
     ) -> Measurement:
-        """Measure the flow; ``masks`` are passed on."""
-        check_frames(frames, fps)
-        factor = -(-self.least_side // min(frames.shape[-2:]))
-        grey = _grey(frames.detach()).cpu().numpy()
-        flow = np.empty((grey.shape[0], grey.shape[1] - 1, 2, *grey.shape[2:]), np.float32)
-        with ThreadPoolExecutor(min(len(grey), torch.get_num_threads())) as threads:  # OpenCV lets go of the interpreter
-            list(threads.map(partial(_clip, factor=factor), grey, flow))
+        """Measure the flow; ``masks`` are passed on. Frames are floats in [0, 1], or uint8 as they were decoded (quicker)."""
+        check_frames(frames, fps, as_decoded=True)
+        clips, count, _, height, width = frames.shape
+        factor = -(-self.least_side // min(height, width))
+        images = (frames if frames.dtype == torch.uint8 else _grey(frames.detach())).cpu().numpy()
+        flow = np.empty((clips, count - 1, 2, height, width), np.float32)
+        with ThreadPoolExecutor(min(clips, torch.get_num_threads())) as threads:  # OpenCV lets go of the interpreter
+            list(threads.map(partial(_clip, factor=factor), images, flow))
         noise = torch.full_like(fps, self.noise, dtype=torch.float32)
         return Measurement(fps=fps, flow=torch.from_numpy(flow).to(frames.device), masks=masks, noise=noise)
 
 
 def _enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    """Return the luma of an image (h, w) or, of colours, (3, h, w), enlarged by a whole factor."""
     import cv2
 
+    image = image if image.ndim == 2 else cv2.cvtColor(cv2.merge(list(image)), cv2.COLOR_RGB2GRAY)
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
 
 
