@@ -1,6 +1,6 @@
 """The motion model: ArtAttention against a plain transformer, frame rates, texts, speeds, guidance and projection.
 
-    python benchmarks/motion_backbone.py rivals --steps 300 --seeds 3    # trains six small models
+    python benchmarks/motion_backbone.py rivals --steps 1500 --seeds 3 --clips 600    # trains nine small models
     python benchmarks/motion_backbone.py model                          # measures the shipped model
     python benchmarks/motion_backbone.py model --model runs/motion/model
 
@@ -63,7 +63,7 @@ def interval(values: list[float]) -> dict[str, float]:
 
 
 def rivals(steps: int, seeds: int, clips: int, precision: str, nearby: bool) -> None:
-    """ArtAttention and a plain transformer with as many parameters, trained alike."""
+    """ArtAttention (ours, and gathering from all frames as the release) and a plain transformer of one size, trained alike."""
     small = dict(width=48, layers=2, templates=32, frames=40, batch_size=16, steps=steps, clips=clips, warmup=30, nearby=nearby)
     folder = Path(tempfile.gettempdir()) / "motion-rivals"
     train_set = simulated([], clips, 900, 4.0, folder)
@@ -72,7 +72,8 @@ def rivals(steps: int, seeds: int, clips: int, precision: str, nearby: bool) -> 
     wanted = size(build(art, train_set, 0))
     widths = range(192, 1200, 4)
     hidden = min(widths, key=lambda h: abs(size_of(MotionStage(**small, attention="plain", hidden=h)) - wanted))
-    stages = {"art": art, "plain": MotionStage(**small, attention="plain", hidden=hidden)}
+    plain = MotionStage(**small, attention="plain", hidden=hidden)
+    stages = {"art": art, "plain": plain, "art, gathering from all": art.model_copy(update={"gather": None})}
     found: dict[str, Any] = {
         "parameters": {},
         "steps": steps,
@@ -110,8 +111,10 @@ def rivals(steps: int, seeds: int, clips: int, precision: str, nearby: bool) -> 
         for name in stages:
             rows = losses[name]
             found["validation"][name] = {k: interval([row[k] for row in rows]) for k in rows[0]}
-        pairs = [a["validation"] / p["validation"] for a, p in zip(losses["art"], losses["plain"], strict=True)]
-        found["art_over_plain"] = interval(pairs)
+        for name, rival in (("plain", losses["plain"]), ("all", losses["art, gathering from all"])):
+            found[f"art_over_{name}"] = interval(
+                [a["validation"] / p["validation"] for a, p in zip(losses["art"], rival, strict=True)]
+            )
         found["each"] = losses
         write("rivals_nearby" if nearby else "rivals", found)
 

@@ -131,6 +131,8 @@ class MotionStage(Section):
     """ArtAttention, or a plain transformer to compare with."""
     templates: int = Field(32, ge=2)
     """ArtAttention's templates per part."""
+    gather: float | None = Field(0.12, gt=0)
+    """First width of the time in which a template gathers frames [s]; null: from all frames alike, as in the release."""
     experts: int = Field(1, ge=1)
     """Experts in front of the attention, of which each token takes one; 1: a plain feed-forward network (on a CPU the changing
     shapes of more cost twice the time)."""

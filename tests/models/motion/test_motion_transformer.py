@@ -94,6 +94,37 @@ class TestTemplates:
         direct = expanded(d.float(), tau.float(), torch.ones(1), t.float())[0, :, 0]
         assert torch.allclose(direct.double(), collected, rtol=1e-4, atol=1e-4 * float(collected.abs().max()))
 
+    def test_templates_gather_alike_at_two_frame_rates(self):
+        """A frame counts by the time that it lasts, so more of them do not outvote the text."""
+        torch.manual_seed(0)
+        layer, text = ArtAttention(16, 8, gather=0.12), torch.randn(1, 5, 16)
+        further = [(text, torch.ones(1, 5, dtype=torch.bool))] * 3
+        found = []
+        for rate in (15.0, 30.0):
+            times = torch.arange(int(2 * rate)) / rate
+            frames = Frames(
+                torch.ones(1, len(times), dtype=torch.bool),
+                torch.ones(1, 10),
+                times[None],
+                torch.tensor([2.0]),
+                torch.randn(1, 8),
+            )
+            x = torch.sin(2 * times[None, :, None, None] + torch.arange(16.0)).expand(1, -1, 10, 16)
+            found.append(layer.gathered(x + layer.near(frames, range(10)), x, frames.there, further))
+        assert (found[0] - found[1]).abs().max() < 0.05 * found[0].abs().max()
+
+    def test_what_is_far_in_time_is_not_gathered(self):
+        torch.manual_seed(0)
+        layer, times = ArtAttention(16, 8, gather=0.12, templates=4), torch.arange(40) / 20
+        there = torch.ones(1, 40, dtype=torch.bool)
+        frames = Frames(there, torch.ones(1, 10), times[None], torch.tensor([2.0]), torch.randn(1, 8))
+        x, further = torch.randn(1, 40, 10, 16), [(torch.randn(1, 5, 16), torch.ones(1, 5, dtype=torch.bool))] * 3
+        key = layer.near(frames, range(10)).expand(1, 40, 10, 4)
+        before = layer.gathered(key, x, there, further)
+        after = layer.gathered(key, torch.where(times[None, :, None, None] > 1.0, 1e3, x), there, further)
+        assert torch.equal(before[:, :, 0], after[:, :, 0]), "the first template's place is at 1/4 s"
+        assert not torch.allclose(before[:, :, 3], after[:, :, 3])
+
     def test_frames_and_conditions_that_are_absent_do_not_enter_the_templates(self):
         torch.manual_seed(0)
         layer = ArtAttention(8, 16, parts=3, groups=1)

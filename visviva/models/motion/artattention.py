@@ -4,17 +4,19 @@ LMM (arXiv 2404.01284; equations from its code, marked primary in the card; what
 
     (Vb, Kb, Qb, Km, Vm) = MoE(LayerNorm x)                       each token of width L
     Ys(t) = softmax_channel(Qb) [softmax_parts(Kb)^T Vb]          linear attention over the parts of one frame
-    G = softmax_tokens(Km)^T Vm                                   templates, per part, of all frames, conditions, learned tokens
+    G = softmax_tokens(Km + near)^T Vm                            templates, per part, of frames, conditions, learned tokens
     tau = sigmoid(MLP(G) / s + c) n d                             a template's place in time [s]; n frames of d seconds
     S, V, A, J = FFN_1..4(G) + G                                  its state, velocity, acceleration, jerk
     w(t) = softmax_templates(-((t - tau) / sigma)^2)
     Yt(t) = sum w [S + V (t - tau) + A (t - tau)^2 + J (t - tau)^3]
     x + Styl(Ys + Yt, emb)                                        Styl: LayerNorm, scale and shift of emb, SiLU, linear of zeros
 
-Ours: centres begin spread out (``c``: normal quantiles; the release begins with all in the middle), ``sigma`` is learned per
-part (the release is fixed at 1 s), templates may be fewer than L, parts that are absent are left out of the softmax (there they
-enter as a mask token), and the sum is taken in the direct form, for powers of t collected separately cancel (error as t^3).
-Time enters in seconds only, so a motion at another frame rate meets the same templates at the same times.
+Ours: a template gathers frames near the place where it begins, ``near = log(20 d) - ((t - sigmoid(c) n d) / rho)^2`` with
+``rho`` learned per part (the release gathers from all frames alike), and a frame counts by the time that it lasts; centres
+begin evenly spread (the release begins with all in the middle), ``sigma`` is learned per part (the release is fixed at 1 s),
+templates may be fewer than L, parts that are absent are left out of the softmax (there they enter as a mask token), and the sum
+is taken in the direct form, for powers of t collected separately cancel (error as t^3). Time enters in seconds only, so motion
+at another frame rate meets the same templates at the same times.
 """
 
 from __future__ import annotations
@@ -74,12 +76,11 @@ class Templates(nn.Module):
         sigma: the weights' first width in time [s].
     """
 
-    def __init__(self, width: int, count: int, parts: int, sigma: float = 0.3) -> None:
+    def __init__(self, width: int, count: int, parts: int, sigma: float = 0.1) -> None:
         super().__init__()
         self.place = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
         self.scale = nn.Parameter(torch.ones(()))
-        quantiles = (torch.arange(count) + 0.5) / count
-        self.centre = nn.Parameter(torch.special.ndtri(quantiles).expand(parts, count).clone())
+        self.centre = nn.Parameter(torch.logit((torch.arange(count) + 0.5) / count).expand(parts, count).clone())
         self.log_sigma = nn.Parameter(torch.full((parts,), sigma).log())
         self.rise = nn.Linear(width, 4 * width)
         self.fall = nn.Parameter(torch.randn(4, width, width) / (2 * width) ** 0.5)
@@ -127,6 +128,7 @@ class ArtAttention(nn.Module):
         parts: H; ``templates``: per part; ``groups``: kinds of further tokens (text, data set, rotation).
         experts, top: of the mixture that makes keys and values.
         sigma: first width of the weights in time [s].
+        gather: first width in time [s] in which a template gathers frames about its first centre; None: from all frames alike.
     """
 
     def __init__(
@@ -138,10 +140,12 @@ class ArtAttention(nn.Module):
         groups: int = 3,
         experts: int = 1,
         top: int = 1,
-        sigma: float = 0.3,
+        sigma: float = 0.1,
+        gather: float | None = 0.12,
     ) -> None:
         super().__init__()
         self.width, self.count = width, templates or width
+        self.log_gather = None if gather is None else nn.Parameter(torch.full((parts,), gather).log())
         self.norm = nn.LayerNorm(width)
         self.experts = Experts(width, 4 * width + self.count, width, experts, top)
         self.further = nn.ModuleList(nn.Linear(width, self.count + width) for _ in range(groups))
@@ -164,9 +168,19 @@ class ArtAttention(nn.Module):
         """
         made, balance = self.experts(self.norm(x))
         vb, kb, qb, vm, km = made.split([self.width] * 4 + [self.count], -1)
-        yt, logits = self.templates(self.gathered(km, vm, frames.there, further), frames, parts)
+        key = (km + self.near(frames, parts)).to(km)
+        yt, logits = self.templates(self.gathered(key, vm, frames.there, further), frames, parts)
         ys = bodies(qb, kb, vb, frames.parts)
         return x + self.styl(ys + yt, frames.embedding), {"logits": logits, "balance": balance}
+
+    def near(self, frames: Frames, parts: Sequence[int]) -> Float[Tensor, "B T H K"] | float:
+        """Return what is added to the frames' keys, see the file's head."""
+        if self.log_gather is None:
+            return 0.0
+        step = (20 * frames.duration / frames.there.sum(1)).log()[:, None, None, None]
+        centre = self.templates.centre[list(parts)].sigmoid() * frames.duration[:, None, None]  # (B, H, K)
+        apart = frames.times[:, :, None, None] - centre[:, None]
+        return step - (apart / self.log_gather[list(parts)].exp()[:, None]).square()
 
     def gathered(
         self, key: Tensor, value: Tensor, there: Bool[Tensor, "B T"], further: Sequence[tuple[Tensor, Tensor]]

@@ -103,7 +103,8 @@ class MotionTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         width, layers: of the tokens (L), and how many.
         text_width: of the text encoder's tokens.
         attention: ``art`` or its rival ``plain``.
-        templates: per part; None for L. ``sigma``: their first width in time [s].
+        templates: per part; None for L. ``sigma``, ``gather``: first widths in time [s] of what they give and take; no gather:
+            from all frames alike.
         experts, top: of the mixture in front of the attention.
         hidden: of the feed-forward networks.
         nearby: also mix neighbouring frames in every layer (ours).
@@ -124,7 +125,8 @@ class MotionTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         text_width: int = 64,
         attention: str = "art",
         templates: int | None = None,
-        sigma: float = 0.3,
+        sigma: float = 0.1,
+        gather: float | None = None,
         experts: int = 1,
         top: int = 1,
         hidden: int = 256,
@@ -153,7 +155,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
             self.register_buffer(f"mean_{name}", torch.zeros(known.size))
             self.register_buffer(f"std_{name}", torch.ones(known.size))
         kinds: dict[str, Any] = {
-            "art": lambda: ArtAttention(width, embedding, len(PARTS), templates, GROUPS, experts, top, sigma),
+            "art": lambda: ArtAttention(width, embedding, len(PARTS), templates, GROUPS, experts, top, sigma, gather),
             "plain": lambda: PlainAttention(width, embedding, GROUPS),
         }
         self.blocks = nn.ModuleList(Layer(kinds[attention](), width, embedding, hidden, nearby) for _ in range(layers))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from visviva.configs.pretrain import MotionStage, PretrainRecipe
 from visviva.errors import InputError
 from visviva.models.motion.parts import HUMANML3D, PARTS
-from visviva.models.motion.text import WordEncoder, encode, pretrained, vocabulary, width_of
+from visviva.models.motion.text import WordEncoder, encode, pretrained, vocabulary, width_of, words
 from visviva.models.motion.transformer import MotionTransformer
 from visviva.optim import Muon
 from visviva.optim.teacher import Ramp, TeacherEMA
@@ -72,14 +72,16 @@ def build(stage: MotionStage, motions: Motions, seed: int) -> MotionPipeline:
         if stage.text_encoder:
             encoder, tokenizer = pretrained(stage.text_encoder)
         else:
-            known = vocabulary(caption for captions in motions.captions for caption in captions)
-            encoder, tokenizer = WordEncoder(known, width=stage.width), None
+            captions = [caption for several in motions.captions for caption in several]
+            length = min(77, max(24, *(len(words(caption)) for caption in captions)))  # 77: what CLIP reads
+            encoder, tokenizer = WordEncoder(vocabulary(captions), stage.width, length), None
         transformer = MotionTransformer(
             width=stage.width,
             layers=stage.layers,
             text_width=width_of(encoder),
             attention=stage.attention,
             templates=stage.templates,
+            gather=stage.gather,
             experts=stage.experts,
             hidden=stage.hidden,
             nearby=stage.nearby,
