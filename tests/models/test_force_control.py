@@ -7,7 +7,18 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from visviva.errors import InputError
-from visviva.models.control import ForceEncoder, Point, Wind, control, force_control, parse_force, plain_control
+from visviva.models.backbones.condition import Condition
+from visviva.models.control import (
+    Composed,
+    ForceEncoder,
+    Point,
+    Wind,
+    control,
+    force_control,
+    parse_force,
+    plain_control,
+    table,
+)
 
 
 @pytest.mark.parametrize(("angle", "magnitude"), [(0, 0.0), (90, 1.0), (30, 0.4), (200, 0.7)])
@@ -63,6 +74,35 @@ def test_no_force_and_wind_with_points_are_refused():
         control([], 5, 8, 8)
     with pytest.raises(InputError, match="wind together"):
         control([Wind(0, 0.5), Point(0.5, 0.5, 0, 0.5)], 5, 8, 8)
+
+
+class Pushed:
+    """A velocity field that saturates, as networks do: the sum of the strengths, at most 1, plus 0.1."""
+
+    evaluations = 0
+
+    def velocity(self, latents, sigma, condition, guidance_scale=1.0):
+        self.evaluations += 1
+        strength = 0.0 if condition.forces is None else condition.forces[..., 4].sum(1).clamp(max=1).view(-1, 1, 1, 1, 1)
+        return torch.zeros_like(latents) + 0.1 + strength
+
+    def hold(self, latents, condition):
+        return latents
+
+
+def test_composed_forces_act_each_by_itself():
+    push = [Point(0.2, 0.2, 0, 0.8), Point(0.7, 0.7, 90, 0.6), Point(0.5, 0.5, 10, 0.3)]
+    tables = torch.stack([table(push[:n]) for n in range(4)])
+    field, latents = Pushed(), torch.zeros(4, 2, 3, 4, 4)
+    condition = Condition(torch.zeros(4, 1, 2), torch.zeros(4, 1, 2), forces=tables)
+    found = Composed(field).velocity(latents, torch.ones(4), condition)
+    assert torch.allclose(found[:, 0, 0, 0, 0], torch.tensor([0.1, 0.9, 1.5, 1.8])), "a joint input would stop at 1.1"
+    assert field.evaluations == 4
+    alone = Composed(field).velocity(latents[:2], torch.ones(2), condition[[0, 1]])
+    assert field.evaluations == 5, "single forces cost what they did"
+    assert torch.equal(alone, field.velocity(latents[:2], torch.ones(2), condition[[0, 1]]))
+    free = Condition(torch.zeros(4, 1, 2), torch.zeros(4, 1, 2))
+    assert torch.equal(Composed(field).velocity(latents, torch.ones(4), free), torch.full_like(latents, 0.1))
 
 
 def test_the_encoder_has_the_papers_shapes_and_keeps_the_first_frame_apart():

@@ -1,4 +1,5 @@
-"""The shipped force control: its files are whole, and a ball goes where it is pushed, further when pushed harder."""
+"""The shipped force control: its files are whole, a ball goes where it is pushed, further when pushed harder, and flags and
+things that it never saw lean as the wind blows."""
 
 import hashlib
 import json
@@ -11,7 +12,7 @@ import torch
 from visviva.data.scenes import simulate
 from visviva.models.backbones.lora import SHIPPED, load_lora
 from visviva.models.backbones.wan import WanBackbone
-from visviva.models.control import Point, read_forces, table
+from visviva.models.control import Point, Wind, read_forces, table
 from visviva.models.probes import TrackedMasks
 from visviva.physics.kinematics import centroids
 
@@ -43,3 +44,21 @@ def test_a_ball_goes_where_it_is_pushed_and_further_when_pushed_harder():
     assert float(along[1]) > float(along[0]) + 2 > 3
     assert still < 1.5
     assert float(along[1]) > 0.94 * float(moved[1].norm())  # within 20 degrees
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["flag", "hanging_ball"])
+@torch.no_grad()
+def test_things_in_the_wind_go_where_it_blows_seen_or_not(kind):
+    (clip,) = simulate(kind, n=1, seed=77, flow=False, objects=1)
+    backbone = WanBackbone.load("tiny")
+    load_lora(backbone, "tiny-force")
+    winds = [[Wind(0, 0.75)], [Wind(180, 0.75)], []]
+    condition = backbone.condition([clip.caption] * 3, clip.frames[:1].expand(3, -1, -1, -1))
+    condition = replace(condition, forces=torch.stack([table(forces) for forces in winds]))
+    frames = backbone.decode(backbone.sample(condition, backbone.noise([1] * 3, 17, 64, 64), steps=4), clamp="hard")
+    centres, _ = centroids(TrackedMasks()(frames, clip.masks[None, :1].float().expand(3, -1, -1, -1, -1)))
+    right, left, still = (centres[:, -1, 0] - centres[:, 0, 0])[:, 0].tolist()
+    assert right > 2
+    assert left < -2
+    assert abs(still) < 2

@@ -118,6 +118,10 @@ def test_forces_of_the_command_line_and_of_rows_reach_the_clips(trained, tiny, t
     assert torch.equal(pushed, read_video(tmp_path / "out" / out["told"]["file_name"]).frames)
     assert not torch.equal(pushed, blown)
     assert not torch.equal(blown, still)
+    joint = ["--output", str(tmp_path / "joint"), "--limit", "1", "--several-forces", "joint"]
+    assert cli.main([*command, *joint, "--force", PUSH, PUSH.replace("0.4", "0.1")]) == 0
+    made = json.loads((tmp_path / "joint" / "metadata.jsonl").read_text())["file_name"]
+    assert not torch.equal(pushed, read_video(tmp_path / "joint" / made).frames), "composed is another clip, and the default"
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,7 @@ def request(recipe: GenerateRecipe, backbone: Backbone, size: Size) -> dict[str,
         "fps": recipe.fps,
         "negative": recipe.negative,
         "sampler": recipe.sampler.model_dump(),
+        "several_forces": recipe.several_forces,
         "guidance": recipe.guidance.model_dump() if guided else None,
         "best": recipe.best.model_dump() if recipe.best.of > 1 else None,
         "crf": recipe.crf,
@@ -288,6 +289,7 @@ def make(
         shift=sampler.shift,
         guidance_scale=sampler.guidance_scale,
         guide=guide(recipe, backbone, size, batch, starts(recipe, backbone, batch)),
+        composed=recipe.several_forces == "composed",
     )
     frames = backbone.decode(latents, clamp="hard").cpu()
     for item, clip in zip(batch, frames, strict=True):

@@ -23,6 +23,7 @@ from visviva.models.attention import saved
 from visviva.models.backbones import flow_matching
 from visviva.models.backbones.checkpoint import quiet, read_pipeline
 from visviva.models.backbones.condition import Condition, Text
+from visviva.models.control.composed import Composed
 from visviva.models.control.force import MOST, pictures
 from visviva.models.control.saved import controlled
 
@@ -310,10 +311,14 @@ class Backbone:
         grad_steps: int = 0,
         checkpoint: bool = True,
         guide: flow_matching.Guide | None = None,
+        composed: bool = False,
     ) -> Float[Tensor, "B C F h w"]:
-        """Sample clean latents; see `flow_matching.sample`. ``shift`` defaults to the scheduler's own."""
+        """Sample clean latents; see `flow_matching.sample`. ``shift`` defaults to the scheduler's own.
+
+        ``composed``: several forces on a clip act each by itself, and what they change is added (`Composed`).
+        """
         return flow_matching.sample(
-            self,
+            Composed(self) if composed else self,
             condition,
             noise,
             steps=steps,

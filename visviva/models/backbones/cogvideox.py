@@ -192,6 +192,7 @@ class CogVideoXBackbone(Backbone):
         grad_steps: int = 0,
         checkpoint: bool = True,
         guide: flow_matching.Guide | None = None,
+        composed: bool = False,
     ) -> Float[Tensor, "B C F2 h w"]:
         """Sample clean latents, without the padding of CogVideoX 1.5; see `flow_matching.sample`.
 
@@ -208,6 +209,7 @@ class CogVideoXBackbone(Backbone):
             grad_steps=grad_steps,
             checkpoint=checkpoint,
             guide=guide if guide is None or not self.padding else self._without_padding(guide),
+            composed=composed,
         )
         return self.trim(made)
 
