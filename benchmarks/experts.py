@@ -51,7 +51,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "aligned_longer": ("posttrain-experts", FEW),
     "wider": ("posttrain-experts", {}),
 }
-COMPARED = ("sft", "aligned", "experts", "sft_seconds")
+COMPARED = ("sft", "aligned", "experts", "wider", "sft_seconds")
 LEVELS = (0.25, 0.5, 0.75)
 LAWS = ("constant_acceleration", "mass_conservation")
 
@@ -250,6 +250,7 @@ def write(
     """Compare all arms, write numbers and tables."""
     pairs = [("base", arm) for arm in COMPARED]
     pairs += [
+        ("sft", "wider"),
         ("sft", "experts"),
         ("sft", "aligned"),
         ("sft_seconds", "aligned"),

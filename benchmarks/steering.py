@@ -85,7 +85,10 @@ def main() -> None:
     for arm in (a for a in given.arms if a in STEERED):
         run = timed(out / arm, lambda arm=arm: scored(given, out / arm, tests, "", **STEERED[arm]))
         found[arm] = {0: run}
-    for budget, seed, arm in product(sorted(given.budgets), given.seeds, [a for a in given.arms if a in ARMS]):
+    arms = [a for a in given.arms if a in ARMS]
+    for budget, seed, arm in product(sorted(given.budgets), given.seeds, arms):
+        if budget > min(given.budgets) and arm not in given.longer:
+            continue
         folder = out / f"{arm}-{seed}" / f"{budget:g}s"
         lora = trained(given, arm, seed, train, folder, budget)
         if given.train_only:
@@ -107,6 +110,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=[*ARMS, *STEERED], choices=[*ARMS, *STEERED])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--budgets", nargs="+", type=float, default=[60.0], help="CPU seconds of updates for each trained arm")
+    parser.add_argument(
+        "--longer", nargs="+", default=[*ARMS], choices=[*ARMS], help="arms that get all budgets, not the first alone"
+    )
     parser.add_argument("--train-clips", type=int, default=200)
     parser.add_argument("--test-clips", type=int, default=60, help="per split")
     parser.add_argument("--steps", type=int, default=4, help="sampler steps of training and generation")

@@ -224,6 +224,21 @@ def test_a_network_that_knows_the_clip_is_sampled_back_to_it(backbone):
     torch.testing.assert_close(made, clean, atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_sampling_begins_with_start(backbone):
+    """Objectives that take their own steps begin where the family's sampler does."""
+    if backbone.kind != "flow":
+        pytest.skip("its sampler scales the noise, and the objectives that take their own steps refuse it")
+    for image in given_images(backbone):
+        condition, noise = conditions(backbone, image), noise_of(backbone)
+        x, level = backbone.start(noise, condition), backbone.sigmas(1, shape=tuple(noise.shape))
+        v = backbone.velocity(x, level[:1], condition)
+        wanted = backbone.trim(backbone.hold(x + (level[1] - level[0]) * v, condition))
+        torch.testing.assert_close(backbone.sample(condition, noise, steps=1), wanted)
+        if image is not None and backbone.family.startswith("hunyuan"):
+            assert not torch.equal(x[:, :, 1:], noise[:, :, 1:]), "a thousandth of the first frame is in every frame"
+
+
 def test_an_empty_negative_prompt_is_what_the_familys_pipeline_makes_of_it(backbone):
     image = given_images(backbone)[-1]
     condition, noise = conditions(backbone, image, negative=""), noise_of(backbone)

@@ -254,6 +254,10 @@ class Backbone:
             return latents
         return torch.cat([condition.first_frame.to(latents), latents[:, :, 1:]], dim=2)
 
+    def start(self, noise: Tensor, condition: Condition) -> Tensor:
+        """Return the latents that sampling begins with: the noise, and the given first frame where the family keeps it."""
+        return self.hold(noise, condition)
+
     def velocity(
         self, latents: Float[Tensor, "B C F h w"], sigma: Float[Tensor, "B"], condition: Condition, guidance_scale: float = 1.0
     ) -> Float[Tensor, "B C F h w"]:
@@ -320,7 +324,7 @@ class Backbone:
         return flow_matching.sample(
             Composed(self) if composed else self,
             condition,
-            noise,
+            self.start(noise, condition),
             steps=steps,
             levels=self.sigmas(steps, shift, tuple(noise.shape)),
             guidance_scale=guidance_scale,

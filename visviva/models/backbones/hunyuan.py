@@ -122,8 +122,8 @@ class HunyuanBackbone(Backbone):
         )[0]
         return precise(v)
 
-    def sample(self, condition: Condition, noise: Float[Tensor, "B C F h w"], **options: Any) -> Float[Tensor, "B C F h w"]:
-        """Sample clean latents; a thousandth of a first frame is in the start noise of every frame; see `Backbone.sample`."""
+    def start(self, noise: Tensor, condition: Condition) -> Tensor:
+        """Return the noise with a thousandth of the first frame in every frame, and the frame itself as the first."""
         if condition.first_frame is not None:
             noise = 0.999 * noise + 0.001 * condition.first_frame.to(noise)
-        return super().sample(condition, noise, **options)
+        return super().start(noise, condition)

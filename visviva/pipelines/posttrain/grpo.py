@@ -124,7 +124,7 @@ class Grpo:
     @torch.no_grad()
     def explore(self, many: Batch, base: Tensor | None, checked: bool = False) -> Explored:
         """Sample every member with noise of its own, decode and judge them; ``checked`` asks the gate too."""
-        x = self.backbone.hold(many.noise.float(), many.condition)
+        x = self.backbone.start(many.noise.float(), many.condition)
         states, before = [x], []
         for i, step in enumerate(self.steps):
             mean = self.mean(i, x, many)

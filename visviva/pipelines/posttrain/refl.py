@@ -36,7 +36,7 @@ class Predicted(Rollout):
         first = min(self.sampler.steps - 1, round((1 - self.late) * self.sampler.steps))
         generator = torch.Generator().manual_seed(key(batch.draw, "refl"))
         last = int(torch.randint(first, self.sampler.steps, (), generator=generator))
-        x = self.backbone.hold(batch.noise.float(), batch.condition)
+        x = self.backbone.start(batch.noise.float(), batch.condition)
         with precision(batch.noise.device, self.autocast):
             for i in range(last + 1):
                 level = torch.full((len(x),), levels[i], device=x.device, dtype=x.dtype)
