@@ -2,10 +2,11 @@
 
     python benchmarks/smoe_robustness.py --output benchmarks/results/smoe-robustness.json
 
-A small causal transformer whose feed-forward layers are sparse experts learns to predict a random source of 8 symbols, each
-of which depends on the two before. Then words of the context are swapped for random ones, as in the paper's attacked WikiText,
-and the loss on true next symbols is measured. Everything but the dynamics is the same within a seed: data, attention, experts,
-initial weights, updates. The source's own entropy is the least loss on clean contexts.
+A small causal transformer whose feed-forward layers are sparse experts learns to predict a source of symbols: a random one of
+8, each of which depends on the two before (``pairs``), a hidden Markov source of 32 (``hidden``), or the characters of the
+Python manual that every interpreter carries, an eighth of whose topics is held out (``text``). Then symbols of the context are
+swapped for random ones, or noise is added to the embedded context, and the loss on true next symbols is measured. Everything
+but the dynamics is the same within a seed: data, attention, experts, initial weights, updates.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import torch
@@ -22,32 +24,102 @@ from visviva.eval.run import provenance, write_json
 from visviva.eval.statistics import paired_bootstrap
 from visviva.models.experts import AdamDynamics, Descent, HeavyBall, RobustMomentum, SparseExperts, balance
 
-SYMBOLS, LENGTH, WIDTH, HEADS = 8, 32, 64, 4
-RATES = (0.0, 0.05, 0.1, 0.2, 0.3)
+HEADS = 4
+SWAPPED = (0.0, 0.05, 0.1, 0.2, 0.3)
+NOISE = (0.25, 0.5, 1.0)  # of the root mean square of the embedded context
+ATTACKS = [f"{share:g}" for share in SWAPPED] + [f"noise {sigma:g}" for sigma in NOISE]
 DYNAMICS: dict[str, Any] = {
-    "SMoE": lambda layers: [Descent()] * layers,
-    "MomentumSMoE": lambda layers: [HeavyBall(0.7)] * layers,
-    "AdamSMoE": lambda layers: [AdamDynamics(), *[HeavyBall(0.7)] * (layers - 1)],  # Adam in the first layer, as released
-    "Robust MomentumSMoE": lambda layers: [RobustMomentum()] * layers,
+    "SMoE": lambda layers, mu: [Descent()] * layers,
+    "MomentumSMoE": lambda layers, mu: [HeavyBall(mu)] * layers,
+    "AdamSMoE": lambda layers, mu: [AdamDynamics(), *[HeavyBall(mu)] * (layers - 1)],  # Adam in the first layer, as released
+    "Robust MomentumSMoE": lambda layers, mu: [RobustMomentum()] * layers,
+    "SMoE, long steps": lambda layers, mu: [Descent(1 / (1 - mu))] * layers,  # as far as momentum goes in the end, no memory
 }
+
+
+class Pairs:
+    """Symbols of which each depends on the two before."""
+
+    symbols = 8
+
+    def __init__(self, seed: int) -> None:
+        make = torch.Generator().manual_seed(seed)
+        self.table = (2.5 * torch.randn(self.symbols, self.symbols, self.symbols, generator=make)).softmax(-1)
+
+    def drawn(self, count: int, length: int, make: torch.Generator, held: bool = False) -> Tensor:
+        """Return sequences, (count, length + 1)."""
+        words = [torch.randint(self.symbols, (count,), generator=make) for _ in range(2)]
+        for _ in range(length - 1):
+            words.append(torch.multinomial(self.table[words[-2], words[-1]], 1, generator=make)[:, 0])
+        return torch.stack(words, 1)
+
+    def chances(self, words: Tensor) -> Tensor:
+        """Return those of every symbol from the third on."""
+        return self.table[words[:, :-2], words[:, 1:-1]]
+
+
+class Hidden:
+    """Symbols that tell of a state which moves unseen: each depends on all before."""
+
+    symbols = 32
+
+    def __init__(self, seed: int) -> None:
+        make = torch.Generator().manual_seed(seed)
+        self.move = (6 * torch.randn(16, 16, generator=make)).softmax(-1)
+        self.show = (4 * torch.randn(16, self.symbols, generator=make)).softmax(-1)
+
+    def drawn(self, count: int, length: int, make: torch.Generator, held: bool = False) -> Tensor:
+        """Return sequences, (count, length + 1)."""
+        state, words = torch.randint(16, (count,), generator=make), []
+        for _ in range(length + 1):
+            words.append(torch.multinomial(self.show[state], 1, generator=make)[:, 0])
+            state = torch.multinomial(self.move[state], 1, generator=make)[:, 0]
+        return torch.stack(words, 1)
+
+    def chances(self, words: Tensor) -> Tensor:
+        """Return those of every symbol from the third on, by the forward filter."""
+        belief, found = torch.full((len(words), 16), 1 / 16), []
+        for word in words.unbind(1):
+            found.append(belief @ self.show)
+            seen = belief * self.show.T[word]
+            belief = seen / seen.sum(-1, keepdim=True) @ self.move
+        return torch.stack(found[2:], 1)
+
+
+class Text:
+    """Characters of the Python manual; every eighth topic is held out, rare characters are one symbol."""
+
+    def __init__(self, seed: int) -> None:
+        told = [" ".join(topics[name].split()) for name in sorted(topics)]
+        parts = ["\n".join(t for i, t in enumerate(told) if (i % 8 == 7) is held) for held in (False, True)]
+        known = {c: i + 1 for i, c in enumerate(sorted(c for c in set(parts[0]) if parts[0].count(c) > 50))}
+        self.symbols = len(known) + 1
+        self.parts = [torch.tensor([known.get(c, 0) for c in part]) for part in parts]
+
+    def drawn(self, count: int, length: int, make: torch.Generator, held: bool = False) -> Tensor:
+        """Return pieces from anywhere in the text, (count, length + 1)."""
+        part = self.parts[held]
+        return part[torch.randint(len(part) - length, (count, 1), generator=make) + torch.arange(length + 1)]
 
 
 class Model(nn.Module):
     """Attention as usual; the stream goes through experts by a dynamics per layer."""
 
-    def __init__(self, dynamics: list[Any]) -> None:
+    def __init__(self, dynamics: list[Any], symbols: int, given: argparse.Namespace) -> None:
         super().__init__()
+        width, layers = given.width, len(dynamics)
         self.dynamics = dynamics
-        self.word, self.place = nn.Embedding(SYMBOLS, WIDTH), nn.Embedding(LENGTH, WIDTH)
-        self.into = nn.ModuleList(nn.Linear(WIDTH, 3 * WIDTH) for _ in dynamics)
-        self.out = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in dynamics)
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2 * len(dynamics) + 1))
-        self.experts = nn.ModuleList(SparseExperts(WIDTH, experts=8, active=2) for _ in dynamics)
-        self.head = nn.Linear(WIDTH, SYMBOLS)
+        self.word, self.place = nn.Embedding(symbols, width), nn.Embedding(given.length, width)
+        self.into = nn.ModuleList(nn.Linear(width, 3 * width) for _ in dynamics)
+        self.out = nn.ModuleList(nn.Linear(width, width) for _ in dynamics)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * layers + 1))
+        self.experts = nn.ModuleList(SparseExperts(width, experts=given.experts, active=2) for _ in dynamics)
+        self.head = nn.Linear(width, symbols)
 
-    def forward(self, words: Tensor) -> Tensor:
-        """Return the logits of every next word, (B, L, symbols)."""
+    def forward(self, words: Tensor, noise: Tensor | float = 0.0) -> Tensor:
+        """Return the logits of every next word, (B, L, symbols); noise is in units of the embedded words."""
         x = self.word(words) + self.place.weight[: words.shape[1]]
+        x = x + noise * x.square().mean().sqrt()
         state: Any = None
         for i, dynamics in enumerate(self.dynamics):
             q, k, v = self.into[i](self.norms[2 * i](x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
@@ -59,64 +131,62 @@ class Model(nn.Module):
         return self.head(self.norms[-1](x))
 
 
-def main() -> None:
-    """Train every dynamics for every seed, attack, compare, write."""
+def asked() -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="benchmarks/results/smoe-robustness.json")
+    parser.add_argument("--source", choices=("pairs", "hidden", "text"), default="pairs")
+    parser.add_argument("--arms", nargs="+", choices=DYNAMICS, default=list(DYNAMICS)[:4], help="SMoE first")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=300)
-    parser.add_argument("--layers", type=int, default=3)
-    given = parser.parse_args()
+    parser.add_argument("--momentum", type=float, default=0.7)
+    parser.add_argument("--rate", type=float, default=3e-3, help="of learning, at its peak")
+    sizes = {"updates": 300, "layers": 3, "experts": 8, "width": 64, "length": 32, "batch": 32}
+    for name, size in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train every dynamics for every seed, attack, compare, write."""
+    given = asked()
     torch.set_num_threads(1)
-    found: dict[str, list[list[float]]] = {name: [] for name in DYNAMICS}
+    found: dict[str, list[list[float]]] = {name: [] for name in given.arms}
     floors, began = [], time.process_time()
     for seed in given.seeds:
-        table = source(seed)
-        floors.append(entropy(table, seed))
-        for name, make in DYNAMICS.items():
-            found[name].append(attacked(trained(make(given.layers), table, seed, given.updates), table, seed))
+        source = {"pairs": Pairs, "hidden": Hidden, "text": Text}[given.source](seed)
+        floors.append(entropy(source, seed, given.length))
+        for name in given.arms:
+            model = trained(DYNAMICS[name](given.layers, given.momentum), source, seed, given)
+            found[name].append(attacked(model, source, seed, given.length))
             print(seed, name, [round(v, 4) for v in found[name][-1]], flush=True)
     content = {
         "command": vars(given),
         "made_with": provenance(),
         "cpu_seconds": time.process_time() - began,
-        "rates": RATES,
+        "attacks": ATTACKS,
         "entropy": floors,
         "loss": found,
-        "against SMoE": {name: against(found["SMoE"], losses) for name, losses in found.items() if name != "SMoE"},
+        "against SMoE": {name: against(found["SMoE"], found[name]) for name in given.arms[1:] if len(given.seeds) > 1},
     }
     write_json(Path(given.output), content)
 
 
-def source(seed: int) -> Tensor:
-    """Return the chances of each symbol after two, (symbols, symbols, symbols)."""
-    make = torch.Generator().manual_seed(seed)
-    return (2.5 * torch.randn(SYMBOLS, SYMBOLS, SYMBOLS, generator=make)).softmax(-1)
-
-
-def drawn(table: Tensor, count: int, make: torch.Generator) -> Tensor:
-    """Return sequences of the source, (count, LENGTH + 1)."""
-    words = [torch.randint(SYMBOLS, (count,), generator=make) for _ in range(2)]
-    for _ in range(LENGTH - 1):
-        words.append(torch.multinomial(table[words[-2], words[-1]], 1, generator=make)[:, 0])
-    return torch.stack(words, 1)
-
-
-def entropy(table: Tensor, seed: int) -> float:
-    """Return the mean entropy of the next symbol [nats]."""
-    words = drawn(table, 512, torch.Generator().manual_seed(seed + 7000))
-    chances = table[words[:, :-2], words[:, 1:-1]]
+def entropy(source: Any, seed: int, length: int) -> float | None:
+    """Return the mean entropy of the next symbol [nats], the least loss on clean contexts; None where nobody knows it."""
+    if isinstance(source, Text):
+        return None
+    chances = source.chances(source.drawn(512, length, torch.Generator().manual_seed(seed + 7000)))
     return float(-torch.special.xlogy(chances, chances).sum(-1).mean())
 
 
-def trained(dynamics: list[Any], table: Tensor, seed: int, updates: int) -> Model:
+def trained(dynamics: list[Any], source: Any, seed: int, given: argparse.Namespace) -> Model:
     """Return a model after its updates on fresh sequences."""
     torch.manual_seed(seed)
-    model, make = Model(dynamics), torch.Generator().manual_seed(seed + 1000)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, updates, pct_start=0.1)
-    for _ in range(updates):
-        words = drawn(table, 32, make)
+    model, make = Model(dynamics, source.symbols, given), torch.Generator().manual_seed(seed + 1000)
+    optimizer = torch.optim.Adam(model.parameters(), lr=given.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, given.rate, given.updates, pct_start=0.1)
+    for _ in range(given.updates):
+        words = source.drawn(given.batch, given.length, make)
         loss = nn.functional.cross_entropy(model(words[:, :-1])[:, 1:].flatten(0, 1), words[:, 2:].flatten())
         loss = loss + 0.01 * sum(balance(e.logits, e.chosen) for e in model.experts)
         optimizer.zero_grad()
@@ -128,28 +198,28 @@ def trained(dynamics: list[Any], table: Tensor, seed: int, updates: int) -> Mode
 
 
 @torch.no_grad()
-def attacked(model: Model, table: Tensor, seed: int) -> list[float]:
-    """Return the loss [nats] with each share of the context's words swapped, on the same sequences and words."""
+def attacked(model: Model, source: Any, seed: int, length: int) -> list[float]:
+    """Return the loss [nats] under each attack, on the same sequences, words and noise."""
     make = torch.Generator().manual_seed(seed + 2000)
-    words = drawn(table, 512, make)
-    chance, other = torch.rand(words[:, :-1].shape, generator=make), torch.randint(SYMBOLS, words[:, :-1].shape, generator=make)
-    losses = []
-    for rate in RATES:
-        logits = model(torch.where(chance < rate, other, words[:, :-1]))[:, 1:]
-        losses.append(float(nn.functional.cross_entropy(logits.flatten(0, 1), words[:, 2:].flatten())))
-    return losses
+    words = source.drawn(512, length, make, held=True)
+    context = words[:, :-1]
+    chance, other = torch.rand(context.shape, generator=make), torch.randint(source.symbols, context.shape, generator=make)
+    noise = torch.randn(*context.shape, model.head.in_features, generator=make)
+    logits = [model(torch.where(chance < share, other, context)) for share in SWAPPED]
+    logits += [model(context, sigma * noise) for sigma in NOISE]
+    return [float(nn.functional.cross_entropy(x[:, 1:].flatten(0, 1), words[:, 2:].flatten())) for x in logits]
 
 
 def against(plain: list[list[float]], other: list[list[float]]) -> dict[str, Any]:
-    """Return loss differences to plain SMoE by rate, and of what the attack adds, with 95 % intervals over seeds."""
+    """Return loss differences to plain SMoE by attack, of their mean over swaps, and of what attacks add; 95 % over seeds."""
     found: dict[str, Any] = {}
-    for k, rate in enumerate(RATES):
-        told = {"loss": ([x[k] for x in plain], [x[k] for x in other])}
-        if k:
-            told["added"] = ([x[k] - x[0] for x in plain], [x[k] - x[0] for x in other])
-        for what, (before, after) in told.items():
-            change = paired_bootstrap(before, after).difference
-            found[f"{what} at {rate:g}"] = [change.value, change.low, change.high]
+    before, after = torch.tensor(plain, dtype=torch.float64), torch.tensor(other, dtype=torch.float64)
+    told = {f"loss at {name}": (before[:, k], after[:, k]) for k, name in enumerate(ATTACKS)}
+    told |= {f"added at {n}": (before[:, k] - before[:, 0], after[:, k] - after[:, 0]) for k, n in enumerate(ATTACKS) if k}
+    told["loss over swaps"] = (before[:, 1 : len(SWAPPED)].mean(1), after[:, 1 : len(SWAPPED)].mean(1))
+    for what, (old, new) in told.items():
+        change = paired_bootstrap(old.numpy(), new.numpy()).difference
+        found[what] = [change.value, change.low, change.high]
     return found
 
 
