@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 from pydantic import Field
+from tyro.conf import UseAppendAction
 
 from visviva.configs.schema import Recipe, Section, find, load, parse, read_yaml
 from visviva.errors import InputError
@@ -25,6 +26,10 @@ class ThrowRecipe(Recipe):
     """Speed [m/s]."""
     name: str = ""
     """A word."""
+    balls: list[str] = Field(default_factory=list)
+    """Words."""
+    also: UseAppendAction[list[str]] = Field(default_factory=list)
+    """Words that the parser gathers."""
     render: Render = Render()
     """Pictures."""
 
@@ -45,6 +50,16 @@ def test_precedence_is_command_line_over_file_over_default(tmp_path):
     path = write(tmp_path, "verb: throw\nspeed: 2.0\nrender: {height: 32}\n")
     recipe = parse(ThrowRecipe, ["--config", str(path), "--render.height", "48"])
     assert (recipe.speed, recipe.render.height, recipe.name) == (2.0, 48, "")
+
+
+def test_an_option_that_stands_twice_keeps_all_its_values_or_is_refused():
+    said = ["--balls", "a", "b", "--speed", "2", "--balls=c", "--also", "x", "--also", "y"]
+    recipe = parse(ThrowRecipe, said)
+    assert (recipe.balls, recipe.speed, recipe.also) == (["a", "b", "c"], 2.0, ["x", "y"])
+    with pytest.raises(InputError, match=r"--speed stands twice \('1' and more\)"):
+        parse(ThrowRecipe, ["--speed", "1", "--name", "x", "--speed", "2"])
+    with pytest.raises(InputError, match=r"--render\.height stands twice"):
+        parse(ThrowRecipe, ["--render.height", "9", "--render.height=10"])
 
 
 def test_dotted_changes_from_python(tmp_path):

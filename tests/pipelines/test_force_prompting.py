@@ -119,9 +119,13 @@ def test_forces_of_the_command_line_and_of_rows_reach_the_clips(trained, tiny, t
     assert not torch.equal(pushed, blown)
     assert not torch.equal(blown, still)
     joint = ["--output", str(tmp_path / "joint"), "--limit", "1", "--several-forces", "joint"]
-    assert cli.main([*command, *joint, "--force", PUSH, PUSH.replace("0.4", "0.1")]) == 0
-    made = json.loads((tmp_path / "joint" / "metadata.jsonl").read_text())["file_name"]
-    assert not torch.equal(pushed, read_video(tmp_path / "joint" / made).frames), "composed is another clip, and the default"
+    assert cli.main([*command, *joint, "--force", PUSH, "--force", PUSH.replace("0.4", "0.1")]) == 0
+    made = json.loads((tmp_path / "joint" / "metadata.jsonl").read_text())
+    assert len(made["forces"]) == 2, "one --force or two"
+    assert not torch.equal(pushed, read_video(tmp_path / "joint" / made["file_name"]).frames), "composed is the default"
+    windy = ["--output", str(tmp_path / "windy"), "--limit", "1", "--wind", WIND.removeprefix("wind:")]
+    assert cli.main([*command, *windy]) == 0
+    assert json.loads((tmp_path / "windy" / "metadata.jsonl").read_text())["forces"] == [WIND]
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_another_frame_rate_and_another_first_frame_do_not_mix(model, prompts, t
     held, content = picture.stat().st_size, picture.read_bytes()
     picture.write_bytes(content[:-1] + b"x")  # the same name and size
     assert picture.stat().st_size == held
-    with pytest.raises(InputError, match=r"'000001'.*was made from another prompt, first frame, seed or fps"):
+    with pytest.raises(InputError, match=r"'000001'.*was made from another prompt, first frame, seed, fps or force"):
         generate.run(recipe(model, prompts, tmp_path / "out", limit=2))
     picture.write_bytes(content)
     (tmp_path / "moved.png").write_bytes(content)  # another name, the same picture

@@ -64,6 +64,8 @@ class GenerateRecipe(Recipe):
     force: list[str] = []
     """Force prompts for every clip, where the model has force control (docs/forces.md): ``wind:angle=90,speed=0.5``, or one or
     several like ``point:x=0.4,y=0.6,angle=30,magnitude=0.8``. Without it rows may hold their own, as a list ``forces``."""
+    wind: str = ""
+    """Wind on every clip, ``angle=90,speed=0.5``: the same as ``--force wind:angle=90,speed=0.5``."""
     several_forces: Literal["composed", "joint"] = "composed"
     """Forces that act at once. composed: each acts by itself and what they change is added, for models trained on one at a time
     (n + 1 evaluations a step for n forces); joint: one input holds them all."""

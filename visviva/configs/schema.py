@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -145,6 +145,7 @@ def parse(recipe: type[R], argv: Sequence[str] | None = None, prog: str | None =
 
     argv = list(sys.argv[1:] if argv is None else argv)
     name = _take_config(argv)
+    argv = _gathered(recipe, argv)
     default = load(recipe, name) if name is not None else tyro.MISSING_NONPROP
     epilog = "Start from a recipe with --config FILE_OR_NAME; 'visviva configs list' shows the shipped ones."
     description = f"{recipe.__doc__ or ''}\n\n{epilog}"
@@ -214,6 +215,40 @@ def _options(model: type[BaseModel], prefix: str = "--") -> list[str]:
         kind: Any = field.annotation
         found += _options(kind, f"{option}.") if isinstance(kind, type) and issubclass(kind, BaseModel) else [option]
     return found
+
+
+def _field(model: Any, option: str) -> Any:
+    """Return the field that ``--dotted.option`` sets, None where there is none."""
+    field = None
+    for part in option.removeprefix("--").replace("-", "_").split("."):
+        field = getattr(model, "model_fields", {}).get(part)
+        model = None if field is None else field.annotation
+    return field
+
+
+def _gathered(recipe: type[BaseModel], argv: Sequence[str]) -> list[str]:
+    """Return the words with the values of a list's option that stands twice behind its first; the parser keeps the last alone.
+
+    Raises:
+        InputError: an option of one value that stands twice.
+    """
+    given = [word.split("=")[0] for word in argv if word.startswith("--")]
+    if len(set(given)) == len(given):
+        return list(argv)
+    groups: dict[str, list[str]] = {}
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if not word.startswith("--") or word == "--":
+            groups.setdefault(next(reversed(groups), ""), []).append(word)
+            continue
+        field = _field(recipe, option)
+        if field is not None and "UseAppendAction" in str(field.metadata):
+            option = f"{option} {len(groups)}"  # the parser itself gathers these
+        elif field is not None and option in groups and get_origin(field.annotation) not in (list, dict):
+            raise InputError(f"{option} stands twice ({' '.join(groups[option])!r} and more); give it once")
+        before = groups.pop(option, [])  # what follows without an option belongs to the last one
+        groups[option] = [*before, *([value] if equals else [])]
+    return [word for option, values in groups.items() for word in ([option.split(" ")[0]] if option else []) + values]
 
 
 def _take_config(argv: list[str]) -> str | None:

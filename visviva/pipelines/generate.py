@@ -148,8 +148,9 @@ def plan(recipe: GenerateRecipe) -> list[Item]:
 
 def forces_of(recipe: GenerateRecipe, prompt: Prompt) -> tuple[Force, ...] | None:
     """Return the forces on a clip: the recipe's, else the row's own; None where neither says anything."""
-    if recipe.force:
-        return tuple(read_forces(recipe.force, "force"))
+    given = [*recipe.force, *([f"wind:{recipe.wind}"] if recipe.wind else [])]
+    if given:
+        return tuple(read_forces(given, "force"))
     if "forces" not in prompt.columns:
         return None
     return tuple(read_forces(prompt.columns["forces"], f"{recipe.prompts}: {prompt.id!r}"))
@@ -203,13 +204,13 @@ def request(recipe: GenerateRecipe, backbone: Backbone, size: Size) -> dict[str,
 
 
 def refuse_other_conditions(items: list[Item], manifest: Manifest) -> None:
-    """Raise if a finished clip was made from another prompt, first frame, seed or frame rate than its id stands for now."""
+    """Raise if a finished clip was made from another prompt, first frame, seed, frame rate or force than its id stands for."""
     for item in items:
         row = manifest.done.get(item.id)
         if row is not None and row["condition"] != item.condition:
             raise InputError(
-                f"the clip {item.id!r} in {str(manifest.folder)!r} was made from another prompt, first frame, seed or fps "
-                f"({row['caption']!r}, seed {row['seed']}); choose another output folder or another id"
+                f"the clip {item.id!r} in {str(manifest.folder)!r} was made from another prompt, first frame, seed, fps "
+                f"or force ({row['caption']!r}, seed {row['seed']}); choose another output folder or another id"
             )
 
 
