@@ -25,6 +25,7 @@ VERBS = {
     "pretrain": "train the tiny embedded model from scratch",
     "posttrain": "teach a video model Newton's laws by reward backpropagation",
     "generate": "clips from prompts and first frames, in batches, resumable, physics guidance as an option",
+    "export": "write trained adapters under the names that ComfyUI gives to the layers",
     "playground": "a page in the browser: draw arrows on a first frame, see the clip in which the forces act",
     "prefer": "pairs for preference tuning: true clips before generated ones, scored by laws",
     "evaluate": "measure clips, generated or real: metrics, gravity, residuals, a report",
