@@ -181,21 +181,6 @@ def test_gradients_are_exact():
     assert torch.autograd.gradcheck(lambda *x: forward_dynamics(body, *x), (q, v, a), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parity
-def test_gradients_are_pinocchios():
-    """With respect to velocity, acceleration and a turn of the configuration, of hinges (Pinocchio's tangent is ours there)."""
-    pin = pytest.importorskip("pinocchio")
-    body = tree(12, 5, kinds=("hinge", "slide"), root="hinge")
-    q, v, a = state(body, 1, 5)
-    model = pinocchio_model(body)
-    data = model.createData()
-    pin.computeRNEADerivatives(model, data, q[0].numpy(), v[0].numpy(), a[0].numpy())
-    ours = torch.autograd.functional.jacobian(lambda *x: inverse_dynamics(body, *x), (q[0], v[0], a[0]))
-    matrix = np.triu(data.M) + np.triu(data.M, 1).T
-    for found, wanted in zip(ours, (data.dtau_dq, data.dtau_dv, matrix), strict=True):
-        assert relative(found, torch.from_numpy(np.array(wanted))) < 1e-9
-
-
 def test_a_pendulum_has_its_textbook_torque():
     arm = Body(
         names=("arm",),

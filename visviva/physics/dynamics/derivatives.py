@@ -48,18 +48,23 @@ def differentiate(
     """
     check_configuration(body, q)
     frames = q.shape[-2]
-    if window < 3 or window % 2 == 0:
-        raise InputError(f"a window of {window} frames; it must be odd, and 3 or more")
-    if frames < window:
-        raise InputError(f"{frames} frames are fewer than the window of {window}; give more frames or a shorter window")
-    if not 0 < fps < float("inf"):
-        raise InputError(f"{fps} frames per second; the rate must be positive")
+    check_window(frames, fps, window)
     half = window // 2
     middle = q[..., half : frames - half, :]
     apart = differences(body, middle[..., None, :], q.unfold(-2, window, 1).movedim(-1, -2))
     weights = torch.as_tensor(projection(window, 2)[0], dtype=q.dtype, device=q.device)
     _, v, a = torch.einsum("cw,...mwd->c...md", weights * q.new_tensor([1.0, fps, fps**2])[:, None], apart)
     return middle, v, a
+
+
+def check_window(frames: int, fps: float, window: int) -> None:
+    """Raise an `InputError` for an even or too short window, fewer frames than that, a rate that is not positive."""
+    if window < 3 or window % 2 == 0:
+        raise InputError(f"a window of {window} frames; it must be odd, and 3 or more")
+    if frames < window:
+        raise InputError(f"{frames} frames are fewer than the window of {window}; give more frames or a shorter window")
+    if not 0 < fps < float("inf"):
+        raise InputError(f"{fps} frames per second; the rate must be positive")
 
 
 def differences(body: Body, q: Float[Tensor, "*batch nq"], other: Float[Tensor, "*batch2 nq"]) -> Float[Tensor, "*batch3 nv"]:

@@ -21,24 +21,7 @@ from visviva.errors import InputError
 from visviva.physics.bodies.body import Body
 from visviva.physics.dynamics.inverse import inverse_dynamics
 from visviva.physics.dynamics.motion import Pose, cross, place, turned
-
-
-@dataclass(frozen=True)
-class Points:
-    """Points of a body that may touch the ground.
-
-    Attributes:
-        links: the link of each, P indices.
-        at: their places in the links' frames, (P, 3) [m].
-    """
-
-    links: tuple[int, ...]
-    at: Tensor
-
-    def positions(self, pose: Pose) -> Float[Tensor, "*batch P 3"]:
-        """Return where the points are in the world [m]."""
-        links = list(self.links)
-        return pose.position[..., links, :] + turned(pose.rotation[..., links, :, :], self.at)
+from visviva.physics.dynamics.points import Points
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ class Layout:
         spin, shift, turning, sliding: the same in ``[v, 0]``: angular velocity (n, 3), linear velocity (n, 3), rates (n,).
         link: of each degree of freedom, (nv,); ``angular``: whether it turns, (nv,); ``world``: whether its direction is an
             axis of the world, (nv,); ``own``: whether it is the link's ``axis``, (nv,); ``unit``: else its direction.
-        above: whether the link of degree j carries the link of degree k, or is the same, (nv, nv).
+        above: whether the link of degree j carries the link of degree k, or is the same, (nv, nv); ``moves``: whether it
+            carries link i, or is the same, (nv, n).
     """
 
     levels: tuple[Tensor, ...]
@@ -44,6 +45,7 @@ class Layout:
     own: Tensor
     unit: Tensor
     above: Tensor
+    moves: Tensor
 
 
 def layout_of(body: Body) -> Layout:
@@ -80,6 +82,7 @@ def _layout(parents: tuple[int, ...], joints: tuple[str, ...], device: torch.dev
         own=flags([kind in ("hinge", "slide") for kind in kinds]),
         unit=torch.eye(3, dtype=torch.float64, device=device)[index([k % 3 for _, k in degrees])],
         above=flags([j in carried[k] for j, _ in degrees for k, _ in degrees]).reshape(len(degrees), len(degrees)),
+        moves=flags([j in links for j, _ in degrees for links in carried]).reshape(len(degrees), len(parents)),
     )
 
 
