@@ -152,6 +152,24 @@ def test_guidance_by_laws_sees_no_padding_of_cogvideox_15():
     assert (guided - backbone.sample(condition, noise, steps=2)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["cogvideox-1.5-t2v", "mochi"])
+def test_the_last_step_is_taken_again_in_a_familys_own_latents(name):
+    """As reward backpropagation does: padded, noised to the sampler's last level, cleaned, without padding."""
+    backbone = build(name)
+    frames = backbone.frame_step + 1
+    condition, noise = backbone.condition(["ball"], frames=frames), backbone.noise([0], frames, 32, 32)
+    sigma = float(backbone.sigmas(3, None, tuple(noise.shape))[-2])
+    with torch.no_grad():
+        clean = backbone.sample(condition, noise, steps=3)
+        padded = backbone.pad(clean)
+        assert padded.shape == noise.shape
+        assert torch.equal(clean, backbone.trim(padded))
+        x = (1 - sigma) * padded + sigma * noise
+        wanted = x - sigma * backbone.velocity(x, torch.full((1,), sigma), condition)
+        torch.testing.assert_close(flow_matching.again(backbone, condition, padded, noise, sigma=sigma), wanted)
+        assert torch.equal(backbone.sample(condition, noise, steps=3, detach=True), clean)
+
+
 # ---------------------------------------------------------------------------------------------------------------------- LTX
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from visviva.configs.schema import Section
+from visviva.errors import InputError
 
 
 class Law(Section):
@@ -50,6 +51,16 @@ class Reward(Section):
     """The laws trained on. A law that a frozen clip satisfies must stand beside an anchor."""
     grad_steps: int = Field(default=1, ge=1)
     """K: the number of last sampler steps in the graph (DRaFT-K, arXiv 2309.17400). Memory grows with K."""
+    truncation: Literal["fixed", "uniform", "gaussian"] = "fixed"
+    """How many steps that is in an update: always K, or drawn for each from 1 to K, every number alike or as AlignProp's
+    released code does (N - cut with the cut ~ N(0.84 N, 0.1 N) of N steps; arXiv 2310.03739)."""
+    detach: bool = False
+    """Stop the gradient at the network's input in those steps, so that it reaches each step's output along the sampler's linear
+    chain alone, sum_i h_i (dv_i/dw)^T dr/dx_N (DRTune, arXiv 2405.00760, which trains a subset of the steps). For K > 1."""
+    noises: int = Field(default=1, ge=1)
+    """Examples of the last step whose losses are averaged: the sampler's own, and its clean latents noised to the last level
+    again, noises - 1 times (DRaFT-LV, arXiv 2309.17400; reconstructed, the paper noises n = 2 times). For K = 1; each is
+    decoded and judged in the same graph."""
     guidance_in_graph: bool = True
     """Whether the unconditional branch of guidance carries gradient too (VADER and PISA: yes); no halves its memory."""
     checkpointing: Literal["none", "blocks", "steps", "both"] = "blocks"
@@ -73,6 +84,28 @@ class Reward(Section):
     """Train on laws that doing nothing satisfies without an anchor. This collapses; for ablations only."""
     sft_weight: float = Field(default=0.0, ge=0)
     """Weight of a flow-matching loss on the true clips beside the reward (a stabiliser)."""
+
+    def check(self, method: str, steps: int) -> None:
+        """Raise an `InputError` for gradients that are not defined with this method and number of sampler steps."""
+        chosen = {"truncation": self.truncation != "fixed", "detach": self.detach, "noises": self.noises > 1}
+        for name in (name for name, given in chosen.items() if given):
+            if method != "reward_backprop":
+                raise InputError(f"reward.{name} is of method reward_backprop; method is {method!r}: leave it out")
+            if name != "noises" and self.grad_steps == 1:
+                raise InputError(
+                    f"reward.{name} changes nothing with one step in the graph; give reward.grad_steps of 2 or more, or leave "
+                    "it out"
+                )
+        if self.noises > 1 and self.grad_steps > 1:
+            raise InputError(
+                f"reward.noises is {self.noises} and reward.grad_steps {self.grad_steps}; only the last step can be taken "
+                "from a clip noised again: give reward.grad_steps: 1"
+            )
+        if self.noises > 1 and steps == 1:
+            raise InputError(
+                f"reward.noises is {self.noises} and sampler.steps 1; noised again to its only level nothing of the clip is "
+                "left: give sampler.steps of 2 or more"
+            )
 
 
 class Grpo(Section):

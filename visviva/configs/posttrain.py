@@ -299,6 +299,7 @@ class PosttrainRecipe(Recipe):
                     "weights: lora, beside whose adapters it is saved"
                 )
         self.experts.check(self.method, self.batch_size)
+        self.reward.check(self.method, self.sampler.steps)
         for name in ("save_every", "max_steps") if self.method == "grpo" else ():
             if getattr(self, name) % self.grpo.reuse:
                 raise InputError(

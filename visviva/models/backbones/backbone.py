@@ -248,6 +248,10 @@ class Backbone:
         """Return latents as `decode` takes them, without what a family pads them with while sampling."""
         return latents
 
+    def pad(self, latents: Tensor) -> Tensor:
+        """Return clean latents with what a family pads them with; `trim` takes it away again."""
+        return latents
+
     def hold(self, latents: Tensor, condition: Condition) -> Tensor:
         """Write the given first latent frame into ``latents``, where the family keeps it there."""
         if condition.first_frame is None:
@@ -316,6 +320,7 @@ class Backbone:
         checkpoint: bool = True,
         guide: flow_matching.Guide | None = None,
         composed: bool = False,
+        detach: bool = False,
     ) -> Float[Tensor, "B C F h w"]:
         """Sample clean latents; see `flow_matching.sample`. ``shift`` defaults to the scheduler's own.
 
@@ -332,6 +337,7 @@ class Backbone:
             checkpoint=checkpoint,
             guide=guide,
             advance=self.advance(noise),
+            detach=detach,
         )
 
     def advance(self, noise: Tensor) -> flow_matching.Advance:

@@ -193,6 +193,7 @@ class CogVideoXBackbone(Backbone):
         checkpoint: bool = True,
         guide: flow_matching.Guide | None = None,
         composed: bool = False,
+        detach: bool = False,
     ) -> Float[Tensor, "B C F2 h w"]:
         """Sample clean latents, without the padding of CogVideoX 1.5; see `flow_matching.sample`.
 
@@ -210,6 +211,7 @@ class CogVideoXBackbone(Backbone):
             checkpoint=checkpoint,
             guide=guide if guide is None or not self.padding else self._without_padding(guide),
             composed=composed,
+            detach=detach,
         )
         return self.trim(made)
 
@@ -220,6 +222,10 @@ class CogVideoXBackbone(Backbone):
     def trim(self, latents: Tensor) -> Tensor:
         """Return latents without the padding of CogVideoX 1.5, which lies in front."""
         return latents[:, :, self.padding :]
+
+    def pad(self, latents: Tensor) -> Tensor:
+        """Return latents padded in front with their first frame (1.5), as the model was trained."""
+        return torch.cat([*[latents[:, :, :1]] * self.padding, latents], dim=2)
 
     def _without_padding(self, guide: flow_matching.Guide) -> flow_matching.Guide:
         def guided(clean: Tensor, step: int, sigma: float) -> Tensor | None:
@@ -240,5 +246,5 @@ class CogVideoXBackbone(Backbone):
         |u - (a e - b x)|^2 = (sigma^2 + (1 - sigma)^2) |v - (noise - clean)|^2, which is also the released training script's
         error of the predicted clean latents, weighted by 1 / (1 - alpha_bar).
         """
-        clean = torch.cat([*[clean[:, :, :1]] * self.padding, clean], dim=2)
+        clean = self.pad(clean)
         return (sigma.square() + (1 - sigma).square()) * flow_matching.loss(self, clean, noise, sigma, condition)

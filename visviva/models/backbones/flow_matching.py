@@ -87,6 +87,7 @@ def sample(
     checkpoint: bool = True,
     guide: Guide | None = None,
     advance: Advance | None = None,
+    detach: bool = False,
 ) -> Float[Tensor, "B C F h w"]:
     """Integrate the velocity from noise to clean latents; only the last ``grad_steps`` keep a graph.
 
@@ -102,6 +103,9 @@ def sample(
         checkpoint: recompute each step in the backward pass instead of storing its activations.
         guide: called as ``guide(clean, step, sigma)`` with the predicted clean latents; its value is subtracted from them.
         advance: one step; None takes `euler`.
+        detach: stop the gradient at the network's input in each of the ``grad_steps`` (DRTune, Wu et al., arXiv 2405.00760): it
+            reaches each step's output along the linear chain of the sampler alone. With Euler's steps h_i and the reward r the
+            weights get sum_i h_i (dv(x_i)/dw)^T dr/dx_N, whatever lies between step i and the end. The clip is the same.
 
     Returns:
         Clean latents, in the precision of the noise.
@@ -114,9 +118,45 @@ def sample(
     for i in range(steps):
         graph = i >= steps - grad_steps
         with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
-            v = _guided(denoiser, condition, x, at[i], guidance_scale, graph and checkpoint, guide, i)
+            seen = x.detach() if detach else x
+            v = _guided(denoiser, condition, seen, at[i], guidance_scale, graph and checkpoint, guide, i)
             x = step(x, v, at[i], at[i + 1])
     return denoiser.hold(x, condition)
+
+
+def again(
+    denoiser: Denoiser,
+    condition: Condition,
+    clean: Float[Tensor, "B C F h w"],
+    noise: Float[Tensor, "B C F h w"],
+    *,
+    sigma: float,
+    guidance_scale: float = 1.0,
+    checkpoint: bool = True,
+) -> Float[Tensor, "B C F h w"]:
+    """Take the last step once more, from sampled clean latents noised to its level: one more example for its gradient.
+
+    ``x = (1 - sigma) clean + sigma noise``, no gradient through ``clean``; the result is ``x - sigma v(x)``. The mean of the
+    rewards of such results and of the sampler's own is DRaFT-LV's estimate (Clark et al., arXiv 2309.17400, for K = 1).
+
+    Args:
+        denoiser, condition, guidance_scale, checkpoint: as in `sample`.
+        clean: what `sample` returned.
+        noise: fresh, standard normal.
+        sigma: the last level above 0.
+
+    Raises:
+        InputError: level 1, where nothing of the clip is left.
+    """
+    if not 0 < sigma < 1:
+        raise InputError(
+            f"last noise level = {sigma:g}; it must lie between 0 and 1 to noise a clip again: 2 sampler steps or more"
+        )
+    x = (1 - sigma) * clean.detach() + sigma * noise
+    levels = torch.tensor([sigma, 0.0], dtype=torch.float64)
+    return sample(
+        denoiser, condition, x, steps=1, levels=levels, guidance_scale=guidance_scale, grad_steps=1, checkpoint=checkpoint
+    )
 
 
 def euler(x: Tensor, v: Tensor, sigma: float, sigma_next: float) -> Tensor:

@@ -22,6 +22,9 @@ def identity(recipe: PosttrainRecipe, effective: int, weights: str, examples: st
     content["data"] = {k: v for k, v in content["data"].items() if k not in ("cache", "free_encoders", "path", "prompts")}
     content["model"] = {"dtype": content["model"]["dtype"]}
     content["reward"].pop("checkpointing")
+    for name, usual in {"truncation": "fixed", "detach": False, "noises": 1}.items():
+        if content["reward"][name] == usual:
+            content["reward"].pop(name)
     content["sft"].pop("checkpointing")
     if recipe.optimizer.schedule == "constant":
         content.pop("max_steps")

@@ -3,7 +3,8 @@
 Route of NewtonRewards (arXiv 2512.00425), PISA (arXiv 2503.09595) and VADER (arXiv 2407.08737), truncated as DRaFT-K
 (arXiv 2309.17400): sample without graph up to step N - K, keep the graph for the last K, decode the judged window, measure it
 with frozen probes in float32, add up the weighted laws. The laws' reference is the data's clip or the frozen base's clip
-from the same noise.
+from the same noise. Other gradients of the same clips are options: K drawn for each update (AlignProp, arXiv 2310.03739), the
+network's inputs detached (DRTune, arXiv 2405.00760), the mean over several last steps (DRaFT-LV, arXiv 2309.17400).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from visviva.physics.gate import Gate
 from visviva.physics.measurement import Measurement
 from visviva.physics.verify import Verdict, Verifier
 from visviva.pipelines.posttrain.batch import Batch
-from visviva.pipelines.posttrain.rollout import Rollout
+from visviva.pipelines.posttrain.plan import key
+from visviva.pipelines.posttrain.rollout import Rollout, finite
 from visviva.pipelines.posttrain.sft import Outcome, Sft
+from visviva.pipelines.posttrain.truncation import depth
 from visviva.pipelines.posttrain.verifier import object_masks
 
 
@@ -50,15 +53,24 @@ class RewardBackprop:
 
         ``base`` is the frozen base's clip from the same noise, where the laws compare with it; ``checked`` asks the gate too.
         """
-        frames = self.rollout.frames(batch, self.settings.grad_steps, self.end(batch))
-        verdict, measured = self.judge(frames, batch, base)
-        logs = self.logged(verdict, measured, batch) | (self.doubted(measured, frames, batch) if checked else {})
-        loss = verdict.loss
+        steps, drawn = self.rollout.sampler.steps, self.settings.truncation
+        last = depth(drawn, self.settings.grad_steps, steps, key(batch.draw, "truncation"))
+        latents = self.rollout.latents(batch, last)
+        examples = [latents, *(self.rollout.again(batch, latents, n) for n in range(1, self.settings.noises))]
+        loss, logs = mean([self.judged(example, batch, base, checked) for example in examples])
+        if drawn != "fixed":
+            logs["grad_steps"] = torch.full_like(loss.detach(), last)
         if self.sft is not None and self.settings.sft_weight > 0:
             matching, more = self.sft(batch)
             loss = loss + self.settings.sft_weight * matching
             logs |= more
         return loss, logs
+
+    def judged(self, latents: Float[Tensor, "B C F h w"], batch: Batch, base: Tensor | None, checked: bool) -> Outcome:
+        """Decode latents and judge them: the laws' loss (B,) and the logged numbers."""
+        frames = finite(self.rollout.decode(latents, self.end(batch)))
+        verdict, measured = self.judge(frames, batch, base)
+        return verdict.loss, self.logged(verdict, measured, batch) | (self.doubted(measured, frames, batch) if checked else {})
 
     @torch.no_grad()
     def observe(self, frames: Float[Tensor, "B T 3 H W"], batch: Batch) -> dict[str, Tensor]:
@@ -123,6 +135,14 @@ class RewardBackprop:
         if masks is not None and batch.masks is not None and self.settings.mask_source != "truth":
             logs["iou"] = iou(masks.detach(), batch.masks[:, batch.start : batch.start + masks.shape[1]].float())
         return logs
+
+
+def mean(outcomes: list[Outcome]) -> Outcome:
+    """Return the mean of several outcomes for one batch; a logged number is that of those where it is defined."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    losses, logs = zip(*outcomes, strict=True)
+    return torch.stack(losses).mean(0), {name: torch.stack([log[name] for log in logs]).nanmean(0) for name in logs[0]}
 
 
 def iou(masks: Float[Tensor, "B T N H W"], true: Float[Tensor, "B T N H W"]) -> Float[Tensor, "B"]:

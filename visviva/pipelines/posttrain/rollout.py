@@ -10,8 +10,10 @@ from torch import Tensor
 
 from visviva.configs.posttrain import Sampler
 from visviva.errors import InputError
+from visviva.models.backbones import flow_matching
 from visviva.models.backbones.backbone import Backbone
 from visviva.pipelines.posttrain.batch import Batch
+from visviva.pipelines.posttrain.plan import key
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Rollout:
         recompute_decoder: recompute each latent frame's decoding in the backward pass.
         clamp: see `Backbone.decode`.
         autocast: dtype of the denoiser's matrix products; None for float32. Euler steps and decoding are always float32.
+        detach: stop the gradient at the network's input in every step, see `flow_matching.sample`.
     """
 
     backbone: Backbone
@@ -33,6 +36,7 @@ class Rollout:
     recompute_decoder: bool = False
     clamp: str = "straight_through"
     autocast: torch.dtype | None = None
+    detach: bool = False
 
     def latents(self, batch: Batch, grad_steps: int = 0) -> Float[Tensor, "B C F h w"]:
         """Return clean latents; the last ``grad_steps`` steps carry gradient to the weights."""
@@ -45,7 +49,28 @@ class Rollout:
                 guidance_scale=self.sampler.guidance_scale,
                 grad_steps=grad_steps,
                 checkpoint=self.recompute_steps,
+                detach=self.detach,
             )
+
+    def again(self, batch: Batch, clean: Float[Tensor, "B C F h w"], draw: int) -> Float[Tensor, "B C F h w"]:
+        """Return what the last step makes of ``clean``, noised again, with gradient to the weights; see `flow_matching.again`.
+
+        The noise belongs to the sample and to ``draw``, however the batch is split.
+        """
+        levels = self.backbone.sigmas(self.sampler.steps, self.sampler.shift, tuple(batch.noise.shape))
+        seeds = [key(k, "again", draw) for k in batch.keys]
+        draws = [torch.randn(batch.noise.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        with precision(batch.noise.device, self.autocast):
+            made = flow_matching.again(
+                self.backbone,
+                batch.condition,
+                self.backbone.pad(clean),
+                torch.stack(draws).to(batch.noise),
+                sigma=float(levels[-2]),
+                guidance_scale=self.sampler.guidance_scale,
+                checkpoint=self.recompute_steps,
+            )
+        return self.backbone.trim(made)
 
     def decode(self, latents: Float[Tensor, "B C F h w"], end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
         """Return the first ``end`` frames (None: all). Where the decoder is causal, later latents are not decoded at all."""

@@ -108,6 +108,7 @@ class Trainer:
             recompute_decoder=reward.checkpointing in ("blocks", "both"),
             clamp=reward.clamp,
             autocast=self.autocast,
+            detach=reward.detach,
         )
         self.backbone.guidance_in_graph = reward.guidance_in_graph
         self.judge: RewardBackprop | None = None
