@@ -54,6 +54,10 @@ def test_a_folder_is_measured_and_what_fails_keeps_its_place(files, tmp_path, ca
     assert march["notes"][0].startswith("units: m")
     assert "not measured" in said
     assert "walk.npz" in said
+    for name in ("ground peak", "torque peak", "flight spin", "el violation (its floor)", "el linear", "phys err"):
+        assert name in said, name
+    violation, floor = (walk["scores"][key]["value"] for key in ("el_violation", "el_floor"))
+    assert f"{violation:.3g} ({floor:.3g})" in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert "one point" in page
     assert {p.name for p in (tmp_path / "out" / "plots").iterdir()} >= {"walk.npz-poses.png", "walk.npz-curves.png"}

@@ -234,7 +234,8 @@ class TestArrays:
             (np.ones((1, 22, 3)), "1 frame does not move"),
             (np.full((5, 22, 3), np.nan), "not finite"),
             (np.zeros((5, 22, 3)), "one point"),
-            (np.zeros((5, 30, 3)), "--fps"),
+            (np.zeros((5, 19, 3)), "19 joints of an unknown layout.*17, HumanML3D's 22, SMPL's 24.*names and parents.*--fps"),
+            (np.ones((5, 24, 3)), "--fps"),
             (np.array([["a"]]), "not numbers"),
             (np.array([{}]), "allow_pickle=False"),
         ],
@@ -243,6 +244,16 @@ class TestArrays:
         np.save(tmp_path / "a.npy", content)
         with pytest.raises(InputError, match=said):
             read_motion(tmp_path / "a.npy")
+
+    def test_unknown_layouts_are_refused_with_and_without_a_frame_rate(self, tmp_path):
+        points = np.random.default_rng(0).normal(size=(5, 19, 3))
+        np.save(tmp_path / "a.npy", points)
+        with pytest.raises(InputError, match=r"a\.npy: 19 joints of an unknown layout.*names and parents$"):
+            read_motion(tmp_path / "a.npy", Reading(fps=30))
+        for further, said in (({}, "give the frame rate"), ({"fps": 30.0}, "names and parents$")):
+            np.savez(tmp_path / "b.npz", positions=points, **further)
+            with pytest.raises(InputError, match=f"19 joints of an unknown layout.*{said}"):
+                read_motion(tmp_path / "b.npz")
 
     def test_bad_files_are_refused(self, tmp_path):
         path = tmp_path / "a.npz"

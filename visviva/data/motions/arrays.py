@@ -63,10 +63,10 @@ CLAIMED = {"zup": "written by visviva: metres, z up, right-handed"}
 def read_npy(path: str | Path, reading: Reading | None = None) -> HumanMotion:
     """Read joints (T, J, 3) or features (T, 263) from a .npy file.
 
-    22 joints are taken for HumanML3D's (y up, 20 frames/s), 24 for SMPL's, 17 for Human3.6M's; others need ``reading.fps`` too.
+    22 joints are taken for HumanML3D's (y up, 20 frames/s), 24 for SMPL's, 17 for Human3.6M's; these two need ``reading.fps``.
 
     Raises:
-        InputError: a pickled or damaged file, other shapes, no frame rate, values that are not finite.
+        InputError: a pickled or damaged file, other shapes, other numbers of joints, no frame rate, values that are not finite.
     """
     where = str(present(path))
     try:
@@ -92,7 +92,7 @@ def from_array(array: NDArray[Any], source: str = "", reading: Reading | None = 
     count = values.shape[1]
     if count == 22 and reading.up is None and reading.fps in (None, humanml3d.FPS):
         return humanml3d.from_joints(values, source, reading)
-    names, parents, said = _skeleton(count)
+    names, parents, said = _skeleton(count, source, reading.fps)
     if reading.fps is None:
         raise InputError(f"{source}: joints without a frame rate; give it (--fps)")
     return to_world(values, names, parents, reading.fps, source, reading=reading, notes=[said])
@@ -109,11 +109,16 @@ def _is_joints(values: Tensor, source: str) -> None:
     raise InputError(f"{source}: an array of the shape {tuple(values.shape)} is no motion; {hint}")
 
 
-def _skeleton(count: int) -> tuple[Sequence[str], Sequence[int], str]:
+def _skeleton(count: int, source: str, fps: float | None) -> tuple[Sequence[str], Sequence[int], str]:
     if count in SKELETONS:
         names, parents, called = SKELETONS[count]
         return names, parents, f"joints: taken for {called}, from their number"
-    return [f"joint{k}" for k in range(count)], [-1] * count, f"joints: {count} without names or bones"
+    known = ", ".join(called for _, _, called in sorted(SKELETONS.values(), key=lambda skeleton: len(skeleton[0])))
+    lacking = "" if fps else ", and give the frame rate (fps, or --fps)"
+    raise InputError(
+        f"{source}: {count} joint{'s' * (count != 1)} of an unknown layout; without names only {known} are known: "
+        f"save an .npz with positions, names and parents{lacking}"
+    )
 
 
 def _numbers(array: Any, name: str, source: str) -> Tensor:
@@ -162,12 +167,13 @@ def from_arrays(stored: dict[str, Any], source: str = "", reading: Reading | Non
         return humanml3d.from_features(values, source, reading)
     _is_joints(values, source)
     fps = reading.fps or (float(np.asarray(stored["fps"]).ravel()[0]) if "fps" in stored else None)
+    names: Sequence[str] = [str(name) for name in stored.get("names", ())]
+    parents: Sequence[int] = [int(p) for p in stored["parents"]] if "parents" in stored else [-1] * len(names)
+    said = ""
+    if "names" not in stored:
+        names, parents, said = _skeleton(values.shape[1], source, fps)
     if fps is None:
         raise InputError(f"{source}: holds no fps; give the frame rate (--fps)")
-    names, parents, said = _skeleton(values.shape[1])
-    if "names" in stored:
-        names, said = [str(name) for name in stored["names"]], ""
-        parents = [int(p) for p in stored["parents"]] if "parents" in stored else [-1] * len(names)
     if str(stored.get("axes", "")) == "zup" and not (reading.up or reading.units or reading.stature or reading.hand):
         return _ours(values, tuple(names), tuple(parents), fps, stored, source)
     further: dict[str, Any] = {k: _numbers(stored[k], k, source) for k in ("rotations", "rest") if k in stored}

@@ -31,7 +31,14 @@ WINDOW = 0.25
 """Length of the fits [s]."""
 SOLE = 0.047
 """How far the sole is below the ankle, of the stature."""
-UNITS = {"el_violation": "body weights", "el_floor": "body weights", "ground_peak": "body weights", "torque_peak": "N m/kg"}
+UNITS = {
+    "el_violation": "body weights",
+    "el_floor": "body weights",
+    "el_linear": "body weights",
+    "el_angular": "body weights",
+    "ground_peak": "body weights",
+    "torque_peak": "N m/kg",
+}
 """Scores of forces and their units."""
 
 
@@ -201,11 +208,18 @@ def _floor(body: Body, name: str, rest: Tensor, points: Points, noise: float, fp
 
 
 def scores(found: Forces | None, why: str = "") -> list[Score]:
-    """Return the Euler-Lagrange violation, its floor, and the peaks of ground reaction and joint torque; NaN with a reason."""
+    """Return the Euler-Lagrange violation, its floor and parts, and the peaks of ground reaction and torque; NaN with a reason.
+
+    ``el_linear`` is the force's part, the violation of the centre of mass: ``|m (a - g) - sum f| / (m g)`` with the ground's
+    forces f. ``el_angular`` is the moment's, that of angular momentum, over weight and radius of gyration. Their squares add up
+    to that of the violation, frame by frame.
+    """
     if found is None or why:
         return [Score(name, math.nan, unit, note=why) for name, unit in UNITS.items()]
     body, frames = found.body, len(found.frames)
     violation = found.reaction.violation
+    linear = found.reaction.left[:, :3].norm(dim=-1) / (body.total_mass * float(body.down.norm()))
+    angular = (violation.square() - linear.square()).clamp(min=0).sqrt()
     torque = float(found.torque[:, 6:].abs().max()) / body.total_mass
     note = f"body of {body.total_mass:.1f} kg; 1: nothing carries it; below el_floor ({found.floor:.2g}) it means nothing"
     values = {
@@ -214,6 +228,12 @@ def scores(found: Forces | None, why: str = "") -> list[Score]:
             found.floor,
             True,
             f"violation of a standing person with {1e3 * found.noise:.2g} mm of noise in the joints",
+        ),
+        "el_linear": (float(linear.mean()), True, "force that nothing gives: of the centre of mass; el_floor bounds its noise"),
+        "el_angular": (
+            float(angular.mean()),
+            True,
+            "moment that nothing gives: of angular momentum; el_floor bounds its noise",
         ),
         "ground_peak": (float(found.vertical.max()), False, "no aim in itself"),
         "torque_peak": (torque, False, "largest component of any joint; no aim in itself"),

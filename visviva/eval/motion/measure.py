@@ -17,7 +17,7 @@ from visviva.data.motions.anatomy import feet as feet_of
 from visviva.data.motions.anatomy import parts
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
-from visviva.eval.motion import contact, dynamics, errors, ground, smoothness
+from visviva.eval.motion import contact, dynamics, errors, ground, smoothness, spin
 from visviva.eval.motion.dynamics import Forces
 from visviva.eval.motion.mass import centre_of_mass
 from visviva.eval.score import Score, finite
@@ -99,6 +99,7 @@ def measure(motion: HumanMotion, floor: float | None = None, mass: float | None 
         *_smooth(x, motion, speed, still),
     ]
     scores.append(_flight(curves, motion))
+    scores += spin.scores(motion, curves.get("airborne"), mass, still)
     found, why = _forces(motion, mass)
     scores += dynamics.scores(found, still or why)
     asked = len(motion)

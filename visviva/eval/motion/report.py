@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from visviva.eval.motion.curves import curves
@@ -27,8 +27,13 @@ COLUMNS = (
     ("smoothness", "log dim.less jerk"),
     ("bone_change", "bone change [%]"),
     ("flight_gravity", "flight [m/s²]"),
+    ("flight_spin", "turned in flight [weights]"),
+    ("flight_spin_floor", "its noise floor"),
     ("el_violation", "Euler-Lagrange violation [weights]"),
     ("el_floor", "its noise floor"),
+    ("el_linear", "of the centre of mass"),
+    ("el_angular", "of angular momentum"),
+    ("ground_peak", "peak ground reaction [weights]"),
     ("torque_peak", "peak torque [N m/kg]"),
 )
 MEANING = (
@@ -41,13 +46,21 @@ MEANING = (
     "mass while no foot is near the floor; -9.81 is right. Joints stand for soles; contact and speed are no aims in "
     "themselves: a motion that stands still slides nowhere, so it gets no number. Euler-Lagrange violation: of the force and "
     "moment that the motion needs from outside, what no ground under the standing feet can give, in body weights (recorded "
-    "people 0.04 to 0.15; a body that nothing carries 1), on a body with average masses."
+    "people 0.04 to 0.15; a body that nothing carries 1), on a body with average masses; its two parts are the force, which is "
+    "the centre of mass's violation, and the moment, that of angular momentum. Turned in flight: how fast the angular momentum "
+    "about the centre of mass changes while no foot is near the floor, over weight and radius of gyration; 0 is right. Numbers "
+    "below their noise floors mean nothing."
 )
 
 
 def shown(score: Score | None) -> str:
     """Return a score's number for a table: three digits, or a dash."""
     return "-" if score is None or not math.isfinite(score.value) else f"{score.value:.3g}"
+
+
+def errors(names: Iterable[str]) -> list[str]:
+    """Return those of the scores' names that are errors against a reference."""
+    return [name for name in names if "error" in name or "mpjpe" in name]
 
 
 def write(
@@ -63,7 +76,7 @@ def write(
     page.numbers(
         [(str(len(results) + len(failures)), "files"), (str(len(results)), "measured"), (str(len(failures)), "failed")]
     )
-    extra = [k for k in (results[0].scores if results else {}) if "error" in k or "mpjpe" in k]
+    extra = errors(results[0].scores if results else {})
     columns = [*COLUMNS, *((k, f"{k.replace('_', ' ')} [{results[0].scores[k].unit}]") for k in extra)]
     page.table(
         ["", *(label for _, label in columns)],

@@ -26,18 +26,13 @@ from visviva.eval.run import provenance, write_json
 
 FORMAT = 1
 TERMINAL = (
-    "support",
-    "sliding",
-    "skating_ratio",
-    "penetrate",
-    "float",
-    "contact",
-    "jerk",
-    "bone_change",
-    "flight_gravity",
-    "el_violation",
+    ("support", "sliding", "skating_ratio", "penetrate", "float", "float_grounded", "phys_err", "contact"),
+    ("jerk", "smoothness", "bone_change", "flight_gravity", "flight_spin", "ground_peak", "torque_peak"),
+    ("el_violation", "el_linear", "el_angular"),
 )
-"""Scores that the terminal shows; metrics.json has all."""
+"""Scores that the terminal shows, in tables: all that the report has; metrics.json has more."""
+FLOORS = {"flight_spin": "flight_spin_floor", "el_violation": "el_floor"}
+"""Noise floors, in brackets behind what they belong to."""
 
 
 def evaluate(recipe: MotionRecipe) -> Path:
@@ -131,16 +126,31 @@ def _plots(folder: Path, found: dict[str, Measured], shown: int) -> None:
                 part.write_bytes(rendered(draw, 10.5, 2.4)[0])
 
 
-def _say(output: Path, found: dict[str, Measured], failures: dict[str, str]) -> None:
-    console = Console(highlight=False, soft_wrap=True, width=max(160, Console().width))
+def _table(found: dict[str, Measured], keys: Sequence[str]) -> Table:
+    """Scores of all motions; a violation has its noise floor in brackets behind it."""
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("", no_wrap=True)
-    units = next(iter(found.values())).scores
-    for key in TERMINAL:
-        table.add_column(f"{key.replace('_', ' ')}\n[{units[key].unit}]".replace("[", "\\["), justify="right")
+    units = {key: m.scores[key].unit for m in found.values() for key in keys if key in m.scores}
+    for key in keys:
+        head = key.replace("_", " ") + " (its floor)" * (key in FLOORS)
+        table.add_column(f"{head}\n[{units[key].replace('body weights', 'weights')}]".replace("[", "\\["), justify="right")
     for name, measured in found.items():
-        table.add_row(name.replace("[", "\\["), *(report.shown(measured.scores[key]) for key in TERMINAL))
-    console.print(table)
+        table.add_row(name.replace("[", "\\["), *(_cell(measured, key) for key in keys))
+    return table
+
+
+def _cell(measured: Measured, key: str) -> str:
+    number, floor = (report.shown(measured.scores.get(k)) for k in (key, FLOORS.get(key, "")))
+    return f"{number} ({floor})" if floor != "-" else number
+
+
+def _say(output: Path, found: dict[str, Measured], failures: dict[str, str]) -> None:
+    console = Console(highlight=False, soft_wrap=True, width=max(160, Console().width))
+    scored = dict.fromkeys(key for measured in found.values() for key in measured.scores)
+    for keys in (*TERMINAL, report.errors(scored)):
+        if keys:
+            console.print(_table(found, keys))
+            console.print()
     for name, measured in found.items():
         console.print(f"{name}: {'; '.join(measured.motion.notes)}", markup=False)
     for reason in failures.values():
