@@ -12,24 +12,29 @@ weights get no gradient, and for its autoencoder's decoder. An update then costs
 with F and D forward, B and E backward: every graded pass is run once more by checkpointing, as at that size it must be. Probe
 and laws are 1 % of a pass (`law_cost.py`). *Memory* is that of weights: frozen ones in bfloat16; adapters, their gradient, two
 moments and their average in float32; and the reference: none where adapters are switched off (the LoRA switch of PhyGDPO), a
-second bfloat16 copy where it is duplicated. Nothing was run at that size.
+second bfloat16 copy where it is duplicated. Activations at that size are counted by `steering_size.py`, those of the tiny model
+and its times measured by `steering_memory.py`; ``--parts`` makes some of it again and leaves the rest as it stands. Nothing was
+run at that size.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import platform
 import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import diffusers
+import steering_size
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from law_cost import WAN
 from peft import LoraConfig
 from steering import ARMS, Clocked
+from steering_memory import fresh
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,13 +43,19 @@ from visviva.configs.posttrain import PosttrainRecipe
 from visviva.configs.prefer import PreferRecipe
 from visviva.configs.schema import load
 from visviva.configs.simulate import SimulateRecipe
-from visviva.eval.run import write_json
+from visviva.eval.run import provenance, write_json
 from visviva.pipelines import generate, prefer, simulate
 from visviva.pipelines.posttrain.log import read
 from visviva.pipelines.posttrain.parallel import leave
 
 FRAMES, HEIGHT, WIDTH = 21, 60, 104
 """Latents of a clip of 81 x 480 x 832."""
+PARTS = {
+    "passes": "passes per clip and update of the shipped model, 4 sampler steps; their cost at 81 x 480 x 832, Wan 2.1 1.3B",
+    "tiny": "memory and CPU time of one update of one clip, the shipped model, a fresh process each",
+    "reference": "dpo with adapters switched off and with a duplicated reference, turn about in one process",
+    "size": "memory of one update of one clip at 81 x 480 x 832, Wan 2.1 1.3B, counted on tensors without numbers",
+}
 TARGETS = r"blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ffn\.(net\.0\.proj|net\.2))"
 
 
@@ -73,15 +84,19 @@ class Counted(Clocked):
         return values | {f"passes_{name}": float(count) for name, count in counts.items()}
 
 
-def passes(folder: Path) -> dict[str, dict[str, float]]:
+def data(folder: Path) -> tuple[Path, Path]:
+    """Make eight clips and as many pairs."""
+    clips = simulate.run(SimulateRecipe(output=str(folder / "data"), clips=8, seed=5, arrays="small"))
+    made = generate.run(GenerateRecipe(prompts=str(clips), output=str(folder / "made"), samples=2, model={"path": "tiny"}))
+    return clips, prefer.run(PreferRecipe(generated=str(made), output=str(folder / "pairs"), losers=1))
+
+
+def passes(folder: Path, clips: Path, pairs: Path) -> dict[str, dict[str, float]]:
     """Two updates of every arm on the shipped model: passes per clip of the effective batch, and CPU seconds of the second."""
-    data = simulate.run(SimulateRecipe(output=str(folder / "data"), clips=8, seed=5, arrays="small"))
-    made = generate.run(GenerateRecipe(prompts=str(data), output=str(folder / "made"), samples=2, model={"path": "tiny"}))
-    pairs = prefer.run(PreferRecipe(generated=str(made), output=str(folder / "pairs"), losers=1))
     found = {}
     for arm, (name, changes) in ARMS.items():
         fixed = {
-            "data.path": str(pairs if "dpo" in arm else data),
+            "data.path": str(pairs if "dpo" in arm else clips),
             "output": str(folder / arm),
             "max_steps": 2,
             "save_every": 2,
@@ -94,9 +109,9 @@ def passes(folder: Path) -> dict[str, dict[str, float]]:
         finally:
             leave()
         line = [row for row in read(folder / arm / "metrics.jsonl") if row["kind"] == "train"][-1]
-        clips = recipe.batch_size * recipe.gradient_accumulation
-        counts = {key[7:]: value / clips for key, value in line.items() if key.startswith("passes_")}
-        found[arm] = counts | {"cpu_seconds_per_clip": line["cpu_seconds"] / clips}
+        many = recipe.batch_size * recipe.gradient_accumulation
+        counts = {key[7:]: value / many for key, value in line.items() if key.startswith("passes_")}
+        found[arm] = counts | {"cpu_seconds_per_clip": line["cpu_seconds"] / many}
         print(arm, found[arm], flush=True)
     return found
 
@@ -136,26 +151,43 @@ def at_size(count: dict[str, float], one: dict[str, float], reference: bool) -> 
     return {"pflop_per_clip": flop / 1e15, "weights_gb": states / 1e9, "with_duplicated_reference_gb": (states + copy) / 1e9}
 
 
+def parts(names: list[str], folder: Path) -> Iterator[tuple[str, Any]]:
+    """Make the parts that are asked for, one after the other."""
+    clips, pairs = data(folder) if {"passes", "tiny", "reference"} & set(names) else (folder, folder)
+    if "passes" in names:
+        one = operations()
+        counts = passes(folder, clips, pairs)
+        rows = {arm: count | at_size(count, one, "dpo" in arm or "grpo" in arm) for arm, count in counts.items()}
+        yield "passes", {"wan_1.3b": one, "arms": rows}
+    if "tiny" in names:
+        yield "tiny", {case: shown(case, fresh(case, clips, pairs)) for case in [*ARMS, "dpo+copy"]}
+    if "reference" in names:
+        yield "reference", shown("compared", fresh("compared", clips, pairs))
+    if "size" in names:
+        yield "size", steering_size.counts()
+
+
+def shown(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Print a row and return it."""
+    print(name, row, flush=True)
+    return row
+
+
 def main() -> None:
-    """Count, print, write."""
+    """Make the parts; write each when it is there, with the versions and the commit that made it."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--output", default="benchmarks/results/steering_cost.json")
+    options.add_argument("--parts", nargs="+", default=[*PARTS], choices=[*PARTS])
     given = options.parse_args()
     torch.set_num_threads(1)
-    one = operations()
-    print(one, flush=True)
+    path = Path(given.output)
+    result = json.loads(path.read_text()) if path.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
-        counts = passes(Path(folder))
-    rows = {arm: count | at_size(count, one, "dpo" in arm or "grpo" in arm) for arm, count in counts.items()}
-    result = {
-        "what": "passes per clip and update of the shipped model (4 sampler steps); their cost at 81 x 480 x 832, Wan 2.1 1.3B",
-        "command": "python benchmarks/steering_cost.py",
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
-        "wan_1.3b": one,
-        "arms": rows,
-    }
-    write_json(Path(given.output), result)
+        for name, part in parts(given.parts, Path(folder)):
+            made = provenance() | {"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
+            made["versions"] |= {package: version(package) for package in ("diffusers", "peft")}
+            result[name] = {"what": PARTS[name], "made_with": made, **part}
+            write_json(path, {"command": "python benchmarks/steering_cost.py", **result})
 
 
 if __name__ == "__main__":
