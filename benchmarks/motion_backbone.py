@@ -3,8 +3,10 @@
     python benchmarks/motion_backbone.py rivals --steps 1500 --seeds 3 --clips 600    # trains nine small models
     python benchmarks/motion_backbone.py model                          # measures the shipped model
     python benchmarks/motion_backbone.py model --model runs/motion/model
+    python benchmarks/motion_backbone.py laws --count 1 --out benchmarks/results/motion-acceleration.json
+    python benchmarks/motion_backbone.py emg --count 2 --out benchmarks/results/motion-acceleration.json
 
-Each part is written to benchmarks/results/motion-backbone.json as soon as it is done.
+Each part is written to benchmarks/results/motion-backbone.json, or the file of --out, as soon as it is done.
 """
 
 from __future__ import annotations
@@ -25,9 +27,12 @@ from torch import Tensor
 from visviva.configs.pretrain import MotionStage, PretrainRecipe
 from visviva.data.actions import ACTIONS, draw
 from visviva.data.motions.axes import upright
+from visviva.data.motions.emg import activations, drives, emg
 from visviva.data.motions.folder import facing
+from visviva.eval.motion.labels import labels
 from visviva.physics.motion_laws import EulerLagrange, FlightGravity, Penetration, Skating
 from visviva.physics.motion_laws.body import fitted, flying, window_of
+from visviva.pipelines.motion.consistency import AccelerationConsistency
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.steering import LawGuidance, Projection, verifier_of
 from visviva.pipelines.pretrain.motion import build, checks, train, validate
@@ -43,9 +48,10 @@ STEPS = 25
 
 def write(name: str, found: dict[str, Any]) -> None:
     """Add a part to the results."""
+    OUT.parent.mkdir(parents=True, exist_ok=True)
     content = json.loads(OUT.read_text()) if OUT.is_file() else {}
     content[name] = {**found, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    OUT.write_text(json.dumps(content, indent=1) + "\n")
+    OUT.write_text(json.dumps(content, indent=1).replace("NaN", "null") + "\n")
     print(name, json.dumps(found, indent=1), flush=True)
 
 
@@ -264,14 +270,17 @@ def speeds(pipeline: MotionPipeline, count: int) -> None:
 
 
 def laws(pipeline: MotionPipeline, count: int) -> None:
-    """Residuals of plain sampling, law guidance, projection, and of simulated motions; mean over actions, paired noise."""
+    """Residuals of plain sampling, law guidance, projection, acceleration consistency, and of simulated motions; mean over
+    actions, paired noise. Also jerk [m/s^3] and speed [m/s] of the joints, which are not to change."""
     prompts = [v[0] for v in SAYS.values()] * count
     network = pipeline.transformer
     ways: dict[str, dict[str, Any]] = {
         "plain": {},
         "guided": {"guide": LawGuidance(network, verifier_of({"skating": 1.0, "penetration": 5.0, "euler_lagrange": 0.5}))},
         "projected": {"project": Projection(network), "projected": 4},
+        "consistent": {"consistency": AccelerationConsistency(network)},
     }
+    ways["consistent, projected"] = ways["consistent"] | ways["projected"]
     lengths = torch.full((len(prompts),), 40)
     judged = (Skating(), Penetration(), FlightGravity(), EulerLagrange())
     found: dict[str, Any] = {"motions": len(prompts)}
@@ -280,12 +289,14 @@ def laws(pipeline: MotionPipeline, count: int) -> None:
         start = time.process_time()
         joints = pipeline(prompts, seconds=2.0, fps=FPS, seeds=list(range(len(prompts))), steps=STEPS, **options).joints
         values[name] = {law.name: torch.where((r := law(joints, FPS, lengths)).valid, r.value, torch.nan) for law in judged}
+        for k, order in (("jerk", 3), ("speed", 1)):
+            values[name][k] = (FPS**order * joints.diff(n=order, dim=1)).norm(dim=-1).mean((1, 2))
         found[name] = {k: interval(v[v.isfinite()].tolist()) for k, v in values[name].items()}
         found[name]["cpu_seconds_per_motion"] = (time.process_time() - start) / len(prompts)
-    for name in ("guided", "projected"):
-        for law in judged:
-            change = values[name][law.name] - values["plain"][law.name]
-            found[name][law.name]["paired_change"] = interval(change[change.isfinite()].tolist())
+    for name in list(ways)[1:]:
+        for k, plain in values["plain"].items():
+            change = values[name][k] - plain
+            found[name][k]["paired_change"] = interval(change[change.isfinite()].tolist())
     names = list(ACTIONS) * 4
     true = draw(names, seed=77, fps=FPS, seconds=2.0).joints
     residuals = [law(true, FPS, torch.full((len(true),), 40)) for law in judged]
@@ -293,10 +304,41 @@ def laws(pipeline: MotionPipeline, count: int) -> None:
     write("laws", found)
 
 
+def muscles(pipeline: MotionPipeline, count: int) -> None:
+    """Likeness of generated accelerations to those of simulated motions whose captions and EMG are given: with their EMG, that
+    of other motions, none, and plain; cosine and mean absolute difference [m/s^2] over joints, 2 s, paired noise."""
+    names = list(SAYS) * count
+    true = draw(names, seed=4001, fps=3 * FPS, seconds=2.6)
+    told = labels(true.joints, true.rotations, true.stature, true.fps)
+    signal = emg(activations(drives(told.torque.float()[:, ::2]), 1.5 * FPS), 1.5 * FPS, seed=4001)
+    joints = true.joints[:, told.frames.start : told.frames.start + 120 : 3].float()
+    joints = facing(joints @ upright("y")) @ upright("y").T
+    own, lengths = fitted(joints, FPS, window_of(FPS))[2], torch.full((len(names),), 40)
+    held = {"consistency": AccelerationConsistency(pipeline.transformer)}
+    ways = {"plain": {}, "no emg": held, "others' emg": held | {"emg": signal.roll(5, 0)}, "emg": held | {"emg": signal}}
+    found: dict[str, Any] = {"motions": len(names), "size": interval(own.abs().mean((1, 2, 3)).tolist())}
+    values: dict[str, dict[str, Tensor]] = {}
+    for name, options in ways.items():
+        seeds = list(range(9000, 9000 + len(names)))
+        made = pipeline(list(true.captions), seconds=2.0, fps=FPS, seeds=seeds, steps=STEPS, **options).joints
+        a = fitted(made, FPS, window_of(FPS))[2]
+        values[name] = {
+            "cosine": torch.cosine_similarity(a.flatten(1), own.flatten(1)),
+            "difference": (a - own).abs().mean((1, 2, 3)),
+            "size": a.abs().mean((1, 2, 3)),
+            **{law.name: law(made, FPS, lengths).value for law in (Skating(), Penetration(), EulerLagrange())},
+        }
+        found[name] = {k: interval(v.tolist()) for k, v in values[name].items()}
+    for name in ("plain", "no emg", "others' emg"):
+        found[f"emg less {name}"] = {k: interval((v - values[name][k]).tolist()) for k, v in values["emg"].items()}
+    write("emg", found)
+
+
 def main() -> None:
     """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("rivals", "model", "rates", "says", "speeds", "laws"))
+    parser.add_argument("part", choices=("rivals", "model", "rates", "says", "speeds", "laws", "emg"))
+    parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
@@ -306,6 +348,7 @@ def main() -> None:
     parser.add_argument("--nearby", action="store_true", help="rivals with neighbouring frames mixed, as the shipped model")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    globals()["OUT"] = given.out
     if given.part == "rivals":
         return rivals(given.steps, given.seeds, given.clips, given.precision, given.nearby)
     pipeline = load(given.model)
@@ -317,6 +360,8 @@ def main() -> None:
         speeds(pipeline, given.count)
     if given.part in ("model", "laws"):
         laws(pipeline, given.count)
+    if given.part == "emg":
+        muscles(pipeline, given.count)
     return None
 
 

@@ -27,6 +27,10 @@ class MotionSampler(Section):
     projected: int = Field(0, ge=0)
     """At how many of the last steps the motion is put on the floor, feet held where they stand, flights on parabolas (PhysDiff:
     4); 0 is off."""
+    acceleration_consistency: float = Field(0.0, ge=0)
+    """At every step the predicted clean motion is moved to accelerate as gravity and the ground under standing feet allow
+    (after BioMoDiffuse, reconstructed). Weight of accelerations against places; 0 is off, 1 mends what is faster than
+    1.6 Hz."""
 
 
 class MotionPosttrain(Section):

@@ -57,9 +57,14 @@ class EulerLagrange:
 
     def left(self, joints: Float[Tensor, "B T 22 3"], fps: float, lengths: Tensor) -> Float[Tensor, "B F 6"]:
         """Return force and moment that no ground can give [body weights], of the middle frame of each window."""
+        return self.unexplained(joints, fitted(point_masses(joints)[0], fps, window_of(fps))[2], fps, lengths)
+
+    def unexplained(
+        self, joints: Float[Tensor, "B T 22 3"], a: Float[Tensor, "B F S 3"], fps: float, lengths: Tensor
+    ) -> Float[Tensor, "B F 6"]:
+        """Return what no ground can give [body weights] if the point masses accelerate with a [m/s^2] at the middle frames."""
         window = window_of(fps)
-        places, mass = point_masses(joints)
-        r, _, a = fitted(places, fps, window)
+        r, mass = _masses_at(joints, fps, window)
         pull = (a + a.new_tensor([0.0, 0.0, GRAVITY])) * (mass / GRAVITY)[:, None]
         centre = (r * mass[:, None]).sum(-2, keepdim=True)
         radius = ((r - centre).square().sum(-1) * mass).sum(-1).sqrt()[..., None]
@@ -69,6 +74,35 @@ class EulerLagrange:
         arm = (arm - centre) / radius[..., None]
         force = contact_forces(wanted, arm, contact, a.new_tensor([0.0, 0.0, 1.0]), self.friction, self.steps)
         return wanted - torch.cat((force.sum(-2), torch.linalg.cross(arm, force).sum(-2)), -1)
+
+    def allowed(
+        self, joints: Float[Tensor, "B T 22 3"], a: Float[Tensor, "B F 22 3"], fps: float, lengths: Tensor
+    ) -> Float[Tensor, "B F 22 3"]:
+        """Return the accelerations that gravity and this ground can cause, nearest to those given (Gauss's least constraint).
+
+        Muscles may move limbs against each other as given; only the six root rows must agree, so that of all point masses'
+        accelerations that need the ground's wrench the nearest, weighed by mass, differ by a rigid one:
+        ``a - F / m - (I^-1 M) x (x - c)`` with F and M what is left.
+
+        Args:
+            joints: z up [m].
+            a: wanted accelerations of the joints at the middle frames of the windows of `window_of` [m/s^2].
+            fps: frames per second; ``lengths``: of the motions [frames], (B,).
+
+        Example::
+
+            law.allowed(joints, fitted(joints, fps, window_of(fps))[2], fps, lengths)  # standing: 0; in mid-air: -g
+        """
+        joints = held(joints, lengths)
+        left = GRAVITY * self.unexplained(joints, point_masses(a)[0], fps, lengths)
+        r, mass = _masses_at(joints, fps, window_of(fps))
+        centre = (r * mass[:, None]).sum(-2, keepdim=True)
+        r = r - centre
+        spread = torch.einsum("bfsi,bfsj,s->bfij", r, r, mass)
+        total = spread.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+        turn = torch.linalg.solve(total * torch.eye(3).to(a) - spread, total.sqrt()[..., 0] * left[..., 3:])
+        arm = fitted(joints, fps, window_of(fps))[0] - centre
+        return a - left[..., None, :3] - torch.linalg.cross(turn[..., None, :].expand_as(arm), arm)
 
     def _points(self, joints: Tensor, fps: float, window: int, there: Tensor) -> tuple[Tensor, Tensor]:
         """Heel, ankle, toe and tip of each foot on the floor (B, F, 8, 3), and which of them may carry (B, F, 8)."""
@@ -80,3 +114,9 @@ class EulerLagrange:
         points = torch.cat((points[..., :2], torch.full_like(points[..., :1], self.floor)), -1)
         stands = standing(joints, fps, self.floor, there=there)[:, half : joints.shape[1] - half].unflatten(-1, (2, 2)).any(-1)
         return points, stands.repeat(1, 1, 4)
+
+
+def _masses_at(joints: Tensor, fps: float, window: int) -> tuple[Tensor, Tensor]:
+    """Point masses at the middle frames (B, F, S, 3), and their shares (S,)."""
+    places, mass = point_masses(joints)
+    return fitted(places, fps, window)[0], mass

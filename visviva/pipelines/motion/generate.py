@@ -27,6 +27,7 @@ from visviva.errors import InputError
 from visviva.eval.motion.measure import measure
 from visviva.eval.motion.view import film
 from visviva.models.motion.text import refuse_long, words
+from visviva.pipelines.motion.consistency import AccelerationConsistency
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.smpl import rigid, write_smpl
 from visviva.pipelines.motion.steering import LawGuidance, Projection, verifier_of
@@ -141,6 +142,9 @@ def make(recipe: MotionRecipe, pipeline: MotionPipeline, batch: Sequence[Item]) 
     guide = None
     if sampler.law_guidance > 0:
         guide = LawGuidance(pipeline.transformer, verifier_of(sampler.laws), scale=sampler.law_guidance)
+    consistency = None
+    if sampler.acceleration_consistency > 0:
+        consistency = AccelerationConsistency(pipeline.transformer, sampler.acceleration_consistency)
     found = pipeline(
         [item.caption for item in batch],
         seconds=recipe.seconds,
@@ -153,6 +157,7 @@ def make(recipe: MotionRecipe, pipeline: MotionPipeline, batch: Sequence[Item]) 
         guided=sampler.guided,
         project=Projection(pipeline.transformer) if sampler.projected else None,
         projected=sampler.projected,
+        consistency=consistency,
     )
     if not bool(found.joints.isfinite().all()):
         raise InputError("the model made joints that are not finite; use weaker guidance (sampler.text_guidance)")

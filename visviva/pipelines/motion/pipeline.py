@@ -3,13 +3,15 @@
 At each step the network predicts the clean motion x0, with classifier-free guidance ``x(none) + w (x(text) - x(none))``; then
 laws may move x0 along the gradient of their residual (``guide``), and at the last steps x0 may be replaced by a projection
 onto motions that stand on the floor and fly in parabolas (``project``; PhysDiff, arXiv 2212.02500: a few steps at the end, for
-early x0 are mean poses). A DDIM step with the changed x0 is PhysDiff's update. Speed is a matter of the frame rate (`tempo`).
+early x0 are mean poses). At every step its accelerations may be held against what forces allow (``consistency``). A DDIM step
+with the changed x0 is PhysDiff's update. Speed is a matter of the frame rate (`tempo`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +28,7 @@ from visviva.errors import InputError
 from visviva.models.backbones.checkpoint import quiet
 from visviva.models.motion.text import WordEncoder, encode
 from visviva.models.motion.transformer import MotionTransformer
+from visviva.pipelines.motion.consistency import AccelerationConsistency, Told
 from visviva.pipelines.motion.tempo import quickened
 
 TINY = Path(__file__).parents[2] / "models" / "weights" / "tiny-motion"
@@ -100,6 +103,8 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
         guided: int = 10,
         project: Change | None = None,
         projected: int = 4,
+        consistency: AccelerationConsistency | None = None,
+        emg: Float[Tensor, "B C S"] | None = None,
         grad_steps: int = 0,
         noise: Float[Tensor, "B T 263"] | None = None,
     ) -> MotionOutput:
@@ -114,23 +119,29 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
             steps: of the sampler.
             text_guidance: w of the file's head; 1 is none.
             guide: changes x0 at the last ``guided`` steps; ``project``: replaces it at the last ``projected``.
+            consistency: moves x0 at every step, before both, so that it accelerates as forces allow (`consistency`).
+            emg: of the muscles that drive each motion, as it is played, from its first to its last frame at 1 kHz; by way of
+                ``consistency``. Order and size of the shipped weights' 18 channels: `visviva.data.motions.emg`.
             grad_steps: the last steps that keep their graph, for training; 0: none.
             noise: instead of seeds.
 
         Raises:
             InputError: no prompts, lengths or rates that are not usable, steps beyond those of the schedule, seeds or noise
-                that do not fit the prompts.
+                that do not fit the prompts, EMG that does not fit the motions or without ``consistency``.
         """
         lengths = self._lengths(prompts, seconds, fps, speed)
         if not 1 <= steps <= self.scheduler.config.num_train_timesteps:
             raise InputError(f"steps = {steps}; allowed are 1 to {self.scheduler.config.num_train_timesteps}")
         x = self._start(seeds, noise, lengths)
         state = _Request(encode(self.text_encoder, self.tokenizer, prompts), lengths, torch.full((len(x),), fps), speed)
+        shares, told = self._forces(consistency, emg, lengths, fps)
         self.scheduler.set_timesteps(steps, device=self.device)
         for i, t in enumerate(self.scheduler.timesteps):
             late = len(self.scheduler.timesteps) - i
             with torch.set_grad_enabled(late <= grad_steps):
                 clean = self._clean(x, t, state, text_guidance)
+                if consistency is not None:
+                    clean = self._changed(partial(consistency, share=float(shares[int(t)]), told=told), clean, state)
                 if guide is not None and late <= guided:
                     clean = self._changed(guide, clean, state)
                 if project is not None and late <= projected:
@@ -169,6 +180,25 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
                 f"seconds = {bad[0]:g} at {fps:g} frames/s; give at least 4 frames and at most {LONGEST / max(1.0, speed):g} s"
             )
         return torch.tensor([round(s * fps) for s in each], device=self.device)
+
+    def _forces(
+        self, consistency: AccelerationConsistency | None, emg: Tensor | None, lengths: Tensor, fps: float
+    ) -> tuple[Tensor, Told | None]:
+        """Share of the move at each time of the schedule, and what EMG tells."""
+        if consistency is None:
+            if emg is not None:
+                raise InputError("EMG drives motions by way of their accelerations; give consistency as well")
+            return torch.empty(0), None
+        shares = getattr(self.scheduler, "alphas_cumprod", None)
+        if shares is None:
+            raise InputError(
+                f"{type(self.scheduler).__name__} has no alphas_cumprod, the share of a move; take another scheduler"
+            )
+        if emg is None:
+            return shares, None
+        if len(emg) != len(lengths):
+            raise InputError(f"EMG of {len(emg)} motions for {len(lengths)} prompts; give one each")
+        return shares, consistency.told(emg.to(self.device), int(lengths.max()), fps)
 
     def _clean(self, x: Tensor, t: Tensor, state: _Request, text: float) -> Tensor:
         tokens, there = state.text
