@@ -1,6 +1,8 @@
 """Best of N: which candidate is kept, what a frozen clip may not win, and the same clips again."""
 
 import json
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,6 +48,28 @@ def test_each_clip_keeps_its_best_candidate_and_the_first_of_equals():
         best_of(iter(made), lambda x: torch.full((len(x),), float("nan")))
     with pytest.raises(InputError, match="no candidate"):
         best_of(iter([]), lambda x: x.flatten(1).mean(1))
+
+
+def test_the_next_candidate_is_made_while_the_last_is_judged():
+    made, began = torch.rand(4, 2, 4, 3, 8, 8), [Event() for _ in range(5)]
+
+    def candidates():
+        for k, frames in enumerate(made):
+            began[k].set()
+            yield frames
+
+    def score(frames):
+        k = next(i for i, own in enumerate(made) if own is frames or torch.equal(own, frames))
+        assert k == 3 or began[k + 1].wait(20), "nothing is made while this one is judged"
+        return frames.flatten(1).mean(1)
+
+    plain = best_of(iter(made), lambda x: x.flatten(1).mean(1))
+    for one, other in zip(plain, best_of(candidates(), score, ahead=True), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(InputError, match="candidate 0 no number"):
+        best_of(iter(made), lambda x: torch.full((len(x),), float("nan")), ahead=True)
+    with pytest.raises(InputError, match="no candidate"):
+        best_of(iter([]), lambda x: x.flatten(1).mean(1), ahead=True)
 
 
 @pytest.mark.parametrize("first", ["frozen", "empty", "moving"])
@@ -100,10 +124,11 @@ def test_one_candidate_is_generation_without(recipe):
 
 
 def test_candidates_that_score_alike_keep_the_first(recipe, monkeypatch):
-    alike = type(
-        "Alike", (), {"score": lambda self, frames, fps, masks: type("V", (), {"log_reward": torch.zeros(len(frames))})}
-    )
-    monkeypatch.setattr(generate, "build", lambda *a, **k: alike())
+    def score(frames, fps, masks):
+        return SimpleNamespace(log_reward=torch.zeros(len(frames)))
+
+    alike = SimpleNamespace(score=score, probe=SimpleNamespace(features=None))
+    monkeypatch.setattr(generate, "build", lambda *a, **k: alike)
     output = generate.run(recipe("out", best={"of": 3, "masks": "none"}))
     assert [row["chosen"] for row in rows(output)] == [0, 0, 0]
     monkeypatch.undo()

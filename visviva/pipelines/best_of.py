@@ -7,7 +7,8 @@ stand beside an anchor, as in training. Of equal candidates the first is kept, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from jaxtyping import Float, Int
@@ -20,11 +21,13 @@ Score = Callable[[Tensor], Tensor]
 
 
 def best_of(
-    candidates: Iterable[Float[Tensor, "B T 3 H W"]], score: Score
+    candidates: Iterable[Float[Tensor, "B T 3 H W"]], score: Score, *, ahead: bool = False
 ) -> tuple[Float[Tensor, "B T 3 H W"], Float[Tensor, "N B"], Int[Tensor, "B"]]:
     """Return the best candidate of each clip, all scores, and which candidate it is.
 
-    Candidates are taken one after another, so memory holds two, however many there are.
+    Candidates are taken one after another, so memory holds two, however many there are, and three where the next one is made
+    ``ahead``, while a thread judges the last. Then neither may use a network that the other uses and that keeps a state, as
+    Wan's autoencoder does.
 
     Raises:
         InputError: no candidate, or a score that is not a number.
@@ -36,8 +39,8 @@ def best_of(
     kept: Tensor | None = None
     scores: list[Tensor] = []
     best = chosen = torch.empty(0)
-    for k, frames in enumerate(candidates):
-        found = score(frames).detach().cpu().double()
+    for k, (frames, given) in enumerate(judged(candidates, score, ahead)):
+        found = given.detach().cpu().double()
         if bool(found.isnan().any()):
             raise InputError(f"the laws give candidate {k} no number; look at best.laws and best.probe")
         scores.append(found)
@@ -50,3 +53,18 @@ def best_of(
     if kept is None:
         raise InputError("no candidate to choose from; give best.of 1 or more")
     return kept, torch.stack(scores), chosen
+
+
+def judged(candidates: Iterable[Tensor], score: Score, ahead: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every candidate with its scores; ``ahead``: a thread finds them while the next candidate is made."""
+    if not ahead:
+        yield from ((frames, score(frames)) for frames in candidates)
+        return
+    with ThreadPoolExecutor(1) as judge:
+        last: tuple[Tensor, Future[Tensor]] | None = None
+        for frames in candidates:
+            if last is not None:
+                yield last[0], last[1].result()
+            last = frames, judge.submit(score, frames)
+        if last is not None:
+            yield last[0], last[1].result()

@@ -241,7 +241,8 @@ def chosen(
         return verifier.score(frames, fps, masks=masks).log_reward
 
     candidates = (make(recipe, backbone, size, batch, condition, k) for k in range(recipe.best.of))
-    kept, scores, which = best_of(candidates, score)
+    probe: Any = verifier.probe  # features come from the autoencoder, whose cache the decoder needs for itself
+    kept, scores, which = best_of(candidates, score, ahead=probe.features is None)
     for i, item in enumerate(batch):
         yield item, kept[i], {"scores": [round(float(s), 6) for s in scores[:, i]], "chosen": int(which[i])}
 
