@@ -26,6 +26,8 @@ class ThrowRecipe(Recipe):
     """Speed [m/s]."""
     name: str = ""
     """A word."""
+    two_words: str = ""
+    """Another."""
     balls: list[str] = Field(default_factory=list)
     """Words."""
     also: UseAppendAction[list[str]] = Field(default_factory=list)
@@ -60,6 +62,8 @@ def test_an_option_that_stands_twice_keeps_all_its_values_or_is_refused():
         parse(ThrowRecipe, ["--speed", "1", "--name", "x", "--speed", "2"])
     with pytest.raises(InputError, match=r"--render\.height stands twice"):
         parse(ThrowRecipe, ["--render.height", "9", "--render.height=10"])
+    with pytest.raises(InputError, match="--two-words stands twice"):
+        parse(ThrowRecipe, ["--two-words", "9", "--two_words", "10"])
 
 
 def test_dotted_changes_from_python(tmp_path):

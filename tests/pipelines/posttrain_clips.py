@@ -66,3 +66,16 @@ def posttrain(*arguments: object, **options) -> subprocess.CompletedProcess:
 
 def lines(output: Path, kind: str = "train") -> list[dict]:
     return [row for row in map(json.loads, (output / "metrics.jsonl").read_text().splitlines()) if row["kind"] == kind]
+
+
+def trainable():
+    """Return a tiny backbone with adapters that already do something."""
+    backbone = tiny_wan("test")
+    backbone.transformer.requires_grad_(False)
+    torch.manual_seed(0)
+    backbone.add_lora(2, 2)
+    with torch.no_grad():
+        for name, parameter in backbone.trainable():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return backbone

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from posttrain_clips import FRAMES, SIZE, short_recipe
+from posttrain_clips import FRAMES, SIZE, short_recipe, trainable
 
 from visviva.configs import posttrain as settings
 from visviva.errors import InputError
-from visviva.models.backbones.tiny import tiny_wan
 from visviva.pipelines.posttrain.batch import Batch, truth
 from visviva.pipelines.posttrain.examples import Examples
 from visviva.pipelines.posttrain.identity import identity
@@ -38,15 +37,7 @@ def recipe(clips, tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def backbone():
-    made = tiny_wan("test")
-    made.transformer.requires_grad_(False)
-    torch.manual_seed(0)
-    made.add_lora(2, 2)
-    with torch.no_grad():
-        for name, parameter in made.trainable():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    return made
+    return trainable()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler
+from tiny_motion import tiny_pipeline
 
 from visviva.cli import main
 from visviva.data.actions import draw
@@ -14,8 +15,6 @@ from visviva.data.motions.emg import MUSCLES, activations, drives, emg
 from visviva.errors import InputError
 from visviva.eval.motion.labels import labels
 from visviva.models.biomechanics.biodynamics import AFTER, BEFORE, Biodynamics
-from visviva.models.motion.text import WordEncoder
-from visviva.models.motion.transformer import MotionTransformer
 from visviva.physics.motion_laws import EulerLagrange
 from visviva.physics.motion_laws.body import fitted, window_of
 from visviva.pipelines.motion.consistency import AccelerationConsistency
@@ -27,18 +26,7 @@ TRUTH = draw(["walk", "squat", "kick", "wave"], seed=123, fps=60.0, seconds=2.2)
 
 @pytest.fixture(scope="module")
 def pipeline():
-    torch.manual_seed(0)
-    network = MotionTransformer(width=16, layers=1, text_width=8, templates=8, hidden=32)
-    with torch.no_grad():
-        for p in network.parameters():
-            if not bool(p.any()):
-                p.normal_(0, 0.05)
-    rows = features_of(draw(["walk"], seed=0, fps=20.0, seconds=2.0).joints, 20.0)[0]
-    network.set_statistics(rows.mean(0), rows.std(0).clamp(min=0.05))
-    steps = DDIMScheduler(
-        num_train_timesteps=50, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False
-    )
-    return MotionPipeline(network.eval(), WordEncoder(["jump", "walk"], width=8).eval(), steps)
+    return tiny_pipeline(["jump", "walk"])
 
 
 @pytest.fixture(scope="module")

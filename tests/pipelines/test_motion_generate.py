@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from tiny_motion import tiny_pipeline
 
 from visviva.cli import main
 from visviva.configs.motion import MotionRecipe
@@ -17,8 +18,7 @@ from visviva.data.motions.humanml3d import features, joints_of
 from visviva.data.motions.reading import read_motion
 from visviva.data.video import read_video
 from visviva.errors import InputError
-from visviva.models.motion.text import WordEncoder, encode
-from visviva.models.motion.transformer import MotionTransformer
+from visviva.models.motion.text import encode
 from visviva.physics.motion_laws import MotionTerm, MotionVerifier, Penetration
 from visviva.pipelines.motion.generate import plan
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
@@ -38,15 +38,7 @@ def moving(frames=40, fps=20.0):
 
 @pytest.fixture(scope="module")
 def pipeline():
-    torch.manual_seed(0)
-    network = MotionTransformer(width=16, layers=1, text_width=8, templates=8, hidden=32)
-    with torch.no_grad():
-        for p in network.parameters():
-            if not bool(p.any()):
-                p.normal_(0, 0.05)
-    rows = features_of(moving(), 20.0)[0]
-    network.set_statistics(rows.mean(0), rows.std(0).clamp(min=0.05))
-    return MotionPipeline(network.eval(), WordEncoder(WORDS, width=8).eval(), scheduler())
+    return tiny_pipeline(WORDS)
 
 
 def scheduler(kind=DDIMScheduler, steps=50):

@@ -6,33 +6,20 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from tiny_motion import tiny_pipeline
 
 from visviva.configs.motion import MotionRecipe
 from visviva.errors import InputError
-from visviva.models.motion.text import WordEncoder
-from visviva.models.motion.transformer import MotionTransformer
 from visviva.physics.motion_laws import Liveliness, MotionTerm, MotionVerifier
-from visviva.pipelines.motion.pipeline import MotionPipeline, load
+from visviva.pipelines.motion.pipeline import load
 from visviva.pipelines.motion.posttrain import captions, posttrain
-from visviva.pipelines.motion.steering import features_of, verifier_of
+from visviva.pipelines.motion.steering import verifier_of
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    from visviva.data.actions import draw
-
-    torch.manual_seed(0)
-    network = MotionTransformer(width=16, layers=1, text_width=8, templates=8, hidden=32)
-    with torch.no_grad():
-        for p in network.parameters():
-            if not bool(p.any()):
-                p.normal_(0, 0.05)
-    rows = features_of(draw(["walk"], seed=0, fps=20.0, seconds=2.0).joints, 20.0)[0]
-    network.set_statistics(rows.mean(0), rows.std(0).clamp(min=0.05))
-    scheduler = DDIMScheduler(50, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
     folder = tmp_path_factory.mktemp("model")
-    MotionPipeline(network, WordEncoder(["a", "walk"], width=8), scheduler).save_pretrained(folder)
+    tiny_pipeline(["a", "walk"]).save_pretrained(folder)
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from posttrain_clips import FRAMES, SIZE, dataset, falling, short_recipe
+from posttrain_clips import FRAMES, SIZE, dataset, falling, short_recipe, trainable
 
 from visviva.configs import posttrain as settings
 from visviva.data.dataset import write_rows
@@ -60,18 +60,6 @@ def recipe(clips, tiny, tmp_path):
         return short_recipe(tmp_path / output, tiny, path, method, **sections)
 
     return make
-
-
-def trainable():
-    backbone = tiny_wan("test")
-    backbone.transformer.requires_grad_(False)
-    torch.manual_seed(0)
-    backbone.add_lora(2, 2)
-    with torch.no_grad():
-        for name, parameter in backbone.trainable():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    return backbone
 
 
 def batch_of(backbone, path, count=2):

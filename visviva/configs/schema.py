@@ -232,7 +232,7 @@ def _gathered(recipe: type[BaseModel], argv: Sequence[str]) -> list[str]:
     Raises:
         InputError: an option of one value that stands twice.
     """
-    given = [word.split("=")[0] for word in argv if word.startswith("--")]
+    given = [word.split("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
     if len(set(given)) == len(given):
         return list(argv)
     groups: dict[str, list[str]] = {}
@@ -241,6 +241,7 @@ def _gathered(recipe: type[BaseModel], argv: Sequence[str]) -> list[str]:
         if not word.startswith("--") or word == "--":
             groups.setdefault(next(reversed(groups), ""), []).append(word)
             continue
+        option = option.replace("_", "-")
         field = _field(recipe, option)
         if field is not None and "UseAppendAction" in str(field.metadata):
             option = f"{option} {len(groups)}"  # the parser itself gathers these
