@@ -38,7 +38,8 @@ from visviva.eval.run import Run, merged, provenance, write_json
 from visviva.pipelines import generate, prefer
 from visviva.pipelines.posttrain.log import read
 from visviva.pipelines.posttrain.parallel import leave
-from visviva.pipelines.posttrain.trainer import Trained, Trainer
+from visviva.pipelines.posttrain.trainer import Trained
+from visviva.pipelines.posttrain.video import VideoTrainer
 
 PAIRED = {"method": "dpo", "batch_size": 4, "gradient_accumulation": 1}
 GROUPS = {"batch_size": 2, "gradient_accumulation": 1, "grpo.group": 8, "reward.checkpointing": "none"}
@@ -64,7 +65,7 @@ PILOT = 3
 """Updates that are timed first; the first of them, which warms up, is not counted."""
 
 
-class Clocked(Trainer):
+class Clocked(VideoTrainer):
     """The trainer, with the CPU seconds of each update in its log."""
 
     def update(self, update: int) -> dict[str, float]:

@@ -14,9 +14,9 @@ from visviva.pipelines.posttrain.examples import Examples
 from visviva.pipelines.posttrain.identity import identity
 from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
 from visviva.pipelines.posttrain.rollout import Rollout
-from visviva.pipelines.posttrain.trainer import Trainer
 from visviva.pipelines.posttrain.truncation import depth
 from visviva.pipelines.posttrain.verifier import build
+from visviva.pipelines.posttrain.video import VideoTrainer
 
 LAWS = [{"name": "constant_acceleration"}, {"name": "mass_conservation"}]
 OPTIONS = [
@@ -115,7 +115,7 @@ def test_the_number_of_steps_is_drawn_as_it_says():
 @pytest.mark.parametrize("options", OPTIONS, ids=["detach", "uniform", "gaussian", "noises"])
 def test_one_update_changes_the_weights_and_says_how_many_steps_it_took(recipe, options):
     made = recipe(reward={"laws": LAWS, **options}, optimizer={"lr": 1e-2})
-    trainer = Trainer(made)
+    trainer = VideoTrainer(made)
     before = {name: weight.detach().clone() for name, weight in trainer.parameters.items()}
     trainer.run()
     assert any(not torch.equal(weight, before[name]) for name, weight in trainer.parameters.items())
@@ -131,7 +131,7 @@ def test_how_the_batch_is_split_does_not_change_the_update(recipe, options):
     found = []
     for size, parts in ((2, 1), (1, 2)):
         sections = {"batch_size": size, "gradient_accumulation": parts, "optimizer": {"lr": 1e-2}}
-        trainer = Trainer(recipe(f"{size}", reward={"laws": LAWS, **options}, **sections))
+        trainer = VideoTrainer(recipe(f"{size}", reward={"laws": LAWS, **options}, **sections))
         trainer.run()
         found.append(trainer.parameters)
     for name, weight in found[0].items():

@@ -16,7 +16,7 @@ from visviva.models.backbones.lora import load_lora
 from visviva.models.backbones.wan import WanBackbone
 from visviva.models.control import add_control, parse_force, saved, table
 from visviva.pipelines.posttrain import run
-from visviva.pipelines.posttrain.trainer import Trainer
+from visviva.pipelines.posttrain.video import VideoTrainer
 
 PUSH, WIND = "point:x=0.4,y=0.6,angle=30,magnitude=0.8", "wind:angle=90,speed=0.5"
 
@@ -62,7 +62,7 @@ def velocity(backbone, condition):
 
 
 def test_before_the_first_update_every_force_gives_the_base_bit_by_bit(clips, tiny, tmp_path):
-    trainer, base = Trainer(recipe(clips, tiny, tmp_path / "run")), WanBackbone.load(str(tiny))
+    trainer, base = VideoTrainer(recipe(clips, tiny, tmp_path / "run")), WanBackbone.load(str(tiny))
     condition = condition_of(base, PUSH)
     assert torch.equal(velocity(trainer.backbone, condition), velocity(base, replace(condition, forces=None)))
     assert sum(saved.is_control(name.removeprefix("transformer.")) for name in trainer.parameters) > 10
@@ -151,10 +151,10 @@ def test_rows_of_no_forces_or_none_at_all_are_refused(clips, tiny, tmp_path):
     (tmp_path / "bare").mkdir()
     bare = dataset(tmp_path / "bare", 2)
     with pytest.raises(InputError, match="a clip of the data has no 'forces'"):
-        Trainer(recipe(bare, tiny, tmp_path / "run"))
+        VideoTrainer(recipe(bare, tiny, tmp_path / "run"))
     told(bare, ["point", [PUSH]])
     with pytest.raises(InputError, match="forces is 'point'; give a list of texts"):
-        Trainer(recipe(bare, tiny, tmp_path / "run"))
+        VideoTrainer(recipe(bare, tiny, tmp_path / "run"))
     with pytest.raises(InputError, match=r"control\.kind force"):
         run(recipe(clips, tiny, tmp_path / "run", weights="full"))
 

@@ -26,8 +26,8 @@ from visviva.pipelines.posttrain.refl import Predicted, Refl
 from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
 from visviva.pipelines.posttrain.rollout import Rollout
 from visviva.pipelines.posttrain.sft import Sft
-from visviva.pipelines.posttrain.trainer import Trainer
 from visviva.pipelines.posttrain.verifier import build
+from visviva.pipelines.posttrain.video import VideoTrainer
 
 
 @pytest.fixture(scope="module")
@@ -268,10 +268,10 @@ def test_runs_of_every_method_end_and_resume_to_the_same_weights(recipe, pairs, 
     for method in ("grpo", "refl", "phygdpo"):
         path = pairs if method == "phygdpo" else clips
         options = {"max_steps": 4, "save_every": 2, "optimizer": {"lr": 1e-2}, "grpo": {"group": 2, "reuse": 2}}
-        whole = Trainer(recipe(method, path, output=f"{method}-whole", **options))
+        whole = VideoTrainer(recipe(method, path, output=f"{method}-whole", **options))
         whole.run()
-        Trainer(recipe(method, path, output=f"{method}-parts", **{**options, "max_steps": 2})).run()
-        parts = Trainer(recipe(method, path, output=f"{method}-parts", **options))
+        VideoTrainer(recipe(method, path, output=f"{method}-parts", **{**options, "max_steps": 2})).run()
+        parts = VideoTrainer(recipe(method, path, output=f"{method}-parts", **options))
         assert parts.step == 2
         parts.run()
         for name, weight in whole.parameters.items():
@@ -319,7 +319,7 @@ def test_pairs_that_are_none_are_refused(pairs, change, words, tmp_path):
 def test_momentum_attention_is_trained_saved_and_put_back(recipe, clips, tiny, learned):
     attention = {"kind": "momentum", "gamma": 0.0 if learned else 0.4, "learned": learned, "sides": "k"}
     made = recipe("sft", clips, max_steps=3, optimizer={"lr": 1e-2}, attention=attention, ema={"schedule": "none"})
-    trainer = Trainer(made)
+    trainer = VideoTrainer(made)
     result = trainer.run()
     strengths = [name for name in trainer.parameters if name.endswith("gamma")]
     assert bool(strengths) == learned
@@ -338,7 +338,7 @@ def test_momentum_attention_is_trained_saved_and_put_back(recipe, clips, tiny, l
 
 
 def test_preferences_train_all_weights_too(recipe, pairs):
-    trainer = Trainer(recipe("dpo", path=pairs, weights="full"))
+    trainer = VideoTrainer(recipe("dpo", path=pairs, weights="full"))
     before = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
     trainer.run()
     assert any(not torch.equal(parameter, before[name]) for name, parameter in trainer.parameters.items())
@@ -349,7 +349,7 @@ def test_preferences_train_all_weights_too(recipe, pairs):
 @pytest.mark.parametrize(("method", "more"), [("dpo", {}), ("grpo", {"grpo": {"group": 2, "kl": 0.1}})])
 def test_the_reference_of_learned_momentum_keeps_its_first_strengths(recipe, pairs, method, more):
     momentum = {"kind": "momentum", "learned": True, "gamma": 0.2}
-    trainer = Trainer(recipe(method, path=pairs, attention=momentum, **more))
+    trainer = VideoTrainer(recipe(method, path=pairs, attention=momentum, **more))
     names = [name for name in trainer.parameters if name.endswith("gamma")]
     with torch.no_grad():
         for name in names:
@@ -373,7 +373,7 @@ def test_losers_that_show_the_winner_are_refused(recipe, pairs, tmp_path):
 
 def test_groups_are_asked_for_the_gate_and_pixels_that_are_none_end_the_run(recipe, clips):
     made = recipe("grpo", monitor={"every": 1})
-    trainer = Trainer(made)
+    trainer = VideoTrainer(made)
     trainer.run()
     row = json.loads((Path(made.output) / "metrics.jsonl").read_text().splitlines()[0])
     assert row["disagreement"] > 0
@@ -412,7 +412,7 @@ def test_how_the_batch_is_split_does_not_change_the_run(recipe, clips, method):
     options = {"max_steps": 2, "optimizer": {"lr": 1e-2}, "sampler": {"steps": 4}, "grpo": {"group": 2, "trained": 0.4}}
     found = []
     for size, parts in ((2, 1), (1, 2)):
-        trainer = Trainer(
+        trainer = VideoTrainer(
             recipe(method, clips, output=f"{size}", batch_size=size, **{**options, "gradient_accumulation": parts})
         )
         trainer.run()

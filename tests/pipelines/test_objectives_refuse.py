@@ -12,7 +12,7 @@ from visviva.errors import InputError
 from visviva.models.backbones.lora import FILE, load_lora
 from visviva.models.backbones.tiny import tiny_wan
 from visviva.pipelines.posttrain import run
-from visviva.pipelines.posttrain.trainer import Trainer
+from visviva.pipelines.posttrain.video import VideoTrainer
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_group_of_one_is_refused_by_its_name():
 def test_equal_rewards_move_nothing(recipe):
     """Laws of weight 0 score all clips alike, whatever they show."""
     laws = [{"name": "motion_floor", "weight": 0.0, "options": {"least": 0.5}}]
-    alike = Trainer(recipe("grpo", reward={"laws": laws, "reference": "none"}, optimizer={"lr": 1e-2}))
+    alike = VideoTrainer(recipe("grpo", reward={"laws": laws, "reference": "none"}, optimizer={"lr": 1e-2}))
     before = {name: p.detach().clone() for name, p in alike.parameters.items()}
     values = alike.update(0)
     assert values["taught"] == 0

@@ -19,8 +19,8 @@ from visviva.pipelines.posttrain.reward_backprop import RewardBackprop, iou
 from visviva.pipelines.posttrain.rollout import Rollout
 from visviva.pipelines.posttrain.schedule import learning_rate
 from visviva.pipelines.posttrain.sft import Sft
-from visviva.pipelines.posttrain.trainer import Trainer
 from visviva.pipelines.posttrain.verifier import build, object_masks
+from visviva.pipelines.posttrain.video import VideoTrainer
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def test_adapters_load_with_plain_diffusers(recipe, tiny):
     from safetensors.torch import load_file
 
     made = recipe(max_steps=3, optimizer__lr=5e-2)
-    trainer = Trainer(made)
+    trainer = VideoTrainer(made)
     result = trainer.run()
     file = load_file(result.weights / "pytorch_lora_weights.safetensors")
     assert len(file) == len(trainer.parameters) > 0
@@ -316,7 +316,7 @@ def test_adapters_load_with_plain_diffusers(recipe, tiny):
 def test_full_weights_are_a_pipeline(recipe):
     from visviva.models.backbones.wan import WanBackbone
 
-    trainer = Trainer(recipe(weights="full", optimizer__lr=1e-2, max_steps=2))
+    trainer = VideoTrainer(recipe(weights="full", optimizer__lr=1e-2, max_steps=2))
     result = trainer.run()
     read = WanBackbone.load(result.weights)
     assert all(torch.equal(p, trainer.parameters[f"transformer.{n}"]) for n, p in read.transformer.named_parameters())
@@ -349,7 +349,7 @@ def test_validation_clips_and_separate_metrics(recipe):
 
 def test_ema_is_the_average_of_the_weights(recipe):
     """With a constant decay m, the average after n updates is m^n w_0 + (1 - m) sum m^(n-k) w_k."""
-    trainer = Trainer(recipe(ema={"decay": 0.5, "schedule": "constant"}, max_steps=3, optimizer__lr=1e-2))
+    trainer = VideoTrainer(recipe(ema={"decay": 0.5, "schedule": "constant"}, max_steps=3, optimizer__lr=1e-2))
     name = next(iter(trainer.parameters))
     history = [trainer.parameters[name].detach().clone()]
     for update in range(3):
@@ -360,7 +360,7 @@ def test_ema_is_the_average_of_the_weights(recipe):
 
 
 def test_frozen_base_is_the_untrained_model(recipe):
-    trainer = Trainer(recipe(max_steps=3, optimizer__lr=5e-2))
+    trainer = VideoTrainer(recipe(max_steps=3, optimizer__lr=5e-2))
     batch = trainer.batch(0, 0)
     before = trainer.base_frames(batch)
     with torch.no_grad():
@@ -373,7 +373,7 @@ def test_frozen_base_is_the_untrained_model(recipe):
 
 
 def test_text_encoder_is_dropped_and_conditions_stay(recipe):
-    trainer = Trainer(recipe())
+    trainer = VideoTrainer(recipe())
     assert trainer.backbone.text_encoder is None
     direct = tiny_wan("test")
     example = trainer.examples[trainer.plan.sample(0, 0).clip]
@@ -537,7 +537,7 @@ def test_two_experts_are_exported_apart(recipe, tmp_path):
     model = text_to_video(tmp_path / "a14b", experts=2)
     laws = [{"name": "constant_acceleration"}, {"name": "motion_floor", "options": {"fraction": 0.8}}]
     changes = {"reward__laws": laws, "reward__reference": "base", "reward__mask_source": "none", "optimizer__lr": 1e-2}
-    trainer = Trainer(recipe(model__path=str(model), **changes, max_steps=2))
+    trainer = VideoTrainer(recipe(model__path=str(model), **changes, max_steps=2))
     result = trainer.run()
     first, second = (load_file(result.weights / part / "pytorch_lora_weights.safetensors") for part in ("", "transformer_2"))
     assert len(first) + len(second) == len(trainer.parameters)
@@ -599,7 +599,7 @@ def test_recipe_contradictions():
 
 
 def test_nan_frames_and_nan_gradients(recipe, monkeypatch):
-    trainer = Trainer(recipe())
+    trainer = VideoTrainer(recipe())
     with torch.no_grad():
         next(iter(trainer.parameters.values())).fill_(float("nan"))
     with pytest.raises(InputError, match="generates NaN"):
@@ -613,7 +613,7 @@ def test_nan_frames_and_nan_gradients(recipe, monkeypatch):
 
 
 def test_flow_matching_does_not_read_the_clips_again(recipe, monkeypatch):
-    trainer = Trainer(recipe(method="sft"))
+    trainer = VideoTrainer(recipe(method="sft"))
     monkeypatch.setattr(type(trainer.examples), "__getitem__", None)
     batch = trainer.batch(0, 0)
     assert batch.latents.shape == batch.noise.shape

@@ -14,7 +14,7 @@ from visviva.models.experts.prophy import coarse_alignment
 from visviva.pipelines.posttrain import run
 from visviva.pipelines.posttrain.annotator import Annotator, FromData
 from visviva.pipelines.posttrain.examples import Examples
-from visviva.pipelines.posttrain.trainer import Trainer
+from visviva.pipelines.posttrain.video import VideoTrainer
 
 ALIGN = {"semantic": 1.0, "refinement": 1.0, "balance": 0.01}
 KINDS = ("falls", "rolls", "falls", "rolls")
@@ -46,7 +46,7 @@ def recipe(clips, tiny, tmp_path):
 
 
 def test_the_losses_are_logged_and_added(recipe):
-    trainer = Trainer(recipe())
+    trainer = VideoTrainer(recipe())
     batch = trainer.batch(0, 0)
     assert batch.labels.shape == (4, 2)
     assert torch.equal(batch.labels.sum(1), torch.ones(4))
@@ -65,7 +65,7 @@ def test_told_experts_tell_the_clips_apart_and_are_kept(recipe):
     result = run(recipe(max_steps=40, optimizer=fast, sft={"checkpointing": False}))
     found = [row["experts/semantic"] for row in lines(result.output)]
     assert found[-1] < 0.1 * found[0]
-    again = Trainer(recipe(max_steps=40, optimizer=fast))
+    again = VideoTrainer(recipe(max_steps=40, optimizer=fast))
     assert saved.options_of(again.backbone.transformer)["phenomena"] == ["falls", "rolls"]
     batch = again.batch(0, 0)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_told_experts_tell_the_clips_apart_and_are_kept(recipe):
 
 
 def test_clips_without_caption_are_told_nothing(recipe):
-    trainer = Trainer(recipe(align={"semantic": 1.0}, sft={"caption_dropout": 1.0}))
+    trainer = VideoTrainer(recipe(align={"semantic": 1.0}, sft={"caption_dropout": 1.0}))
     _, logs = trainer.objective(trainer.batch(0, 0))
     assert float(logs["experts/semantic"][0]) == 0.0
 
@@ -101,16 +101,16 @@ class Asked:
 def test_an_annotator_takes_the_place_of_the_data_and_is_asked_once(recipe):
     asked = Asked()
     assert isinstance(asked, Annotator)
-    trainer = Trainer(recipe(), annotator=asked)
+    trainer = VideoTrainer(recipe(), annotator=asked)
     assert asked.calls == 4
     batch = trainer.batch(0, 0)
     assert torch.equal(batch.seen.any(1), batch.labels.bool())
     assert int(batch.seen.sum()) == 4 * 5 * 2
     trainer.run()
-    Trainer(recipe(max_steps=3), annotator=asked).run()
+    VideoTrainer(recipe(max_steps=3), annotator=asked).run()
     assert asked.calls == 4
     with pytest.raises(InputError, match="annotator was 'asked', now 'data: primitive'"):
-        Trainer(recipe(max_steps=4))
+        VideoTrainer(recipe(max_steps=4))
 
 
 def test_a_list_names_several_phenomena(tmp_path, recipe):
@@ -137,7 +137,7 @@ def test_what_cannot_be_told_is_refused_with_a_remedy(recipe, tmp_path):
     for wrong, words in refused:
         with pytest.raises(InputError, match=words):
             run(wrong)
-    Trainer(recipe(align={"semantic": 1.0}, data=labelled(tmp_path / "again", masks=False)))  # labels need no masks
+    VideoTrainer(recipe(align={"semantic": 1.0}, data=labelled(tmp_path / "again", masks=False)))  # labels need no masks
 
     class Wrong(Asked):
         def __call__(self, clip):

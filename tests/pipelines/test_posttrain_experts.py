@@ -10,7 +10,7 @@ from visviva.models.backbones.lora import load_lora, weight_files
 from visviva.models.backbones.wan import WanBackbone
 from visviva.models.experts import saved
 from visviva.pipelines.posttrain import run
-from visviva.pipelines.posttrain.trainer import Trainer
+from visviva.pipelines.posttrain.video import VideoTrainer
 
 PROPHY = {"kind": "prophy", "blocks": 1, "semantic": 3}
 
@@ -34,7 +34,7 @@ def condition_of(tiny):
 
 
 def test_before_the_first_update_the_model_is_the_base_bit_by_bit(recipe, tiny):
-    trainer, condition = Trainer(recipe()), condition_of(tiny)
+    trainer, condition = VideoTrainer(recipe()), condition_of(tiny)
     assert torch.equal(velocity(trainer.backbone, condition), velocity(WanBackbone.load(str(tiny)), condition))
     names = [name for name in trainer.parameters if saved.is_expert(name)]
     assert any(".semantic." in name for name in names)
@@ -44,7 +44,7 @@ def test_before_the_first_update_the_model_is_the_base_bit_by_bit(recipe, tiny):
 
 @pytest.mark.parametrize("ema", ["none", "constant"])
 def test_experts_are_trained_saved_and_put_back(recipe, tiny, ema):
-    trainer = Trainer(recipe(max_steps=3, optimizer={"lr": 1e-2}, ema={"schedule": ema, "decay": 0.5}))
+    trainer = VideoTrainer(recipe(max_steps=3, optimizer={"lr": 1e-2}, ema={"schedule": ema, "decay": 0.5}))
     before = {name: p.detach().clone() for name, p in trainer.parameters.items() if saved.is_expert(name)}
     result = trainer.run()
     moved = [name for name, old in before.items() if not torch.equal(old, trainer.parameters[name])]
@@ -63,18 +63,18 @@ def test_experts_are_trained_saved_and_put_back(recipe, tiny, ema):
 
 
 def test_a_killed_run_goes_on_and_another_number_of_experts_does_not(recipe):
-    short = Trainer(recipe(max_steps=2))
+    short = VideoTrainer(recipe(max_steps=2))
     short.run()
     trained = {name: p.detach().clone() for name, p in short.parameters.items()}
-    longer = Trainer(recipe(max_steps=3))
+    longer = VideoTrainer(recipe(max_steps=3))
     assert longer.step == 2
     assert all(torch.equal(p, trained[name]) for name, p in longer.parameters.items())
     with pytest.raises(InputError, match=r"experts\.semantic was 3, now 4"):
-        Trainer(recipe(max_steps=3, experts={"kind": "prophy", "blocks": 1, "semantic": 4}))
+        VideoTrainer(recipe(max_steps=3, experts={"kind": "prophy", "blocks": 1, "semantic": 4}))
 
 
 def test_the_reference_is_without_experts(recipe, tiny):
-    trainer, condition = Trainer(recipe("grpo", grpo={"group": 2, "kl": 0.1})), condition_of(tiny)
+    trainer, condition = VideoTrainer(recipe("grpo", grpo={"group": 2, "kl": 0.1})), condition_of(tiny)
     with torch.no_grad():
         for name, parameter in trainer.parameters.items():
             if ".inject." in name:

@@ -31,10 +31,10 @@ def run(recipe: PosttrainRecipe, annotator: Annotator | None = None) -> Trained:
         Collapse: the clips froze or their object vanished (an `InputError`); checkpoints are kept.
     """
     from visviva.pipelines.posttrain.parallel import leave
-    from visviva.pipelines.posttrain.trainer import Trainer
+    from visviva.pipelines.posttrain.video import VideoTrainer
 
     recipe.check()
     try:
-        return Trainer(recipe, annotator=annotator).run()
+        return VideoTrainer(recipe, annotator=annotator).run()
     finally:
         leave()

@@ -1,4 +1,7 @@
-"""The training loop: one trainer, different objectives.
+"""The training loop: one trainer, different objectives, whatever is generated.
+
+What clips are, how they are judged and written is said by `visviva.pipelines.posttrain.video.VideoTrainer` for videos and by
+`visviva.pipelines.motion.trainer.MotionTrainer` for motions of people.
 
 An update is a pure function of the weights, the optimizer's moments, the averages and the update's number: noise and data order
 are keyed (see `plan`), the learning rate is computed (see `schedule`). A checkpoint of those is therefore all that a resumed
@@ -23,17 +26,11 @@ from visviva.configs.posttrain import PosttrainRecipe
 from visviva.data.files import whole
 from visviva.errors import InputError
 from visviva.models.backbones.backbone import Backbone
-from visviva.models.probes import DIS
 from visviva.optim.teacher import Constant, Ramp, TeacherEMA
-from visviva.physics.gate import Gate
 from visviva.pipelines.posttrain import checkpoint, export, model, optimizer, parallel
-from visviva.pipelines.posttrain.aligned import Aligned
-from visviva.pipelines.posttrain.annotator import Annotator
-from visviva.pipelines.posttrain.batch import Batch, truth
+from visviva.pipelines.posttrain.batch import Batch
 from visviva.pipelines.posttrain.cache import weights_hash
-from visviva.pipelines.posttrain.commanded import check_forces
 from visviva.pipelines.posttrain.dpo import Preference
-from visviva.pipelines.posttrain.examples import Examples
 from visviva.pipelines.posttrain.grpo import Grpo
 from visviva.pipelines.posttrain.identity import identity, refuse_other
 from visviva.pipelines.posttrain.log import Log
@@ -45,8 +42,9 @@ from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
 from visviva.pipelines.posttrain.rollout import Rollout
 from visviva.pipelines.posttrain.schedule import learning_rate
 from visviva.pipelines.posttrain.sft import Sft
-from visviva.pipelines.posttrain.validation import Validation
-from visviva.pipelines.posttrain.verifier import build, law_of
+
+Objective = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+"""(batch, the base's clips or None, whether the gate is asked) -> loss per sample, numbers to log."""
 
 
 @dataclass(frozen=True)
@@ -60,45 +58,77 @@ class Trained:
 
 
 class Trainer:
-    """Everything of one run; `run` does it.
+    """Everything of one run; `run` does it. What is generated is told by a class below this one.
 
     Raises:
         InputError: something in the recipe, the data or the checkpoints cannot be used.
     """
 
-    def __init__(self, recipe: PosttrainRecipe, backbone: Any = None, annotator: Annotator | None = None) -> None:
-        self.recipe, self.output, self.annotator = recipe, Path(recipe.output), annotator
+    examples: Any
+    """What is trained on: has a length and a ``fingerprint``."""
+    cache: Any
+    """Of each example by index: its condition, frame rate, and clean latents where they are needed."""
+
+    def __init__(self, recipe: PosttrainRecipe, backbone: Any = None) -> None:
+        self.recipe, self.output = recipe, Path(recipe.output)
         make_folder(self.output)
         torch.manual_seed(key(recipe.seed, "global"))
         self.accelerator = parallel.start(recipe.model.device, recipe.trackers, str(self.output))
         self.device = self.accelerator.device
-        for law in recipe.reward.laws if recipe.rewarded else []:
-            law_of(law)  # names and options, before anything large is loaded
-        self.examples = Examples(recipe.data)
+        self.read()
         self.backbone: Backbone = model.load(recipe, self.device) if backbone is None else backbone
         model.freeze(self.backbone, recipe)
         self.autocast = torch.bfloat16 if recipe.mixed_precision == "bf16" else None
         self.objective = self.make_objective()
         networks = self.backbone.networks().values()
         base = model.shared(self.accelerator, lambda: weights_hash([*networks, self.backbone.vae]))
-        self.validation = Validation(recipe, self.backbone, self.accelerator, self.examples, self.autocast)
-        self.cache = model.conditions(self.backbone, self.examples, recipe, self.accelerator, recipe.learns_from_clips)
-        if recipe.data.free_encoders:
-            model.free_encoders(self.backbone, keep=recipe.weights == "full" and self.accelerator.is_main_process)
+        self.encode()
         self.plan = Plan(
             recipe.seed, len(self.examples), recipe.batch_size, recipe.gradient_accumulation, self.accelerator.num_processes
         )
         self.prepare()
-        self.identity = identity(recipe, self.plan.effective, base, self.examples.fingerprint)
-        if self.aligned is not None:
-            self.identity["annotator"] = self.aligned.annotator.name
+        self.identity = identity(recipe, self.plan.effective, base, self.examples.fingerprint) | self.further_identity()
         self.step = self.resume()
         self.log = self.start_log()
 
+    # -------------------------------------------------------------------------------------------------- what is generated
+
+    def read(self) -> None:
+        """Set ``examples``, after checking what needs no model."""
+        raise NotImplementedError
+
+    def encode(self) -> None:
+        """Set ``cache``; the networks are still those of the file."""
+        raise NotImplementedError
+
+    def make_judge(self, sft: Sft) -> RewardBackprop:
+        """Return what decodes and judges by the recipe's laws, after checking that the data have what it needs."""
+        raise NotImplementedError
+
+    def known(self, clips: list[int]) -> dict[str, Any]:
+        """Return what a batch of these examples knows beside its cache, as fields of `Batch`."""
+        raise NotImplementedError
+
+    def further_identity(self) -> dict[str, Any]:
+        """Return what else the weights depend on."""
+        return {}
+
+    def validate(self) -> None:
+        """Measure and log, before the first update and every ``validation.every``; none here."""
+
+    def write(self, weights: Mapping[str, Tensor], name: str) -> None:
+        """Write trained weights as ``<output>/<name>``."""
+        write = export.lora if self.recipe.weights == "lora" else export.pipeline
+        write(self.backbone, weights, self.output / name)
+
+    def trainable(self) -> None:
+        """Make weights trainable."""
+        model.make_trainable(self.backbone, self.recipe)
+
     # --------------------------------------------------------------------------------------------------------------- set-up
 
-    def make_objective(self) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-        """Return the recipe's objective after checking that the data have what it needs."""
+    def make_objective(self) -> Objective:
+        """Return the recipe's objective."""
         recipe, reward = self.recipe, self.recipe.reward
         sft = Sft(self.backbone, recipe.sft, recipe.sampler.shift, self.autocast)
         self.rollout = Rollout(
@@ -112,24 +142,13 @@ class Trainer:
         )
         self.backbone.guidance_in_graph = reward.guidance_in_graph
         self.judge: RewardBackprop | None = None
-        self.aligned = None
-        if recipe.experts.aligned:
-            self.aligned = Aligned(sft, recipe, self.examples, self.accelerator, self.annotator)
-            return self.aligned
         if recipe.method == "sft":
             return sft
         if recipe.method in ("dpo", "phygdpo"):
             return Preference(sft, recipe.preference, self.reference, guided=recipe.method == "phygdpo")
-        verifier = build(reward.laws, reward.probe, self.backbone.vae, allow_trivial=reward.allow_trivial, device=self.device)
-        if not verifier.differentiable and recipe.method != "grpo":
-            raise InputError(
-                f"reward.probe.flow is {reward.probe.flow!r}, which carries no gradient; "
-                "use lucas_kanade, flow_network or raft to train, or method grpo, which needs none"
-            )
         if recipe.method == "refl":
             self.rollout = Predicted(**vars(self.rollout), late=recipe.refl.late)
-        self.judge = RewardBackprop(self.rollout, verifier, reward, sft, Gate(DIS()))
-        check_pairs(recipe, self.judge, self.examples, self.backbone.image_to_video)
+        self.judge = self.make_judge(sft)
         if recipe.method == "refl":
             return Refl(self.judge, recipe.refl)
         if recipe.method == "grpo":
@@ -154,7 +173,7 @@ class Trainer:
     def prepare(self) -> None:
         """Make weights trainable, wrap them for the launch, build optimizer, averages and the frozen base's copy."""
         recipe = self.recipe
-        model.make_trainable(self.backbone, recipe, () if self.aligned is None else self.aligned.phenomena)
+        self.trainable()
         self.model = parallel.wrap(self.accelerator, parallel.Denoiser(self.backbone.networks()))
         self.parameters: dict[str, Tensor] = dict(self.backbone.trainable())
         self.optimizer = optimizer.build(self.parameters, recipe.optimizer)
@@ -291,17 +310,13 @@ class Trainer:
         """Return this process's micro-batch."""
         data, reuse = self.recipe.data, self.recipe.grpo.reuse if self.recipe.method == "grpo" else 1
         samples = self.plan.batch(update // reuse, self.accelerator.process_index, micro)
-        needed = self.judge is not None  # flow matching takes the cached latents alone
-        known: dict[str, Any] = truth([self.examples[s.clip] for s in samples], self.device) if needed else {}
-        if self.aligned is not None:
-            known |= self.aligned.truth([s.clip for s in samples], self.device)
         return Batch(
             noise=self.backbone.noise([s.noise for s in samples], data.frames, data.height, data.width),
             keys=[s.noise for s in samples],
             start=self.window_start(update // reuse),
             draw=key(self.recipe.seed, "draw", update // reuse),
             **model.prepared([self.cache[s.clip] for s in samples], self.device),
-            **known,
+            **self.known([s.clip for s in samples]),
         )
 
     def window_start(self, update: int) -> int:
@@ -335,17 +350,6 @@ class Trainer:
 
     # -------------------------------------------------------------------------------------------------- validating and saving
 
-    def validate(self) -> None:
-        """Generate the validation clips and log what they measure, with the averaged weights if the recipe says so."""
-        if self.recipe.validation.every == 0:
-            return
-        if self.ema is not None and self.recipe.validation.ema and self.step > 0:
-            with self.ema.applied(self.parameters):
-                values = self.validation.run(self.model, self.step)
-        else:
-            values = self.validation.run(self.model, self.step)
-        self.log.write(self.step, "validation", values)
-
     def save(self) -> None:
         """Write a checkpoint; every process takes part in gathering, the main one writes."""
         groups: dict[str, Mapping[str, Tensor]] = {
@@ -363,13 +367,12 @@ class Trainer:
 
     def finish(self) -> Trained:
         """Export the trained (and averaged) weights and close the trackers."""
-        write = export.lora if self.recipe.weights == "lora" else export.pipeline
         name = "lora" if self.recipe.weights == "lora" else "model"
         weights = checkpoint.gathered(self.parameters)
-        together(self.accelerator, lambda: write(self.backbone, weights, self.output / name))
+        together(self.accelerator, lambda: self.write(weights, name))
         if self.ema is not None:
             averages = checkpoint.gathered(self.ema.shadow)
-            together(self.accelerator, lambda: write(self.backbone, averages, self.output / f"{name}-ema"))
+            together(self.accelerator, lambda: self.write(averages, f"{name}-ema"))
         self.accelerator.wait_for_everyone()
         if self.recipe.trackers:
             self.accelerator.end_training()
@@ -377,35 +380,6 @@ class Trainer:
         if self.accelerator.is_main_process:
             tqdm.write(f"posttrain: {self.step} updates done; weights in {self.output / name}")
         return Trained(self.output, self.step, self.output / name, ema)
-
-
-def check_pairs(recipe: PosttrainRecipe, objective: RewardBackprop, examples: Examples, image_to_video: bool) -> None:
-    """Refuse laws and masks that need a true clip paired with the generated one where there is none."""
-    reward = recipe.reward
-    paired = examples.paired and image_to_video
-    needy = [term.law.name for term in objective.verifier.terms if "reference" in term.law.needs]
-    if needy and (reward.reference == "none" or (reward.reference == "truth" and not paired)):
-        reason = (
-            "reward.reference is 'none'"
-            if reward.reference == "none"
-            else "the data are prompts without clips"
-            if not examples.paired
-            else "a text-to-video model's clip does not start from the data's clip"
-        )
-        raise InputError(
-            f"the law {needy[0]!r} compares with a paired clip, but {reason}; set reward.reference: base (the frozen base's "
-            "clip from the same noise), or take the kinematic laws with motion_floor"
-        )
-    bare = examples.without_masks() if paired and reward.mask_source in ("track", "truth") else None
-    if reward.mask_source in ("track", "truth") and (bare is not None or not paired):
-        reason = "a text-to-video clip does not start from the data's clip"
-        if image_to_video:
-            reason = f"the clip {str(bare)!r} has no masks" if bare is not None else "the data are prompts without clips"
-        raise InputError(
-            f"reward.mask_source is {reward.mask_source!r}, which needs the objects' true masks, but {reason}; use 'motion' "
-            "(found in the generated clip) or 'none' (whole frame)"
-        )
-    check_forces(reward, objective.verifier, examples)
 
 
 def make_folder(path: Path) -> None:
