@@ -40,6 +40,7 @@ def test_mujoco_agrees(seed):
     mujoco = pytest.importorskip("mujoco")
     body = tree(24, seed)
     q, v, a = state(body, 4, seed)
+    kernels = mass_matrix(body, q, method="warp"), forward_dynamics(body, q, v, a, method="warp")
     model = mujoco.MjModel.from_xml_string(mjcf(body))
     data = mujoco.MjData(model)
     assert (model.nq, model.nv) == (body.nq, body.nv)
@@ -60,11 +61,13 @@ def test_mujoco_agrees(seed):
             mujoco.mj_fullM(model, data, full)
         assert relative(found[0][i], torch.from_numpy(data.qfrc_inverse.copy())) < 1e-9
         assert relative(found[1][i], torch.from_numpy(full)) < 1e-9
+        assert relative(kernels[0][i], torch.from_numpy(full)) < 1e-9
         assert relative(found[2][i], torch.from_numpy(data.qfrc_bias.copy())) < 1e-9
         assert relative(found[4].position[i], torch.from_numpy(data.xpos[1:].copy())) < 1e-9
         data.qfrc_applied[:] = a[i]
         mujoco.mj_forward(model, data)
-        assert relative(found[3][i], torch.from_numpy(data.qacc.copy())) < 1e-8
+        assert relative(found[3][i], torch.from_numpy(data.qacc.copy())) < 1e-9
+        assert relative(kernels[1][i], torch.from_numpy(data.qacc.copy())) < 1e-9
 
 
 @pytest.mark.parity
@@ -75,7 +78,7 @@ def test_pinocchio_agrees(seed):
     q, v, a = state(body, 4, seed)
     model = pinocchio_model(body)
     data = model.createData()
-    found, matrix = inverse_dynamics(body, q, v, a), mass_matrix(body, q)
+    found, matrices = inverse_dynamics(body, q, v, a), [mass_matrix(body, q, method) for method in ("torch", "warp")]
     for i in range(len(q)):
         theirs = for_pinocchio(body, q[i], v[i], a[i])
         wanted = torch.from_numpy(np.array(pin.rnea(model, data, *theirs)))
@@ -86,7 +89,31 @@ def test_pinocchio_agrees(seed):
         whole = torch.triu(whole) + torch.triu(whole, 1).T
         whole[:3] = rotation @ whole[:3]
         whole[:, :3] = whole[:, :3] @ rotation.T
-        assert relative(matrix[i], whole) < 1e-9
+        assert all(relative(matrix[i], whole) < 1e-9 for matrix in matrices)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("method", ["torch", "warp"])
+@pytest.mark.parametrize(("seed", "root"), [(0, "free"), (1, "free"), (2, "hinge"), (3, "ball")])
+def test_pinocchios_articulated_bodies_agree(method, seed, root):
+    """Pushed at every link; forces and accelerations of a free root turned into its own frame, as Pinocchio has them."""
+    pin = pytest.importorskip("pinocchio")
+    body = tree(24, seed, kinds=("ball", "hinge", "slide"), root=root)
+    q, v, tau = state(body, 4, seed)
+    wrench = torch.randn(4, 24, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    model = pinocchio_model(body)
+    data, a, frames = model.createData(), forward_dynamics(body, q, v, tau, wrench, method), place(body, q).rotation
+    for i in range(len(q)):
+        own = torch.cat([(frames[i].mT @ half[..., None])[..., 0] for half in wrench[i].split(3, -1)], -1)
+        outside = pin.StdVec_Force()
+        for row in (torch.zeros(6), *own):
+            outside.append(pin.Force(row.double().numpy()))
+        *moving, wanted = for_pinocchio(body, q[i], v[i], a[i])
+        force = tau[i].clone()
+        if root == "free":
+            force[:3] = frames[i, 0].T @ force[:3]
+        theirs = torch.from_numpy(np.array(pin.aba(model, data, *moving, force.numpy(), outside)))
+        assert relative(torch.from_numpy(wanted), theirs) < 1e-9
 
 
 def test_forward_undoes_inverse_with_wrenches_and_armature(body):

@@ -7,7 +7,7 @@ import torch
 from trees import state, tree
 
 from visviva.errors import InputError
-from visviva.physics.dynamics import inverse_dynamics, warped
+from visviva.physics.dynamics import inverse_dynamics, launch
 
 
 def wrenches(body, count):
@@ -40,7 +40,7 @@ def test_parts_and_threads_change_nothing(monkeypatch):
     inputs = [x.requires_grad_() for x in (*state(body, 50, 2), wrenches(body, 50))]
     found = []
     for size, threads in ((1024, 1), (7, 1), (7, 3), (1, 2)):
-        monkeypatch.setitem(warped.CHUNK, "cpu", size)
+        monkeypatch.setitem(launch.CHUNK, "cpu", size)
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         tau = inverse_dynamics(body, *inputs, method="warp")
         found.append((tau, *torch.autograd.grad(tau.square().sum(), inputs)))
@@ -70,9 +70,10 @@ def test_what_the_kernel_cannot_is_refused():
     q, v, a = state(body, 1)
     with pytest.raises(InputError, match="float32 and float64"):
         inverse_dynamics(body.to(torch.bfloat16), *(x.bfloat16() for x in (q, v, a)), method="warp")
-    wanted = dataclasses.replace(body, mass=body.mass.clone().requires_grad_())
-    with pytest.raises(InputError, match="method='torch'"):
-        inverse_dynamics(wanted, q, v, a, method="warp")
+    for name, value in (("mass", body.mass), ("gravity", body.down)):
+        wanted = dataclasses.replace(body, **{name: value.clone().requires_grad_()})
+        with pytest.raises(InputError, match="method='torch'"):
+            inverse_dynamics(wanted, q, v, a, method="warp")
 
 
 @pytest.mark.gpu

@@ -17,9 +17,19 @@ from torch import Tensor
 from visviva.errors import InputError
 from visviva.physics.bodies.body import JOINTS, Body
 from visviva.physics.bodies.posing import skew
-from visviva.physics.dynamics.inverse import check_wrench
+from visviva.physics.dynamics.inverse import check_method, check_wrench
 from visviva.physics.dynamics.layout import Layout, layout_of
-from visviva.physics.dynamics.motion import Motion, cross, directions, move, rates, turned
+from visviva.physics.dynamics.motion import (
+    Motion,
+    check_configuration,
+    check_kind,
+    check_velocity,
+    cross,
+    directions,
+    move,
+    rates,
+    turned,
+)
 
 
 def forward_dynamics(
@@ -28,22 +38,48 @@ def forward_dynamics(
     v: Float[Tensor, "*batch nv"],
     tau: Float[Tensor, "*batch nv"],
     wrench: Float[Tensor, "*batch n 6"] | None = None,
+    method: str = "torch",
 ) -> Float[Tensor, "*batch nv"]:
     """Return the accelerations a of ``M(q) a + h(q, v) = tau + J^T wrench``, in a time that grows with the number of links.
 
-    Args and layout as in `visviva.physics.dynamics.inverse_dynamics`, whose inverse this is. Use float64 for whole humans: the
-    mass matrix of one has a condition of 1e5 to 1e6.
+    Articulated bodies (Featherstone, Rigid Body Dynamics Algorithms, 2008, table 7.1). Use float64 for whole humans: the mass
+    matrix of one has a condition of 1e5 to 1e6.
+
+    Args:
+        body: the tree.
+        q, v: configuration and velocity, laid out as `visviva.physics.bodies.body` says.
+        tau: forces [N] and moments [N m] of the joints.
+        wrench: what acts on the links from outside: force [N] and moment about the link's origin [N m], in the world.
+        method: ``torch`` is readable, differentiable any number of times and with respect to the body, too; ``warp`` is two
+            kernels with gradients of the states and forces alone, for thousands of them.
+
+    Returns:
+        Time derivative of v [m/s^2, rad/s^2]: what `visviva.physics.dynamics.inverse_dynamics` takes to return tau.
 
     Raises:
-        InputError: lengths that are not the body's.
+        InputError: lengths, dtypes or devices that are not the body's, an unknown method, joints that move no inertia.
 
     Example::
 
         a = forward_dynamics(body, q, v, torch.zeros_like(v))  # how it falls
+        a = forward_dynamics(body, q, v, torch.zeros_like(v), method="warp")  # of thousands
     """
     if tau.shape[-1] != body.nv:
         raise InputError(f"forces of {tau.shape[-1]} numbers; this body has {body.nv}")
+    check_kind(body, tau, "force")
     check_wrench(body, wrench)
+    check_method(method, "forward dynamics")
+    if method == "warp":
+        from visviva.physics.dynamics import warped_forward
+
+        check_configuration(body, q)
+        check_velocity(body, v)
+        return warped_forward.forward_dynamics(body, q, v, tau, wrench)
+    return _articulated(body, q, v, tau, wrench)
+
+
+def _articulated(body: Body, q: Tensor, v: Tensor, tau: Tensor, wrench: Tensor | None) -> Tensor:
+    """The accelerations, level by level of the tree."""
     layout = layout_of(body)
     motion = move(body, q, v)
     joint, slots = _motions(body, layout, motion)
@@ -109,15 +145,13 @@ def _drift(body: Body, layout: Layout, motion: Motion, v: Tensor) -> Tensor:
     return torch.cat([turning, linear], -1)
 
 
-def _check(body: Body, links: Tensor, failed: Tensor) -> None:
-    """Raise for joints that move no inertia."""
-    bad = failed.flatten(0, -2).bool().any(0) if failed.ndim > 1 else failed.bool()
-    if bool(bad.any()):
-        names = ", ".join(repr(body.names[link]) for link in links[bad].tolist())
-        raise InputError(
-            f"the joints of {names} move no inertia (or the state is not finite), so forces cause no finite acceleration; "
-            "give the links mass and inertia, weld them, or give the body an armature"
-        )
+def refuse(body: Body, links: Tensor) -> None:
+    """Raise an `InputError` for links, by their numbers, whose joints move no inertia."""
+    names = ", ".join(repr(body.names[link]) for link in links.tolist())
+    raise InputError(
+        f"the joints of {names} move no inertia (or the state is not finite), so forces cause no finite acceleration; "
+        "give the links mass and inertia, weld them, or give the body an armature"
+    )
 
 
 def _inwards(
@@ -134,7 +168,9 @@ def _inwards(
             whole, load = whole.index_add(-3, inside, passed[0]), load.index_add(-2, inside, passed[1])
         u = whole @ s
         factor, failed = torch.linalg.cholesky_ex(s.mT @ u + torch.diag_embed(more[..., links, :]))
-        _check(body, links, failed)
+        bad = failed.flatten(0, -2).bool().any(0) if failed.ndim > 1 else failed.bool()
+        if bool(bad.any()):
+            refuse(body, links[bad])
         left = tau[..., links, :] - turned(s.mT, load)
         kept.append((u, factor, left))
         rest = whole - u @ torch.cholesky_solve(u.mT, factor)

@@ -56,13 +56,13 @@ def inverse_dynamics(
         tau = inverse_dynamics(body, q, v, a)
     """
     check_wrench(body, wrench)
-    if method not in ("torch", "warp"):
-        raise InputError(f"unknown method {method!r} of inverse dynamics; 'torch' or 'warp'")
+    check_method(method, "inverse dynamics")
     if method == "warp":
         from visviva.physics.dynamics import warped
 
         check_configuration(body, q)
         check_velocity(body, v)
+        check_velocity(body, a)
         tau = warped.inverse_dynamics(body, q, v, a, wrench)
     else:
         layout = layout_of(body)
@@ -72,6 +72,12 @@ def inverse_dynamics(
         load = torch.where(layout.angular[:, None], moment[..., layout.link, :], force[..., layout.link, :])
         tau = (way * load).sum(-1)
     return tau if body.armature is None else tau + body.armature * a
+
+
+def check_method(method: str, what: str) -> None:
+    """Raise an `InputError` for a method that is none."""
+    if method not in ("torch", "warp"):
+        raise InputError(f"unknown method {method!r} of {what}; 'torch' or 'warp'")
 
 
 def check_wrench(body: Body, wrench: Tensor | None) -> None:

@@ -13,106 +13,33 @@ from typing import Any
 
 import warp as wp
 
-FREE, BALL, HINGE, SLIDE, WELD = range(5)
-KIND = {"free": FREE, "ball": BALL, "hinge": HINGE, "slide": SLIDE, "weld": WELD}
-"""Number of each kind of joint."""
+from visviva.physics.dynamics.links import BALL, FREE, HINGE, SLIDE, module_of, parts, scratch, struct
 
-INNER = ("rotation", "position", "spin", "whirl", "gain", "force", "moment")
+INNER = {"rotation": (3, 3)} | dict.fromkeys(("position", "spin", "whirl", "gain", "force", "moment"), (3,))
 """Numbers of each link that the forward kernel leaves behind: its frame, angular velocity and acceleration, acceleration of its
 origin against gravity, force and moment on it and all that it carries."""
 
-BACK = ("to_force", "to_moment", "to_gain", "to_whirl", "to_spin", "to_turn", "to_lever")
+BACK = dict.fromkeys(("to_force", "to_moment", "to_gain", "to_whirl", "to_spin", "to_turn", "to_lever"), (3,))
 """Gradients of these, and of the link's orientation and of the way from its parent."""
 
 
 @lru_cache(maxsize=2)
 def kernels(real: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Return the kernel, that of its gradient, and their structs, for float32 or float64, compiled at their first launch."""
-    vec, mat = wp.types.vector(3, real), wp.types.matrix((3, 3), real)
-
-    numbers, rows, vecs = wp.array(dtype=int), wp.array2d(dtype=real), wp.array2d(dtype=vec)
-    links = {"offset": vec, "rest": mat, "axis": vec, "mass": real, "com": vec, "inertia": mat}
-    Links = _struct(
-        "Links", **dict.fromkeys(("parent", "kind", "first_q", "first_v"), numbers),
-        **{name: wp.array(dtype=kind) for name, kind in links.items()}, gravity=vec,
-    )  # fmt: skip
-    States = _struct("States", q=rows, v=rows, a=rows, push=vecs, twist=vecs, tau=rows)
-    Inner = _struct("Inner", **dict.fromkeys(INNER, vecs) | {"rotation": wp.array2d(dtype=mat)})
-    Back = _struct("Back", **dict.fromkeys(BACK, vecs))
-
-    @wp.func
-    def turn_of(w: real, x: real, y: real, z: real):
-        s = real(2.0) / (w * w + x * x + y * y + z * z)
-        one = real(1.0)
-        return mat(
-            one - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y),
-            s * (x * y + w * z), one - s * (x * x + z * z), s * (y * z - w * x),
-            s * (x * z - w * y), s * (y * z + w * x), one - s * (x * x + y * y),
-        )  # fmt: skip
-
-    @wp.func
-    def turn_about(axis: vec, angle: real):
-        half = real(0.5) * angle
-        s = wp.sin(half)
-        return turn_of(wp.cos(half), s * axis[0], s * axis[1], s * axis[2])
-
-    @wp.func
-    def three(values: wp.array2d(dtype=real), s: int, at: int):
-        return vec(values[s, at], values[s, at + 1], values[s, at + 2])
-
-    @wp.func
-    def put(values: wp.array2d(dtype=real), s: int, at: int, x: vec):
-        for k in range(3):
-            values[s, at + k] = x[k]
-
-    @wp.func
-    def put_quaternion(values: wp.array2d(dtype=real), q: wp.array2d(dtype=real), s: int, at: int, torque: vec):
-        """Gradient by a quaternion of any length, from the torque on what it turns."""
-        w, x = q[s, at], three(q, s, at + 1)
-        scale = real(2.0) / (w * w + wp.dot(x, x))
-        values[s, at] = -scale * wp.dot(x, torque)
-        put(values, s, at + 1, scale * (w * torque - wp.cross(x, torque)))
-
-    @wp.func
-    def angular(k: int, axis: vec, values: wp.array2d(dtype=real), s: int, by: int):
-        """What a joint adds in its own frame to angular velocity (of ``v``) or acceleration (of ``a``)."""
-        found = vec()
-        if k == FREE:
-            found = three(values, s, by + 3)
-        if k == BALL:
-            found = three(values, s, by)
-        if k == HINGE:
-            found = axis * values[s, by]
-        return found
-
-    @wp.func
-    def linear(k: int, way: vec, values: wp.array2d(dtype=real), s: int, by: int):
-        """What a joint adds in its parent's frame to velocity (of ``v``) or acceleration (of ``a``)."""
-        found = vec()
-        if k == FREE:
-            found = three(values, s, by)
-        if k == SLIDE:
-            found = way * values[s, by]
-        return found
+    shared, module = parts(real), module_of(__name__, real)
+    vec, Links, frame, angular, linear = shared.vec, shared.Links, shared.frame, shared.angular, shared.linear
+    three, put, put_quaternion = shared.three, shared.put, shared.put_quaternion
+    rows, vecs = wp.array2d(dtype=real), wp.array2d(dtype=vec)
+    States = struct("States", q=rows, v=rows, a=rows, push=vecs, twist=vecs, tau=rows)
+    Inner, Back = scratch("Inner", INNER, real), scratch("Back", BACK, real)
 
     @wp.func
     def move(x: Links, given: States, inner: Inner, s: int, g: int):
         """From the root on: frames, velocities, accelerations; forces begin at zero."""
         for i in range(x.parent.shape[0]):
-            p, k, at, by = x.parent[i], x.kind[i], x.first_q[i], x.first_v[i]
-            own = x.rest[i]
-            r = x.offset[i]
-            axis = x.axis[i]
-            if k == FREE:
-                r = r + three(given.q, g, at)
-                own = own * turn_of(given.q[g, at + 3], given.q[g, at + 4], given.q[g, at + 5], given.q[g, at + 6])
-            if k == BALL:
-                own = own * turn_of(given.q[g, at], given.q[g, at + 1], given.q[g, at + 2], given.q[g, at + 3])
-            if k == HINGE:
-                own = own * turn_about(axis, given.q[g, at])
+            p, k, by, axis = x.parent[i], x.kind[i], x.first_v[i], x.axis[i]
+            own, r = frame(x, given.q, g, i)
             way = x.rest[i] * axis
-            if k == SLIDE:
-                r = r + way * given.q[g, at]
             w, dw = angular(k, axis, given.v, g, by), angular(k, axis, given.a, g, by)
             dslid = linear(k, way, given.a, g, by)
             inner.force[s, i] = vec()
@@ -274,13 +201,13 @@ def kernels(real: Any) -> tuple[Any, Any, dict[str, Any]]:
                 wanted.v[g, by] = wp.dot(rest * axis, to_slid)
                 wanted.a[g, by] = wp.dot(rest * axis, to_dslid)
 
-    @wp.kernel(enable_backward=False)
+    @wp.kernel(enable_backward=False, module=module)
     def newton_euler(start: int, outside: int, x: Links, given: States, inner: Inner):
         s = wp.tid()
         move(x, given, inner, s, start + s)
         push_back(x, given, inner, s, start + s, outside)
 
-    @wp.kernel(enable_backward=False)
+    @wp.kernel(enable_backward=False, module=module)
     def gradient(start: int, outside: int, x: Links, given: States, inner: Inner, wanted: States, to: Back):
         s = wp.tid()
         move(x, given, inner, s, start + s)
@@ -289,8 +216,3 @@ def kernels(real: Any) -> tuple[Any, Any, dict[str, Any]]:
         collect(x, given, wanted, inner, to, s, start + s)
 
     return newton_euler, gradient, {"Links": Links, "States": States, "Inner": Inner, "Back": Back}
-
-
-def _struct(name: str, **fields: Any) -> Any:
-    """A struct of Warp's with these fields."""
-    return wp.struct(type(name, (), {"__annotations__": fields, "__module__": __name__}))

@@ -7,21 +7,48 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.physics.bodies.body import Body
-from visviva.physics.dynamics.inverse import inverse_dynamics
+from visviva.physics.dynamics.inverse import check_method, inverse_dynamics
 from visviva.physics.dynamics.layout import Layout, layout_of
-from visviva.physics.dynamics.motion import Motion, Pose, cross, directions, place, turned
+from visviva.physics.dynamics.motion import Motion, Pose, check_configuration, cross, directions, place, turned
 
 
-def mass_matrix(body: Body, q: Float[Tensor, "*batch nq"]) -> Float[Tensor, "*batch nv nv"]:
-    """Return the symmetric mass matrix M(q), composite rigid bodies.
+def mass_matrix(body: Body, q: Float[Tensor, "*batch nq"], method: str = "torch") -> Float[Tensor, "*batch nv nv"]:
+    """Return the symmetric mass matrix M(q), composite rigid bodies, with the body's armature on its diagonal.
 
     ``M_jk = s_j . I_k s_k`` where the link of k hangs on the link of j, with the motions s in the world's axes about the body's
-    centre of mass, and I_k the inertia of k's link and all that it carries.
+    centre of mass, and I_k the inertia of k's link and all that it carries (Featherstone, Rigid Body Dynamics Algorithms, 2008,
+    table 6.2).
+
+    Args:
+        body: the tree.
+        q: configuration, laid out as `visviva.physics.bodies.body` says.
+        method: ``torch`` is readable, differentiable any number of times and with respect to the body, too; ``warp`` is one
+            kernel with a gradient by the configuration alone, for thousands of them.
+
+    Returns:
+        Rows and columns are laid out as velocities are [kg, kg m, kg m^2].
+
+    Raises:
+        InputError: a configuration that is not the body's, an unknown method.
 
     Example::
 
         torch.linalg.eigvalsh(mass_matrix(body, q)).min() > 0
+        mass_matrix(body, q, method="warp")  # of thousands
     """
+    check_method(method, "the mass matrix")
+    if method == "warp":
+        from visviva.physics.dynamics import warped_mass
+
+        check_configuration(body, q)
+        matrix = warped_mass.mass_matrix(body, q)
+    else:
+        matrix = _matrix(body, q)
+    return matrix if body.armature is None else matrix + torch.diag(body.armature)
+
+
+def _matrix(body: Body, q: Tensor) -> Tensor:
+    """The mass matrix without the armature."""
     layout, pose = layout_of(body), place(body, q)
     about = pose.centre_of_mass(body)[..., None, :]
     mass, first, second = _composite(body, layout, pose, about)
@@ -34,8 +61,7 @@ def mass_matrix(body: Body, q: Float[Tensor, "*batch nq"]) -> Float[Tensor, "*ba
     full = speed @ linear.mT + turn @ angular.mT
     same = layout.above & layout.above.mT
     matrix = torch.where(layout.above, full, 0.0)
-    matrix = matrix + torch.where(same, 0.0, matrix).mT
-    return matrix if body.armature is None else matrix + torch.diag(body.armature)
+    return matrix + torch.where(same, 0.0, matrix).mT
 
 
 def _composite(body: Body, layout: Layout, pose: Pose, about: Tensor) -> tuple[Tensor, Tensor, Tensor]:
