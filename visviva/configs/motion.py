@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from tyro.conf import Positional, arg
 
+from visviva.configs.objectives import Grpo, Preference, Refl
+from visviva.configs.posttrain import Monitor, Optimizer
 from visviva.configs.schema import Recipe, Section
 
 
@@ -34,26 +36,45 @@ class MotionSampler(Section):
 
 
 class MotionPosttrain(Section):
-    """Post-training of the motion model by laws: reward backpropagation through the last sampler steps (DRaFT-K)."""
+    """Post-training of the motion model by laws, with the trainer and the objectives of the video models."""
 
+    method: Literal["reward_backprop", "refl", "grpo", "dpo", "sft"] = "reward_backprop"
+    """The objective: gradients of the laws through the last sampler steps, or through one predicted motion (refl); groups
+    ranked by the laws (grpo); better motions of the model's own preferred to worse ones (dpo); flow matching (sft)."""
     updates: int = Field(100, ge=1)
     """Updates."""
     texts: int = Field(8, ge=1)
-    """Texts per update."""
+    """Texts per update and process."""
     frames: int = Field(40, ge=12)
     """Frames of a motion, at 20 frames/s."""
     sampler_steps: int = Field(10, ge=1)
     """Denoising steps of a motion in training."""
     grad_steps: int = Field(2, ge=1)
-    """The last steps that gradients flow through (K)."""
-    lr: float = Field(1e-4, gt=0)
-    """Learning rate of AdamW on the transformer's weights; a tenth of the updates warm up, the last half decays to zero."""
+    """reward_backprop: the last steps that gradients flow through (K)."""
+    optimizer: Optimizer = Optimizer(lr=1e-4, schedule="linear", warmup=10)
+    """Optimizer and learning rate; all weights of the transformer are trained."""
     laws: dict[str, float] = {"skating": 1.0, "penetration": 10.0, "euler_lagrange": 1.0, "flight_gravity": 0.2}
     """Laws and their weights in the loss."""
     liveliness: float = Field(2.0, ge=0)
     """Weight of the anchor: mean joint speed may not fall below 90 % of the untouched model's from the same noise."""
     keep: float = Field(1.0, ge=0)
-    """Weight of the squared distance to the untouched model's features from the same noise (normalised)."""
+    """reward_backprop, refl: weight of the squared distance to the untouched model's features from the same noise."""
+    grpo: Grpo = Grpo()
+    """Settings of grpo."""
+    refl: Refl = Refl()
+    """Settings of refl."""
+    preference: Preference = Preference()
+    """dpo: how strongly the model is held to the untouched one."""
+    candidates: int = Field(6, ge=2)
+    """dpo: motions of each text, of which the best by the laws is preferred to the worst."""
+    drawn: int = Field(252, ge=1)
+    """sft: simulated actions that are drawn where no folder of motions is given."""
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """sft: share of motions trained without their text."""
+    monitor: Monitor = Monitor()
+    """Stops a run whose motions freeze (``motion``: least mean squared joint speed as a fraction of the untouched model's)."""
+    save_every: int = Field(25, ge=1)
+    """Updates between checkpoints."""
 
 
 class MotionRecipe(Recipe):
@@ -118,7 +139,7 @@ class MotionRecipe(Recipe):
     """generate: how many times as fast the motion of the text is played: velocities are that many times as large, accelerations
     its square; falls too, unless they are projected."""
     seed: int = Field(0, ge=0)
-    """generate: with the text's id this gives each motion its own noise."""
+    """generate: with the text's id this gives each motion its own noise; posttrain: keys all noise and order."""
     batch_size: int = Field(16, ge=1)
     """generate: motions made together."""
     sampler: MotionSampler = MotionSampler()

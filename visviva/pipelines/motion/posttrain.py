@@ -1,17 +1,18 @@
-"""Post-train the motion model by laws of motion: reward backpropagation through the last sampler steps.
+"""Post-train the motion model, as video models are: the same loop and objectives, laws of motion in place of laws of frames.
 
-DRaFT-K (Clark et al., arXiv 2309.17400), as video models are post-trained here (`visviva.pipelines.posttrain.reward_backprop`),
-on a network small enough to train whole:
+- ``reward_backprop``: gradients of the laws through the last sampler steps (DRaFT-K, Clark et al., arXiv 2309.17400).
+- ``refl``: the same through one late predicted motion (ImageReward, arXiv 2304.05977).
+- ``grpo``: groups of motions ranked by the laws, on the stochastic sampler of the flow (Flow-GRPO, arXiv 2505.05470).
+- ``dpo``: the better of the untouched model's own motions before the worse, by the laws (Diffusion-DPO, arXiv 2311.12908).
+- ``sft``: flow matching on motions, the control.
 
-    loss = laws(joints) + liveliness(joints, joints0) + keep |z - z0|^2
-
-with joints and normalised features z sampled from a text and noise by the trained network, and joints0, z0 by the untouched one
-from the same. Text and noise of every update follow from (seed, update). The result is a motion model like any other.
+The loss of the first three holds the laws, an anchor of liveliness, and for the first two the distance to the untouched model
+(`visviva.pipelines.motion.judge`). The network is small enough to be trained whole. Text and noise of every update follow from
+(seed, update). The result is a motion model like any other.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,19 +20,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from visviva.configs.motion import MotionPosttrain, MotionRecipe
+from visviva.configs.motion import MotionRecipe
+from visviva.configs.posttrain import Data, Ema, PosttrainRecipe, Reward, Sampler, Sft, Validation
 from visviva.data.manifest import output_folder
+from visviva.data.motions.axes import upright
+from visviva.data.motions.humanml3d import joints_of
 from visviva.errors import InputError
 from visviva.eval.run import provenance, write_json
-from visviva.physics.motion_laws import MOTION_LAWS, Liveliness, MotionTerm, MotionVerdict, MotionVerifier
+from visviva.models.motion.text import refuse_long
+from visviva.physics.motion_laws import MOTION_LAWS, Liveliness, MotionTerm, MotionVerifier
+from visviva.pipelines.motion.flow import MotionFlow
 from visviva.pipelines.motion.generate import plan
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.steering import verifier_of
-from visviva.pipelines.posttrain.cache import weights_hash
+from visviva.pipelines.motion.trainer import MotionTrainer, Texts
+from visviva.pipelines.posttrain.parallel import leave
 from visviva.pipelines.posttrain.plan import key
-from visviva.pipelines.pretrain.schedule import Log, State, generator, learning_rate
+from visviva.pipelines.pretrain.motions import humanml3d, simulated, windows
 
 FPS = 20.0
 CHECKED = 32
@@ -39,7 +45,7 @@ CHECKED = 32
 
 
 def posttrain(recipe: MotionRecipe) -> Path:
-    """Post-train the recipe's model and return the output folder: ``model``, ``posttrain.jsonl``, ``comparison.json``.
+    """Post-train the recipe's model and return the output folder: ``model``, ``metrics.jsonl``, ``comparison.json``.
 
     A stopped run continues from its last checkpoint.
 
@@ -54,29 +60,73 @@ def posttrain(recipe: MotionRecipe) -> Path:
     stage, out = recipe.posttrain, output_folder(recipe.output)
     verifier = MotionVerifier([*verifier_of(stage.laws).terms, MotionTerm(Liveliness(), stage.liveliness)])
     pipeline, untouched = load(recipe.model), load(recipe.model)
-    texts = [item.caption for item in plan(recipe)] if recipe.files else captions()
-    _train(recipe, pipeline, untouched, verifier, texts, out)
-    pipeline.transformer.requires_grad_(False).eval()
-    found = comparison(recipe, pipeline, untouched, texts)
-    pipeline.save_pretrained(out / "model", safe_serialization=True)
-    write_json(out / "comparison.json", found)
+    texts = examples(recipe)
+    refuse_long(pipeline.text_encoder, pipeline.tokenizer, texts.captions)
+    made = settings(recipe)
+    made.check()
+    trainer = MotionTrainer(made, MotionFlow(pipeline, FPS), texts, verifier, stage.keep, stage.candidates)
+    try:
+        trainer.run()
+        pipeline.transformer.requires_grad_(False).eval()
+        if trainer.accelerator.is_main_process:
+            write_json(out / "comparison.json", comparison(recipe, pipeline, untouched, texts.captions))
+    finally:
+        leave()
     return out
 
 
-def request(recipe: MotionRecipe, untouched: MotionPipeline, texts: Sequence[str]) -> dict[str, Any]:
-    """Return everything that the trained weights depend on; a folder holds one run."""
-    model = weights_hash([untouched.transformer, untouched.text_encoder])[:16]
-    said = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
-    return {"model": model, "seed": recipe.seed, "texts_sha256": said, **recipe.posttrain.model_dump()}
+def settings(recipe: MotionRecipe) -> PosttrainRecipe:
+    """Return the recipe as the trainer takes it; what is of pixels says nothing."""
+    stage = recipe.posttrain
+    rewarded = stage.method in ("reward_backprop", "refl", "grpo")
+    return PosttrainRecipe(
+        output=recipe.output,
+        method=stage.method,
+        max_steps=stage.updates,
+        seed=recipe.seed,
+        data=Data(path="motions", frames=stage.frames, fps=FPS),
+        batch_size=stage.texts,
+        gradient_accumulation=1,
+        sampler=Sampler(steps=stage.sampler_steps, guidance_scale=recipe.sampler.text_guidance),
+        reward=Reward(grad_steps=stage.grad_steps, checkpointing="none", reference="base" if rewarded else "none"),
+        grpo=stage.grpo,
+        refl=stage.refl,
+        preference=stage.preference,
+        sft=Sft(caption_dropout=stage.caption_dropout, checkpointing=False),
+        weights="full",
+        optimizer=stage.optimizer,
+        ema=Ema(schedule="none"),
+        validation=Validation(every=0),
+        monitor=stage.monitor,
+        save_every=stage.save_every,
+        trackers=[],
+    )
 
 
-def _refuse_others(out: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [name for name in now if begun.get(name) != now[name]]
-    if changed:
-        pairs = "; ".join(f"{name}: {begun.get(name)} there, {now[name]} now" for name in changed)
+def examples(recipe: MotionRecipe) -> Texts:
+    """Return what is trained on: the recipe's texts, or those of the simulated actions; for sft their motions too.
+
+    Raises:
+        InputError: files of texts for sft, which needs motions.
+    """
+    stage = recipe.posttrain
+    if stage.method != "sft":
+        return Texts([item.caption for item in plan(recipe)] if recipe.files else captions())
+    if len(recipe.files) > 1 or (recipe.files and not Path(recipe.files[0]).is_dir()):
         raise InputError(
-            f"{out} was begun with other settings ({pairs}); restore them to continue, or choose another output folder"
+            f"posttrain.method sft learns from motions, not from texts alone ({recipe.files[0]!r}); give the folder of motions "
+            "in HumanML3D's format, or nothing: then simulated actions are drawn"
         )
+    if recipe.files:
+        motions = humanml3d(recipe.files[0], "train")
+    else:
+        motions = simulated([], stage.drawn, recipe.seed, 4.0, Path(recipe.output))
+    drawn = windows(motions, torch.arange(len(motions)), stage.frames, FPS, torch.Generator().manual_seed(recipe.seed))
+    whole = [i for i, length in enumerate(drawn.lengths.tolist()) if length == stage.frames]
+    if not whole:
+        raise InputError(f"no motion has {stage.frames} frames at {FPS:g} frames/s; lower posttrain.frames")
+    joints = joints_of(drawn.features[whole], FPS) @ upright("y").T
+    return Texts([drawn.texts[i] for i in whole], list(joints))
 
 
 def captions(each: int = 12) -> list[str]:
@@ -84,61 +134,6 @@ def captions(each: int = 12) -> list[str]:
     from visviva.data.actions import ACTIONS, draw
 
     return list(draw(list(ACTIONS) * each, seed=424_242, fps=10.0, seconds=0.3).captions)
-
-
-def _train(
-    recipe: MotionRecipe,
-    pipeline: MotionPipeline,
-    untouched: MotionPipeline,
-    verifier: MotionVerifier,
-    texts: Sequence[str],
-    out: Path,
-) -> None:
-    stage, network = recipe.posttrain, pipeline.transformer.requires_grad_(True)
-    parameters = dict(network.named_parameters())
-    optimizer = torch.optim.AdamW([{"params": list(parameters.items())}], lr=stage.lr, weight_decay=0.0)
-    state = State(out / "checkpoints", parameters, {"optimizer": optimizer})
-    first, _, begun = state.resume()
-    settings = json.loads(json.dumps(request(recipe, untouched, texts)))
-    if first:
-        _refuse_others(out, dict(begun), settings)
-    log = Log(out / "posttrain.jsonl", first)
-    for update in tqdm(range(first, stage.updates), initial=first, total=stage.updates, desc="post-training", unit="update"):
-        optimizer.param_groups[0]["lr"] = stage.lr * learning_rate(update, stage.updates, stage.updates // 10, 0.5)
-        rng = generator(recipe.seed, "motion posttrain", update)
-        chosen = [texts[int(i)] for i in torch.randint(len(texts), (stage.texts,), generator=rng)]
-        seeds = [key(recipe.seed, "motion posttrain", update, str(k)) for k in range(stage.texts)]
-        verdict, moved = _judged(stage, pipeline, untouched, verifier, chosen, seeds)
-        loss = verdict.loss.mean() + stage.keep * moved
-        optimizer.zero_grad()
-        loss.backward()
-        size = torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
-        if not bool(size.isfinite()):
-            raise InputError(f"update {update} has no finite gradient; lower posttrain.grad_steps or posttrain.lr")
-        optimizer.step()
-        residuals = {name: _mean(r.value.detach(), r.valid) for name, r in verdict.residuals.items()}
-        log.write(step=update + 1, loss=float(loss.detach()), moved=float(moved.detach()), **residuals)
-        if (update + 1) % 25 == 0 or update + 1 == stage.updates:
-            state.save(update + 1, {}, settings)
-
-
-def _judged(
-    stage: MotionPosttrain,
-    pipeline: MotionPipeline,
-    untouched: MotionPipeline,
-    verifier: MotionVerifier,
-    texts: Sequence[str],
-    seeds: Sequence[int],
-) -> tuple[MotionVerdict, Tensor]:
-    """Sample with both networks from the same noise; return the verdict, and the mean squared distance of the features."""
-    options: dict[str, Any] = {"seconds": stage.frames / FPS, "fps": FPS, "seeds": seeds, "steps": stage.sampler_steps}
-    before = untouched(texts, **options)
-    with torch.enable_grad():
-        found = pipeline(texts, **options, grad_steps=min(stage.grad_steps, stage.sampler_steps))
-        verdict = verifier(found.joints, FPS, found.lengths, reference=before.joints)
-        network = pipeline.transformer
-        moved = (network.normalised(found.features) - network.normalised(before.features)).square().mean()
-    return verdict, moved
 
 
 @torch.no_grad()
@@ -153,8 +148,8 @@ def comparison(
     one, two = (model(chosen, **options).joints for model in (untouched, pipeline))
     if not bool(two.isfinite().all()):
         raise InputError(
-            f"the post-trained model makes joints that are not finite; lower posttrain.lr (it is {stage.lr:g}) and choose "
-            "another output folder"
+            f"the post-trained model makes joints that are not finite; lower posttrain.optimizer.lr (it is "
+            f"{stage.optimizer.lr:g}) and choose another output folder"
         )
     lengths = torch.full((len(chosen),), stage.frames)
     found: dict[str, Any] = {"texts": chosen, "recipe": json.loads(recipe.model_dump_json()), "made_with": provenance()}

@@ -3,7 +3,7 @@
 Every sample of a batch becomes a group: the same condition and the same first noise, other noise on the way
 (`visviva.pipelines.posttrain.sde`, where the sources are). The clips are judged by the verifier without gradient, so any probe
 will do. The steps' log-probabilities are then computed once more with gradient, each recomputed in the backward pass, so memory
-is that of one velocity whatever the group.
+is that of one velocity (of ``together`` clips) whatever the group.
 
 Options: a KL term to the frozen reference, ``|mu - mu_ref|^2 / (2 std^2)``; several updates from one set of clips, which is
 what the clipped ratio is for; and the mimicry-discovery cycle of PhysRVG (arXiv 2601.11087, secondary): groups whose clips are
@@ -60,6 +60,7 @@ class Grpo:
         reference: context in which the backbone is the frozen reference.
         kept: how many micro-batches are remembered for further updates from the same clips.
         shape: of the latents, (B, C, F, h, w), for families whose noise levels depend on it.
+        together: how many clips the networks are given at once.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class Grpo:
         reference: Callable[[], AbstractContextManager[None]],
         kept: int = 1,
         shape: tuple[int, ...] | None = None,
+        together: int = 1,
     ) -> None:
-        self.judge, self.settings, self.reference, self.kept = judge, grpo, reference, kept
+        self.judge, self.settings, self.reference, self.kept, self.together = judge, grpo, reference, kept, together
         self.rollout, self.backbone = judge.rollout, judge.rollout.backbone
         sampler = self.rollout.sampler
         if self.backbone.kind != "flow":
@@ -134,7 +136,7 @@ class Grpo:
                 before.append(step.log_probability(mean, x, self.free(many)))
             states.append(x)
         end = self.judge.end(many)
-        frames = finite(torch.cat([self.rollout.decode(part, end) for part in x.split(1)]))
+        frames = finite(torch.cat([self.rollout.decode(part, end) for part in x.split(self.together)]))
         base = None if base is None else base.repeat_interleave(self.settings.group, 0)
         verdict, measured = self.judge.judge(frames, many, base)
         reward = verdict.log_reward.view(-1, self.settings.group)
@@ -145,18 +147,19 @@ class Grpo:
         return Explored(states, torch.stack(before), advantage, logs, verdict.loss.view(reward.shape))
 
     def mean(self, i: int, x: Tensor, many: Batch) -> Tensor:
-        """Mean of what step i reaches from x; one clip at a time, recomputed in the backward pass."""
-        step, scale = self.steps[i], self.rollout.sampler.guidance_scale
+        """Mean of what step i reaches from x; ``together`` clips at a time, recomputed in the backward pass."""
+        step, scale, size = self.steps[i], self.rollout.sampler.guidance_scale, self.together
 
         def velocity(part: Tensor, at: int) -> Tensor:
-            level = torch.full((1,), step.sigma, device=x.device, dtype=x.dtype)
+            level = torch.full((len(part),), step.sigma, device=x.device, dtype=x.dtype)
             with precision(x.device, self.rollout.autocast):
-                return self.backbone.velocity(part, level, many.condition[at : at + 1], scale)
+                return self.backbone.velocity(part, level, many.condition[at : at + size], scale)
 
+        starts = range(0, len(x), size)
         if torch.is_grad_enabled():
-            parts = [recompute(velocity, x[k : k + 1], k, use_reentrant=False) for k in range(len(x))]
+            parts = [recompute(velocity, x[k : k + size], k, use_reentrant=False) for k in starts]
         else:
-            parts = [velocity(x[k : k + 1], k) for k in range(len(x))]
+            parts = [velocity(x[k : k + size], k) for k in starts]
         return step.mean(x, torch.cat(parts))
 
     def divergence(self, i: int, mean: Tensor, x: Tensor, many: Batch) -> Float[Tensor, " B"]:

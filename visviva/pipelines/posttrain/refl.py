@@ -59,8 +59,7 @@ class Refl:
 
     def __call__(self, batch: Batch, base: Tensor | None = None, checked: bool = False) -> Outcome:
         """Return the loss per sample (B,) and the logged numbers (B,) by name."""
-        alone = RewardBackprop(self.judge.rollout, self.judge.verifier, self.judge.settings, None, self.judge.gate)
-        loss, logs = alone(batch, base, checked)
+        loss, logs = self.judge.rewarded(batch, base, checked)
         loss = self.settings.weight * torch.relu(loss - self.settings.good)
         if self.judge.sft is not None and self.judge.settings.sft_weight > 0:
             matching, more = self.judge.sft(batch)

@@ -48,11 +48,19 @@ class RewardBackprop:
         self.rollout, self.verifier, self.settings, self.sft, self.gate = rollout, verifier, reward, sft, gate
         self.needs_reference = any("reference" in term.law.needs for term in verifier.terms)
 
-    def __call__(self, batch: Batch, base: Float[Tensor, "B T 3 H W"] | None = None, checked: bool = False) -> Outcome:
+    def __call__(self, batch: Batch, base: Tensor | None = None, checked: bool = False) -> Outcome:
         """Return the loss per sample (B,) and the logged numbers (B,) by name.
 
         ``base`` is the frozen base's clip from the same noise, where the laws compare with it; ``checked`` asks the gate too.
         """
+        loss, logs = self.rewarded(batch, base, checked)
+        if self.sft is not None and self.settings.sft_weight > 0:
+            matching, more = self.sft(batch)
+            loss, logs = loss + self.settings.sft_weight * matching, logs | more
+        return loss, logs
+
+    def rewarded(self, batch: Batch, base: Tensor | None, checked: bool) -> Outcome:
+        """Return the laws' part: generate with gradient, decode, judge."""
         steps, drawn = self.rollout.sampler.steps, self.settings.truncation
         last = depth(drawn, self.settings.grad_steps, steps, key(batch.draw, "truncation"))
         latents = self.rollout.latents(batch, last)
@@ -60,10 +68,6 @@ class RewardBackprop:
         loss, logs = mean([self.judged(example, batch, base, checked) for example in examples])
         if drawn != "fixed":
             logs["grad_steps"] = torch.full_like(loss.detach(), last)
-        if self.sft is not None and self.settings.sft_weight > 0:
-            matching, more = self.sft(batch)
-            loss = loss + self.settings.sft_weight * matching
-            logs |= more
         return loss, logs
 
     def judged(self, latents: Float[Tensor, "B C F h w"], batch: Batch, base: Tensor | None, checked: bool) -> Outcome:

@@ -72,21 +72,24 @@ class Rollout:
             )
         return self.backbone.trim(made)
 
-    def decode(self, latents: Float[Tensor, "B C F h w"], end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
-        """Return the first ``end`` frames (None: all). Where the decoder is causal, later latents are not decoded at all."""
+    def decode(self, latents: Float[Tensor, "B C F h w"], end: int | None = None) -> Float[Tensor, "B T *frame"]:
+        """Return the first ``end`` frames (None: all), pictures (3, H, W) or joints (22, 3).
+
+        Where the decoder is causal, later latents are not decoded at all."""
         whole = end is None or not self.backbone.causal_decoder
         needed = latents.shape[2] if whole or end is None else -(-(end - 1) // self.backbone.temporal_ratio) + 1
         return self.backbone.decode(latents[:, :, :needed], self.clamp, checkpoint=self.recompute_decoder)[:, :end]
 
-    def frames(self, batch: Batch, grad_steps: int = 0, end: int | None = None) -> Float[Tensor, "B T 3 H W"]:
-        """Sample and decode; raises an `InputError` if the model produces non-finite pixels."""
+    def frames(self, batch: Batch, grad_steps: int = 0, end: int | None = None) -> Float[Tensor, "B T *frame"]:
+        """Sample and decode; raises an `InputError` if the model produces numbers that are not finite."""
         return finite(self.decode(self.latents(batch, grad_steps), end))
 
 
-def finite(frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T 3 H W"]:
-    """Return the frames, or raise an `InputError` if some of their pixels are not finite."""
+def finite(frames: Float[Tensor, "B T *frame"]) -> Float[Tensor, "B T *frame"]:
+    """Return the frames, or raise an `InputError` if some of their numbers are not finite."""
     if not bool(torch.isfinite(frames.detach()).all()):
-        raise InputError("the model generates NaN or infinite pixels; lower optimizer.lr, or use mixed_precision no")
+        what = "pixels" if frames.ndim == 5 else "joints"
+        raise InputError(f"the model generates NaN or infinite {what}; lower optimizer.lr, or use mixed_precision no")
     return frames
 
 

@@ -64,6 +64,8 @@ class Trainer:
         InputError: something in the recipe, the data or the checkpoints cannot be used.
     """
 
+    together = 1
+    """How many clips of a group the networks are given at once: large models have memory for one."""
     examples: Any
     """What is trained on: has a length and a ``fingerprint``."""
     cache: Any
@@ -153,7 +155,7 @@ class Trainer:
             return Refl(self.judge, recipe.refl)
         if recipe.method == "grpo":
             shape = self.backbone.latent_shape(1, recipe.data.frames, recipe.data.height, recipe.data.width)
-            return Grpo(self.judge, recipe.grpo, self.reference, kept=recipe.gradient_accumulation, shape=shape)
+            return Grpo(self.judge, recipe.grpo, self.reference, recipe.gradient_accumulation, shape, self.together)
         return self.judge
 
     def reference(self) -> Any:
