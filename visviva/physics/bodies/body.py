@@ -178,17 +178,18 @@ class Body:
         v: Float[Tensor, "*batch nv"],
         tau: Float[Tensor, "*batch nv"],
         wrench: Float[Tensor, "*batch n 6"] | None = None,
+        method: str = "torch",
     ) -> Float[Tensor, "*batch nv"]:
         """Return the accelerations that forces cause: see `visviva.physics.dynamics.forward_dynamics`."""
         from visviva.physics.dynamics import forward_dynamics
 
-        return forward_dynamics(self, q, v, tau, wrench)
+        return forward_dynamics(self, q, v, tau, wrench, method)
 
-    def mass_matrix(self, q: Float[Tensor, "*batch nq"]) -> Float[Tensor, "*batch nv nv"]:
+    def mass_matrix(self, q: Float[Tensor, "*batch nq"], method: str = "torch") -> Float[Tensor, "*batch nv nv"]:
         """Return the mass matrix: see `visviva.physics.dynamics.mass_matrix`."""
         from visviva.physics.dynamics import mass_matrix
 
-        return mass_matrix(self, q)
+        return mass_matrix(self, q, method)
 
 
 SHAPES: dict[str, tuple[int, ...]] = {
