@@ -43,6 +43,8 @@ TRACKS = ("lifted", "joints")
 RECORDINGS = ("humanml3d_012314_joints.npy", "cmu_01_01.bvh", "ad_zombie.bvh", "ad_jumping.bvh")
 NOISES, JERKS, GATES = (0.02, 0.04, 0.08, 0.16), (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), (None, 4.0)
 METHODS = ("kalman", "learned", "analytic", "learned, then analytic")
+MOST = 8
+"""Clips of each recording."""
 FEET = (3, 6)
 NOISE, STEPS = 0.04, 40
 """Of the analytic method: how far a coordinate may be wrong [m], steps of each of its two optimizations."""
@@ -182,7 +184,7 @@ def main() -> None:
         rows = measured(track, held, model, rule, 11 + given_.seed)
         found[f"{track}, simulated"] = {"clips": len(held), **compared(rows, None)}
         if given_.real:
-            clips, files = recorded(given_.real, 4)
+            clips, files = recorded(given_.real, MOST)
             rows = measured(track, clips, model, rule, 21 + given_.seed)
             counts = {name: files.count(name) for name in RECORDINGS}
             found[f"{track}, recorded"] = {"clips": len(clips), "files": counts, **compared(rows, None)}

@@ -13,11 +13,13 @@ from visviva.cli import main
 from visviva.configs.motion import MotionRecipe
 from visviva.configs.pretrain import PretrainRecipe, ReestimationStage
 from visviva.errors import InputError
+from visviva.models.reestimation.joints import MIRROR, PARENTS
 from visviva.models.reestimation.reestimator import Reestimator
 from visviva.pipelines import motion
 from visviva.pipelines.pretrain import run
 from visviva.pipelines.pretrain.detections import Detector, detected, filmed
-from visviva.pipelines.pretrain.reestimation import clips
+from visviva.pipelines.pretrain.reestimation import clips, picked
+from visviva.pipelines.pretrain.variations import FEET, LENGTHS, varied
 
 SMALL = ReestimationStage(
     clips=15, guess_steps=3, guess_batch=4, lifter_steps=2, batch_size=2, width=8, lifted=2, physics_steps=3, physics_batch=2,
@@ -55,6 +57,32 @@ def test_detections_err_as_they_say():
     assert float(sure.min()) >= 0.6
     _, sure = detected(points, torch.ones(64), 20.0, torch.Generator().manual_seed(0), Detector(lost=0.1))
     assert float((sure < 0.4).float().mean()) == pytest.approx(0.1, rel=0.2)
+
+
+def bones(joints):
+    return (joints[:, :, 1:] - joints[:, :, list(PARENTS[1:])]).norm(dim=-1)
+
+
+def test_varied_clips_are_bodies_with_other_bones_on_the_same_floor():
+    before = clips(30, seed=3)
+    after = varied(before, 20.0, torch.Generator().manual_seed(0))
+    ratio = bones(after) / bones(before)
+    assert float((ratio - ratio[:, :1]).abs().max()) < 1e-3  # one length for the whole clip
+    other = [MIRROR[j] - 1 for j in range(1, 17)]
+    assert torch.allclose(ratio, ratio[:, :, other], atol=1e-3)  # the same on both sides
+    assert 0.5 * LENGTHS < float(ratio[:, 0].log().std()) < 2 * LENGTHS
+    floor = [x[:, :, list(FEET), 2].amin((1, 2)) for x in (before, after)]
+    assert torch.allclose(*floor, atol=1e-5)
+    arms = (after - before)[:, :, 12:14].norm(dim=-1).mean()
+    legs = (after - before)[:, :, 2].norm(dim=-1).mean()
+    assert float(arms) > 1.5 * float(legs)  # legs carry the body and change less
+
+
+def test_a_share_of_the_clips_is_varied_and_none_if_none_is_asked():
+    data = clips(15, seed=3)
+    plain, half = (picked(data, 40, torch.Generator().manual_seed(1), share) for share in (0.0, 0.5))
+    changed = (plain - half).abs().amax((1, 2, 3)) > 1e-3
+    assert 10 < int(changed.sum()) < 30
 
 
 def test_a_filmed_body_is_in_the_picture_and_has_its_true_size():

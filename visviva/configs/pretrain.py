@@ -210,21 +210,23 @@ class ReestimationStage(Section):
 
     clips: int = Field(600, ge=15)
     """Three-second training clips, all actions alike; an eighth as many are held out."""
-    guess_steps: int = Field(2500, ge=1)
+    varied: float = Field(0.5, ge=0, le=1)
+    """Share of the training clips that are given other bone lengths and bearings of arms and trunk."""
+    guess_steps: int = Field(4000, ge=1)
     """Updates of the lifter's perceptron."""
     guess_batch: int = Field(64, ge=1)
     """Windows per update of the perceptron."""
     lifter_steps: int = Field(350, ge=1)
-    """Updates of the whole lifter."""
+    """Updates of the lifter's transformer, which corrects the perceptron."""
     batch_size: int = Field(12, ge=1)
     """Windows per update of the lifter."""
     width: int = Field(48, ge=4, multiple_of=4)
     """Width of the lifter's tokens."""
     depth: int = Field(2, ge=2)
     """Depth of the lifter; in the first of them prompt and query stay apart."""
-    lifted: int = Field(300, ge=1)
+    lifted: int = Field(450, ge=1)
     """Clips that are lifted once for PhysNet's training."""
-    physics_steps: int = Field(1500, ge=1)
+    physics_steps: int = Field(2000, ge=1)
     """Updates of PhysNet."""
     physics_batch: int = Field(12, ge=2)
     """Windows per update of PhysNet."""

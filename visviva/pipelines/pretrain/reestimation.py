@@ -24,6 +24,7 @@ from visviva.optim.muon import Muon
 from visviva.optim.teacher import Ramp, TeacherEMA
 from visviva.pipelines.pretrain.detections import Filmed, detected, filmed, turn
 from visviva.pipelines.pretrain.schedule import Log, generator, learning_rate
+from visviva.pipelines.pretrain.variations import varied
 
 FPS, SECONDS = 20.0, 3.0
 PROMPTS = 8
@@ -48,12 +49,16 @@ def clips(count: int, seed: int) -> Tensor:
     return h36m(draw([names[k % len(names)] for k in range(count)], seed, FPS, SECONDS).joints, "humanml3d")
 
 
-def picked(data: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """Return clips drawn with replacement, half of them mirrored."""
+def picked(data: Tensor, count: int, rng: torch.Generator, share: float = 0.0) -> Tensor:
+    """Return clips drawn with replacement, half of them mirrored, a ``share`` of other bodies and bearings (`varied`)."""
     some = data[torch.randint(len(data), (count,), generator=rng)]
     other = torch.rand(count, generator=rng) < 0.5
     mirrored = some[:, :, list(MIRROR)] * some.new_tensor([-1.0, 1.0, 1.0])
-    return torch.where(other[:, None, None, None], mirrored, some)
+    found = torch.where(other[:, None, None, None], mirrored, some)
+    if not share:
+        return found
+    which = torch.rand(count, generator=rng) < share
+    return torch.where(which[:, None, None, None], varied(found, FPS, rng), found)
 
 
 def windows(clip: Tensor, length: int, rng: torch.Generator) -> Tensor:
@@ -72,9 +77,9 @@ def seen(film: Filmed, rng: torch.Generator | None = None) -> Tensor:
     return torch.cat([camera.levelled(film.image), film.confidence[..., None]], -1)
 
 
-def pairs(data: Tensor, count: int, frames: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def pairs(data: Tensor, count: int, frames: int, rng: torch.Generator, share: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return lifting windows: `normalised` detections, and true poses about the hip."""
-    film = filmed(picked(data, count, rng), FPS, rng)
+    film = filmed(picked(data, count, rng, share), FPS, rng)
     both = windows(torch.cat([seen(film, rng), film.joints], -1), frames, rng)
     return normalised(both[..., :2], both[..., 2]), both[..., 3:] - both[:, :, :1, 3:]
 
@@ -92,7 +97,7 @@ def train_lifter(recipe: PretrainRecipe, train: Tensor, held: Tensor, out: Path,
     shown = pairs(train, 64, lifter.frames, generator(recipe.seed + 1, "prompts", 0))
 
     def first(step: int) -> Tensor:
-        query, true = pairs(train, stage.guess_batch, lifter.frames, generator(recipe.seed, "guess", step))
+        query, true = pairs(train, stage.guess_batch, lifter.frames, generator(recipe.seed, "guess", step), stage.varied)
         return away(lifter.guess(query) - true)
 
     @torch.no_grad()
@@ -101,16 +106,17 @@ def train_lifter(recipe: PretrainRecipe, train: Tensor, held: Tensor, out: Path,
 
     def loss(step: int) -> Tensor:
         rng = generator(recipe.seed, "lifter", step)
-        query, true = pairs(train, stage.batch_size, lifter.frames, rng)
-        found = lifter(query, *pairs(train, stage.batch_size, lifter.frames, rng))
+        query, true = pairs(train, stage.batch_size, lifter.frames, rng, stage.varied)
+        found = lifter(query, *pairs(train, stage.batch_size, lifter.frames, rng, stage.varied))
         return away(found - true) + away((found - true).diff(dim=1))
 
     @torch.no_grad()
     def check() -> float:
         return float(mpjpe(lifter(test[0], *shown), test[1]).mean())
 
-    whole = ("embed", "outer", "gate", "place", "when", "guesser.0", "guesser.4")
+    whole = ("embed", "outer", "gate", "place", "when")
     fit(lifter.guesser, ("0.", "4."), first, check_first, stage.guess_steps, recipe, out / "guess.jsonl", deadline, 5)
+    lifter.guesser.requires_grad_(False)  # small batches undo what large ones taught it
     fit(lifter, whole, loss, check, stage.lifter_steps, recipe, out / "lifter.jsonl", deadline)
     return lifter.eval()
 
@@ -122,7 +128,7 @@ def train_physics(
     stage = recipe.reestimation
     physics = PhysNet(width=stage.physics_width, mass=stage.mass, fps=FPS)
     model = Reestimator(lifter, physics, pool)
-    given = torch.cat(lifted(model, train, stage.lifted, generator(recipe.seed, "lifted", 0)), -1)
+    given = torch.cat(lifted(model, train, stage.lifted, generator(recipe.seed, "lifted", 0), stage.varied), -1)
     test = solved(
         torch.cat(lifted(model, held, min(64, stage.lifted), generator(recipe.seed + 1, "lifted", 0)), -1),
         held,
@@ -132,7 +138,8 @@ def train_physics(
     )
 
     def loss(step: int) -> Tensor:
-        noisy, true = solved(given, train, stage.physics_batch, physics, generator(recipe.seed, "physics", step))
+        rng = generator(recipe.seed, "physics", step)
+        noisy, true = solved(given, train, stage.physics_batch, physics, rng, stage.varied)
         found = physics(noisy)
         near = away(about(found.fused) - about(true)) + away(found.fused - true) + away(about(found.pose) - about(true))
         return near + 2 * away((found.fused - true).diff(n=2, dim=1)) + stage.noise_weight * found.noise
@@ -156,21 +163,23 @@ def about(joints: Tensor) -> Tensor:
     return joints - joints[:, :, :1]
 
 
-def lifted(model: Reestimator, data: Tensor, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def lifted(model: Reestimator, data: Tensor, count: int, rng: torch.Generator, share: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return clips lifted from noisy detections and put on their rays, and the true joints, (count, 60, 17, 3) each."""
-    film = filmed(picked(data, count, rng), FPS, rng)
+    film = filmed(picked(data, count, rng, share), FPS, rng)
     look = seen(film, rng)
     which = torch.randint(len(model.pool.images), (count,), generator=rng).tolist()
     poses = torch.stack([model.lift(x[..., :2], x[..., 2], k) for x, k in zip(look, which, strict=True)])
     return placed(poses, look[..., :2], look[..., 2]), film.joints
 
 
-def solved(given: Tensor, data: Tensor, count: int, physics: PhysNet, rng: torch.Generator | int) -> tuple[Tensor, Tensor]:
+def solved(
+    given: Tensor, data: Tensor, count: int, physics: PhysNet, rng: torch.Generator | int, share: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Return noisy windows and true ones, each about its own mean place of the hip."""
     rng = generator(rng, "solved", 0) if isinstance(rng, int) else rng
     half = count // 2
     first = given[torch.randint(len(given), (half,), generator=rng)]
-    true = picked(data, count - half, rng)
+    true = picked(data, count - half, rng, share)
     true = true @ turn(2 * torch.pi * torch.rand(len(true), generator=rng))[:, None].mT
     noisy, _ = detected(true, torch.full((len(true),), 1.7), FPS, rng)
     both = windows(torch.cat([first, torch.cat([noisy, true], -1)]), physics.frames, rng)
@@ -189,7 +198,7 @@ def fit(
     every: int = 1,
 ) -> None:
     """Train with Muon (hidden matrices) and its AdamW (``ends`` and vectors), averaged over updates; stop at the deadline."""
-    stage, parameters = recipe.reestimation, dict(network.named_parameters())
+    stage, parameters = recipe.reestimation, {n: p for n, p in network.named_parameters() if p.requires_grad}
     last = [p for n, p in parameters.items() if p.ndim != 2 or any(e in n for e in ends)]
     hidden = [p for n, p in parameters.items() if p.ndim == 2 and not any(e in n for e in ends)]
     rule = Muon(
