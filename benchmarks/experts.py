@@ -6,7 +6,8 @@ Trains the shipped model on simulated clips of five primitives: by flow matching
 routing learns from flow matching alone (``experts``), and with one that is also told primitives and masks (``aligned``), all
 for as many updates on the same clips in the same order; ``sft_seconds`` goes on until it has taken the CPU seconds of
 ``aligned``, and ``aligned_longer`` for half as many updates again, to read its routing alone; so ``wider``, with 24 experts
-for tokens instead of 8.
+for tokens instead of 8. ``reward`` and ``reward_experts`` are trained by Newton's laws (`posttrain-newton`) instead, without
+and with the branch.
 
 Routing is read on held-out true clips at three noise levels: the first expert of each clip and of each token that an object
 covers, held against the primitive, with primitives shuffled among clips as the control. All arms then generate the same
@@ -50,8 +51,10 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft_seconds": ("posttrain-sft", {}),
     "aligned_longer": ("posttrain-experts", FEW),
     "wider": ("posttrain-experts", {}),
+    "reward": ("posttrain-newton", {}),
+    "reward_experts": ("posttrain-newton", {}),
 }
-COMPARED = ("sft", "aligned", "experts", "wider", "sft_seconds")
+COMPARED = ("sft", "aligned", "experts", "wider", "sft_seconds", "reward", "reward_experts")
 LEVELS = (0.25, 0.5, 0.75)
 LAWS = ("constant_acceleration", "mass_conservation")
 
@@ -70,7 +73,7 @@ def main() -> None:
             if given.report and not (out / f"{arm}-{seed}" / "seconds.json").is_file():
                 continue
             lora = trained(given, arm, seed, train, out)
-            if "sft" not in arm:
+            if "experts" in arm or arm.startswith(("aligned", "wider")):
                 routing.setdefault(arm, {})[seed] = routed(given.model, out / f"{arm}-{seed}", lora, tests)
             if arm in COMPARED:
                 found.setdefault(arm, {})[seed] = judged(given, out / f"{arm}-{seed}", tests, lora)
@@ -100,13 +103,20 @@ def trained(given: argparse.Namespace, arm: str, seed: int, train: Path, out: Pa
     note = folder / "seconds.json"
     if note.is_file():
         return str(json.loads(note.read_text())["lora"])
-    updates, training = given.updates, out / f"{arm.split('_')[0]}-{seed}" / "training"
+    goes_on = {"sft_seconds": "sft", "aligned_longer": "aligned"}
+    updates, training = given.updates, out / f"{goes_on.get(arm, arm)}-{seed}" / "training"
     if arm == "aligned_longer":
         updates += updates // 2
     if arm == "sft_seconds":
         spent = json.loads((out / f"aligned-{seed}" / "seconds.json").read_text())["cpu_seconds"]
         updates = max(updates, round(spent * updates / sum(clock(training)[:updates])))
     name, changes = ARMS[arm]
+    if arm == "reward_experts":  # the branch and its rates as in flow matching, without its losses on routing
+        told = load(PosttrainRecipe, "posttrain-experts", **{"data.path": str(train)})
+        changes = {
+            "experts": told.experts.model_dump() | {"align": {}},
+            "optimizer.groups": [g.model_dump() for g in told.optimizer.groups],
+        }
     fixed: dict[str, Any] = {
         "data.path": str(train),
         "output": str(training),
@@ -256,6 +266,8 @@ def write(
         ("sft_seconds", "aligned"),
         ("sft_seconds", "experts"),
         ("experts", "aligned"),
+        ("sft", "reward"),
+        ("reward", "reward_experts"),
     ]
     results: dict[str, Any] = {}
     for before, after in pairs:

@@ -7,6 +7,9 @@ A small causal transformer whose feed-forward layers are sparse experts learns t
 Python manual that every interpreter carries, an eighth of whose topics is held out (``text``). Then symbols of the context are
 swapped for random ones, or noise is added to the embedded context, and the loss on true next symbols is measured. Everything
 but the dynamics is the same within a seed: data, attention, experts, initial weights, updates.
+
+With ``--tune`` every arm first chooses its own learning rate, and an arm with momentum its own momentum, by the clean loss on
+other seeds; no attack is seen in choosing.
 """
 
 from __future__ import annotations
@@ -102,6 +105,9 @@ class Text:
         return part[torch.randint(len(part) - length, (count, 1), generator=make) + torch.arange(length + 1)]
 
 
+SOURCES = {"pairs": Pairs, "hidden": Hidden, "text": Text}
+
+
 class Model(nn.Module):
     """Attention as usual; the stream goes through experts by a dynamics per layer."""
 
@@ -139,11 +145,17 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=DYNAMICS, default=list(DYNAMICS)[:4], help="SMoE first")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--momentum", type=float, default=0.7)
+    parser.add_argument("--tune", nargs="*", type=int, default=[], metavar="SEED", help="choose rate and momentum on these")
+    parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2, 2e-2], help="that --tune tries")
+    parser.add_argument("--momenta", nargs="+", type=float, default=[0.3, 0.5, 0.7, 0.9], help="that --tune tries")
     parser.add_argument("--rate", type=float, default=3e-3, help="of learning, at its peak")
     sizes = {"updates": 300, "layers": 3, "experts": 8, "width": 64, "length": 32, "batch": 32}
     for name, size in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=size)
-    return parser.parse_args()
+    given = parser.parse_args()
+    if set(given.tune) & set(given.seeds):
+        parser.error("--tune needs other seeds than --seeds: what is chosen on a seed is not measured on it")
+    return given
 
 
 def main() -> None:
@@ -152,23 +164,42 @@ def main() -> None:
     torch.set_num_threads(1)
     found: dict[str, list[list[float]]] = {name: [] for name in given.arms}
     floors, began = [], time.process_time()
+    chosen, grid = choose(given)
     for seed in given.seeds:
-        source = {"pairs": Pairs, "hidden": Hidden, "text": Text}[given.source](seed)
+        source = SOURCES[given.source](seed)
         floors.append(entropy(source, seed, given.length))
         for name in given.arms:
-            model = trained(DYNAMICS[name](given.layers, given.momentum), source, seed, given)
-            found[name].append(attacked(model, source, seed, given.length))
+            found[name].append(attacked(trained(name, *chosen[name], source, seed, given), source, seed, given.length))
             print(seed, name, [round(v, 4) for v in found[name][-1]], flush=True)
     content = {
         "command": vars(given),
         "made_with": provenance(),
         "cpu_seconds": time.process_time() - began,
         "attacks": ATTACKS,
+        "rate and momentum": chosen,
+        "clean loss by rate and momentum": grid,
         "entropy": floors,
         "loss": found,
         "against SMoE": {name: against(found["SMoE"], found[name]) for name in given.arms[1:] if len(given.seeds) > 1},
     }
     write_json(Path(given.output), content)
+
+
+def choose(given: argparse.Namespace) -> tuple[dict[str, tuple[float, float]], dict[str, list[list[float]]]]:
+    """Return the rate and momentum of every arm, and what was tried: rows of rate, momentum and clean loss by seed."""
+    plain, grid = (given.rate, given.momentum), {name: [] for name in given.arms}
+    if not given.tune:
+        return dict.fromkeys(given.arms, plain), {}
+    for name in given.arms:
+        for rate in given.rates:
+            for mu in given.momenta if name in ("MomentumSMoE", "AdamSMoE") else [given.momentum]:
+                sources = [SOURCES[given.source](seed) for seed in given.tune]
+                tried = [trained(name, rate, mu, source, s, given) for source, s in zip(sources, given.tune, strict=True)]
+                clean = [attacked(m, o, s, given.length)[0] for m, o, s in zip(tried, sources, given.tune, strict=True)]
+                grid[name].append([rate, mu, *clean])
+                print("tuning", name, *grid[name][-1], flush=True)
+    best = {name: min(rows, key=lambda row: sum(row[2:])) for name, rows in grid.items()}
+    return {name: (row[0], row[1]) for name, row in best.items()}, grid
 
 
 def entropy(source: Any, seed: int, length: int) -> float | None:
@@ -179,12 +210,13 @@ def entropy(source: Any, seed: int, length: int) -> float | None:
     return float(-torch.special.xlogy(chances, chances).sum(-1).mean())
 
 
-def trained(dynamics: list[Any], source: Any, seed: int, given: argparse.Namespace) -> Model:
+def trained(name: str, rate: float, mu: float, source: Any, seed: int, given: argparse.Namespace) -> Model:
     """Return a model after its updates on fresh sequences."""
     torch.manual_seed(seed)
-    model, make = Model(dynamics, source.symbols, given), torch.Generator().manual_seed(seed + 1000)
-    optimizer = torch.optim.Adam(model.parameters(), lr=given.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, given.rate, given.updates, pct_start=0.1)
+    make = torch.Generator().manual_seed(seed + 1000)
+    model = Model(DYNAMICS[name](given.layers, mu), source.symbols, given)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, given.updates, pct_start=0.1)
     for _ in range(given.updates):
         words = source.drawn(given.batch, given.length, make)
         loss = nn.functional.cross_entropy(model(words[:, :-1])[:, 1:].flatten(0, 1), words[:, 2:].flatten())

@@ -231,3 +231,22 @@ def test_a_gpu_agrees():
         assert torch.allclose(found.cpu(), wanted)
         gradients = [torch.autograd.grad(x.sum(), y[:count]) for x, y in ((found, there), (wanted, inputs))]
         assert all(torch.allclose(x.cpu(), y) for x, y in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("routine", ["inverse", "forward", "mass"])
+def test_second_derivatives_and_bodies_changed_meanwhile_are_errors(routine):
+    body = tree(5, 0, root="free")
+    q, v, a = state(body, 3, 0)
+    q = q.requires_grad_()
+    routines = {
+        "inverse": lambda: inverse_dynamics(body, q, v, a, method="warp"),
+        "forward": lambda: forward_dynamics(body, q, v, a, method="warp"),
+        "mass": lambda: mass_matrix(body, q, method="warp"),
+    }
+    (gradient,) = torch.autograd.grad(routines[routine]().square().sum(), q, create_graph=True)
+    with pytest.raises(InputError, match="first derivatives only; take method='torch'"):
+        torch.autograd.grad(gradient.square().sum() + q.sum(), q)
+    found = routines[routine]()
+    body.mass.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.sum().backward()

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from tyro.conf import Positional, arg
 
-from visviva.configs.objectives import Grpo, Preference, Refl
-from visviva.configs.posttrain import Monitor, Optimizer
+from visviva.configs.objectives import Grpo, Refl
+from visviva.configs.posttrain import Optimizer
 from visviva.configs.schema import Recipe, Section
 
 
@@ -35,6 +35,28 @@ class MotionSampler(Section):
     1.6 Hz."""
 
 
+class MotionOptimizer(Optimizer):
+    """The optimizer of the motion model's post-training; all weights of the transformer are trained."""
+
+    lr: float = Field(1e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """Shape after the warm-up; linear and cosine end at 0 at the last update."""
+    warmup: int = Field(10, ge=0)
+    """Updates of linear warm-up."""
+
+
+class MotionMonitor(Section):
+    """Stops a run (reward_backprop, refl, grpo) whose motions freeze, against the untouched model's from the same noise."""
+
+    every: int = Field(10, ge=0)
+    """Updates between checks; 0 never checks."""
+    motion: float = Field(0.3, ge=0, le=1)
+    """Least mean squared speed of joints, as a fraction of the untouched model's."""
+    patience: int = Field(3, ge=1)
+    """Checks in a row below it that end the run."""
+
+
 class MotionPosttrain(Section):
     """Post-training of the motion model by laws, with the trainer and the objectives of the video models."""
 
@@ -45,14 +67,14 @@ class MotionPosttrain(Section):
     """Updates."""
     texts: int = Field(8, ge=1)
     """Texts per update and process."""
-    frames: int = Field(40, ge=12)
+    frames: int = Field(40, ge=12, le=200)
     """Frames of a motion, at 20 frames/s."""
     sampler_steps: int = Field(10, ge=1)
     """Denoising steps of a motion in training."""
     grad_steps: int = Field(2, ge=1)
     """reward_backprop: the last steps that gradients flow through (K)."""
-    optimizer: Optimizer = Optimizer(lr=1e-4, schedule="linear", warmup=10)
-    """Optimizer and learning rate; all weights of the transformer are trained."""
+    optimizer: MotionOptimizer = MotionOptimizer()
+    """Optimizer and learning rate."""
     laws: dict[str, float] = {"skating": 1.0, "penetration": 10.0, "euler_lagrange": 1.0, "flight_gravity": 0.2}
     """Laws and their weights in the loss."""
     liveliness: float = Field(2.0, ge=0)
@@ -63,16 +85,16 @@ class MotionPosttrain(Section):
     """Settings of grpo."""
     refl: Refl = Refl()
     """Settings of refl."""
-    preference: Preference = Preference()
-    """dpo: how strongly the model is held to the untouched one."""
+    beta: float = Field(5000.0, gt=0)
+    """dpo: how strongly the model is held to the untouched one, on means over a motion's numbers."""
     candidates: int = Field(6, ge=2)
     """dpo: motions of each text, of which the best by the laws is preferred to the worst."""
     drawn: int = Field(252, ge=1)
     """sft: simulated actions that are drawn where no folder of motions is given."""
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """sft: share of motions trained without their text."""
-    monitor: Monitor = Monitor()
-    """Stops a run whose motions freeze (``motion``: least mean squared joint speed as a fraction of the untouched model's)."""
+    monitor: MotionMonitor = MotionMonitor()
+    """Stops a run whose motions freeze."""
     save_every: int = Field(25, ge=1)
     """Updates between checkpoints."""
 

@@ -42,6 +42,11 @@ def check(body: Body, dtype: torch.dtype, what: str, *more: str) -> None:
         raise InputError(f"the body's tensors ask for gradients; Warp's {what} has those of states only: method='torch'")
 
 
+def tensors_of(body: Body, *more: str) -> list[Tensor]:
+    """Return the body's tensors, to be saved for the backward pass: torch then refuses if they were changed in between."""
+    return [tensor for name in (*SHAPES, "gravity", *more) if (tensor := getattr(body, name)) is not None]
+
+
 def part(states: Tensor) -> int:
     """Return how many states are worked on at once."""
     return min(CHUNK[states.device.type], len(states))

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import warp as wp
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from visviva.physics.bodies.body import Body
 from visviva.physics.dynamics.kernel import BACK, INNER, kernels
-from visviva.physics.dynamics.launch import REAL, check, launched, links_of, scratch
+from visviva.physics.dynamics.launch import REAL, check, launched, links_of, scratch, tensors_of
 from visviva.physics.dynamics.links import kind
+from visviva.physics.dynamics.once import Once
 from visviva.physics.quiet import quiet
 
 
@@ -47,14 +47,15 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, body: Body, q: Tensor, v: Tensor, a: Tensor, wrench: Tensor | None) -> Tensor:
         ctx.body = body
-        ctx.save_for_backward(q, v, a, wrench)
+        ctx.save_for_backward(q, v, a, wrench, *tensors_of(body))
         return forces(body, q, v, a, wrench)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor | None, ...]:
-        q, v, a, wrench = ctx.saved_tensors
-        return None, *gradients(ctx.body, q, v, a, wrench, wanted)
+        q, v, a, wrench, *_ = ctx.saved_tensors
+        with torch.no_grad():
+            found = gradients(ctx.body, q, v, a, wrench, wanted)
+        return None, *Once.apply(4, *found, q, v, a, wrench, wanted)
 
 
 def forces(body: Body, q: Tensor, v: Tensor, a: Tensor, wrench: Tensor | None) -> Tensor:

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 import warp as wp
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from visviva.physics.bodies.body import Body
 from visviva.physics.dynamics.articulated import INNER, kernels
 from visviva.physics.dynamics.forward import refuse
-from visviva.physics.dynamics.launch import REAL, check, launched, links_of, scratch
+from visviva.physics.dynamics.launch import REAL, check, launched, links_of, scratch, tensors_of
 from visviva.physics.dynamics.layout import layout_of
+from visviva.physics.dynamics.once import Once
 from visviva.physics.dynamics.warped import flattened, forces, gradients
 from visviva.physics.quiet import quiet
 
@@ -44,17 +44,16 @@ class _Forward(torch.autograd.Function):
     def forward(ctx: Any, body: Body, q: Tensor, v: Tensor, tau: Tensor, wrench: Tensor | None) -> Tensor:
         a = _solved(body, q, tau - forces(body, q, v, torch.zeros_like(v), wrench))
         ctx.body = body
-        ctx.save_for_backward(q, v, a, wrench)
+        ctx.save_for_backward(q, v, tau, a, wrench, *tensors_of(body, "armature"))
         return a
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor | None, ...]:
-        q, v, a, wrench = ctx.saved_tensors
-        with quiet():
+        q, v, tau, a, wrench, *_ = ctx.saved_tensors
+        with quiet(), torch.no_grad():
             back = _solved(ctx.body, q, wanted.contiguous())
-        by_q, by_v, _, by_wrench = gradients(ctx.body, q, v, a, wrench, -back)
-        return None, by_q, by_v, back, by_wrench
+            by_q, by_v, _, by_wrench = gradients(ctx.body, q, v, a, wrench, -back)
+        return None, *Once.apply(4, by_q, by_v, back, by_wrench, q, v, tau, wrench, wanted)
 
 
 def _solved(body: Body, q: Tensor, tau: Tensor) -> Tensor:

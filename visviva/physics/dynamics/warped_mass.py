@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import warp as wp
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from visviva.physics.bodies.body import Body
 from visviva.physics.dynamics.composite import BACK, INNER, kernels
-from visviva.physics.dynamics.launch import REAL, check, launched, links_of, scratch
+from visviva.physics.dynamics.launch import REAL, check, launched, links_of, scratch, tensors_of
+from visviva.physics.dynamics.once import Once
 from visviva.physics.quiet import quiet
 
 
@@ -40,21 +40,20 @@ class _Matrix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, body: Body, q: Tensor) -> Tensor:
         ctx.body = body
-        ctx.save_for_backward(q)
+        ctx.save_for_backward(q, *tensors_of(body))
         matrix = q.new_zeros(len(q), body.nv, body.nv)
         program, _, structs = kernels(REAL[q.dtype])
         _launched(program, structs, body, q, matrix, None)
         return matrix
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, wanted: Tensor) -> tuple[None, Tensor]:
-        (q,) = ctx.saved_tensors
+        q, *_ = ctx.saved_tensors
         grad = torch.empty_like(q)
         _, program, structs = kernels(REAL[q.dtype])
-        with quiet():
+        with quiet(), torch.no_grad():
             _launched(program, structs, ctx.body, q, wanted.contiguous(), grad)
-        return None, grad
+        return None, *Once.apply(1, grad, q, wanted)
 
 
 def _launched(program: Any, structs: dict[str, Any], body: Body, q: Tensor, matrix: Tensor, grad: Tensor | None) -> None:

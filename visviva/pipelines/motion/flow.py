@@ -35,9 +35,10 @@ class MotionFlow(Backbone):
         pipeline: of motions, with a schedule that knows ``alphas_cumprod`` (DDPM, DDIM and their kin).
         fps: of all motions [frames/s].
         words: how many tokens texts are filled up to, so that any of them make a batch.
+        cut: leave out what is beyond the longest text that the encoder reads, instead of refusing it (captions of data).
 
     Raises:
-        InputError: another schedule.
+        InputError: another schedule, or one that changes the predicted motion (clip_sample, thresholding).
 
     Example::
 
@@ -51,16 +52,19 @@ class MotionFlow(Backbone):
     temporal_ratio = spatial_ratio = frame_step = pixel_step = 1
     latent_channels = 263
 
-    def __init__(self, pipeline: MotionPipeline, fps: float = 20.0, words: int = 77) -> None:
+    def __init__(self, pipeline: MotionPipeline, fps: float = 20.0, words: int = 77, cut: bool = False) -> None:
         self.pipeline, self.transformer, self.transformer_2 = pipeline, pipeline.transformer, None
         self.scheduler, self.tokenizer, self.text_encoder = pipeline.scheduler, pipeline.tokenizer, pipeline.text_encoder
         self.vae: Any = None
         self.text_encoder_2 = self.image_encoder = None
         self.guidance_in_graph = True
-        self.fps, self.text_length = fps, words
+        self.fps, self.text_length, self.cut = fps, words, cut
         shares = getattr(self.scheduler, "alphas_cumprod", None)
         if shares is None:
             raise InputError(f"{type(self.scheduler).__name__} has no alphas_cumprod; give a pipeline with DDIM or DDPM")
+        changes = [name for name in ("clip_sample", "thresholding") if self.scheduler.config.get(name)]
+        if changes:
+            raise InputError(f"the scheduler has {changes[0]}, which is no flow; save the pipeline with it off")
         clean, noisy = shares.double().sqrt(), (1 - shares.double()).sqrt()
         self.levels = (noisy / (clean + noisy)).contiguous()
         """The noise level of each time of the schedule, rising."""
@@ -101,7 +105,7 @@ class MotionFlow(Backbone):
 
     def encode_text(self, prompts: list[str]) -> Text:
         """Encode prompts, filled up to the fixed length; of an empty one no token is there."""
-        tokens, there = encode(self.text_encoder, self.tokenizer, prompts)
+        tokens, there = encode(self.text_encoder, self.tokenizer, prompts, cut=self.cut)
         missing = self.text_length - tokens.shape[1]
         if missing < 0:
             raise InputError(f"a text of {tokens.shape[1]} tokens; this run takes {self.text_length}: say it in fewer")

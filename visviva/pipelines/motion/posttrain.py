@@ -14,6 +14,7 @@ The loss of the first three holds the laws, an anchor of liveliness, and for the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,8 @@ import torch
 from torch import Tensor
 
 from visviva.configs.motion import MotionRecipe
-from visviva.configs.posttrain import Data, Ema, PosttrainRecipe, Reward, Sampler, Sft, Validation
+from visviva.configs.posttrain import Data, Ema, Monitor, PosttrainRecipe, Preference, Reward, Sampler, Sft, Validation
 from visviva.data.manifest import output_folder
-from visviva.data.motions.axes import upright
-from visviva.data.motions.humanml3d import joints_of
 from visviva.errors import InputError
 from visviva.eval.run import provenance, write_json
 from visviva.models.motion.text import refuse_long
@@ -60,19 +59,61 @@ def posttrain(recipe: MotionRecipe) -> Path:
     stage, out = recipe.posttrain, output_folder(recipe.output)
     verifier = MotionVerifier([*verifier_of(stage.laws).terms, MotionTerm(Liveliness(), stage.liveliness)])
     pipeline, untouched = load(recipe.model), load(recipe.model)
+    check(recipe, pipeline)
     texts = examples(recipe)
-    refuse_long(pipeline.text_encoder, pipeline.tokenizer, texts.captions)
-    made = settings(recipe)
-    made.check()
-    trainer = MotionTrainer(made, MotionFlow(pipeline, FPS), texts, verifier, stage.keep, stage.candidates)
+    if stage.method != "sft":
+        refuse_long(pipeline.text_encoder, pipeline.tokenizer, texts.captions)
+    flow = MotionFlow(pipeline, FPS, cut=stage.method == "sft")
     try:
+        made = settings(recipe)
+        made.check()
+        written = recipe.model_dump_json(indent=1)
+        trainer = MotionTrainer(made, flow, texts, verifier, stage.keep, stage.candidates, written)
         trainer.run()
         pipeline.transformer.requires_grad_(False).eval()
         if trainer.accelerator.is_main_process:
+            untouched.to(trainer.device)
             write_json(out / "comparison.json", comparison(recipe, pipeline, untouched, texts.captions))
+    except InputError as error:
+        error.args = (as_written(str(error)),)
+        raise
     finally:
         leave()
     return out
+
+
+def check(recipe: MotionRecipe, pipeline: MotionPipeline) -> None:
+    """Refuse numbers of steps that the schedule does not have, and what GRPO does for videos alone."""
+    times = int(pipeline.scheduler.config.num_train_timesteps)
+    for name, steps in {
+        "sampler.steps": recipe.sampler.steps,
+        "posttrain.sampler_steps": recipe.posttrain.sampler_steps,
+    }.items():
+        if steps > times:
+            raise InputError(f"{name} is {steps}; this model's schedule has {times}: lower it")
+    if recipe.posttrain.grpo.mimicry is not None:
+        raise InputError("posttrain.grpo.mimicry learns from true clips of videos; leave it out, or take posttrain.method sft")
+
+
+NAMES = {
+    "sampler.steps": "posttrain.sampler_steps",
+    "reward.grad_steps": "posttrain.grad_steps",
+    "optimizer.": "posttrain.optimizer.",
+    "grpo.": "posttrain.grpo.",
+    "save_every": "posttrain.save_every",
+    "max_steps": "posttrain.updates",
+    "clips": "motions",
+    "mass_conservation, motion_floor": "posttrain.liveliness",
+    ", or use mixed_precision no": "",
+}
+"""What the trainer calls settings, and what they are here."""
+
+
+def as_written(message: str) -> str:
+    """Return the trainer's message with the names of this recipe."""
+    for name, here in NAMES.items():
+        message = re.sub(rf"(?<![\w.]){re.escape(name)}", here, message)
+    return message
 
 
 def settings(recipe: MotionRecipe) -> PosttrainRecipe:
@@ -91,13 +132,13 @@ def settings(recipe: MotionRecipe) -> PosttrainRecipe:
         reward=Reward(grad_steps=stage.grad_steps, checkpointing="none", reference="base" if rewarded else "none"),
         grpo=stage.grpo,
         refl=stage.refl,
-        preference=stage.preference,
+        preference=Preference(beta=stage.beta),
         sft=Sft(caption_dropout=stage.caption_dropout, checkpointing=False),
         weights="full",
         optimizer=stage.optimizer,
         ema=Ema(schedule="none"),
         validation=Validation(every=0),
-        monitor=stage.monitor,
+        monitor=Monitor(every=stage.monitor.every, motion=stage.monitor.motion, patience=stage.monitor.patience),
         save_every=stage.save_every,
         trackers=[],
     )
@@ -125,8 +166,7 @@ def examples(recipe: MotionRecipe) -> Texts:
     whole = [i for i, length in enumerate(drawn.lengths.tolist()) if length == stage.frames]
     if not whole:
         raise InputError(f"no motion has {stage.frames} frames at {FPS:g} frames/s; lower posttrain.frames")
-    joints = joints_of(drawn.features[whole], FPS) @ upright("y").T
-    return Texts([drawn.texts[i] for i in whole], list(joints))
+    return Texts([drawn.texts[i] for i in whole], drawn.features[whole])
 
 
 def captions(each: int = 12) -> list[str]:
@@ -145,13 +185,14 @@ def comparison(
     chosen = [texts[int(i)] for i in torch.randperm(len(texts), generator=rng)[:CHECKED]]
     seeds = [key(recipe.seed, "motion comparison", k, "") for k in range(len(chosen))]
     options: dict[str, Any] = {"seconds": stage.frames / FPS, "fps": FPS, "seeds": seeds, "steps": recipe.sampler.steps}
+    options["text_guidance"] = recipe.sampler.text_guidance
     one, two = (model(chosen, **options).joints for model in (untouched, pipeline))
     if not bool(two.isfinite().all()):
         raise InputError(
             f"the post-trained model makes joints that are not finite; lower posttrain.optimizer.lr (it is "
             f"{stage.optimizer.lr:g}) and choose another output folder"
         )
-    lengths = torch.full((len(chosen),), stage.frames)
+    lengths = torch.full((len(chosen),), stage.frames, device=one.device)
     found: dict[str, Any] = {"texts": chosen, "recipe": json.loads(recipe.model_dump_json()), "made_with": provenance()}
     for name, law in MOTION_LAWS.items():
         given = {"reference": one} if name == "liveliness" else {}

@@ -10,42 +10,45 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
 from visviva.configs.posttrain import PosttrainRecipe
 from visviva.errors import InputError
+from visviva.models.backbones.condition import Condition
 from visviva.physics.motion_laws import MotionVerifier
-from visviva.pipelines.motion.flow import MotionFlow
+from visviva.pipelines.motion.flow import MotionFlow, as_clip
 from visviva.pipelines.motion.judge import MotionJudge
 from visviva.pipelines.posttrain.batch import Batch
 from visviva.pipelines.posttrain.plan import key
 from visviva.pipelines.posttrain.reward_backprop import RewardBackprop
+from visviva.pipelines.posttrain.rollout import finite
 from visviva.pipelines.posttrain.sft import Sft
 from visviva.pipelines.posttrain.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What is trained on: texts, and for flow matching the joints of a motion for each, (T, 22, 3), z up [m]."""
+    """What is trained on: texts, and for flow matching the features of a motion for each, (N, T, 263), not normalised."""
 
     captions: Sequence[str]
-    motions: Sequence[Float[Tensor, "T 22 3"]] = ()
+    features: Float[Tensor, "N T 263"] | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
 
     @property
     def fingerprint(self) -> str:
-        """A hash of texts and motions."""
+        """A hash of texts and features."""
         digest = hashlib.sha256(json.dumps(list(self.captions)).encode())
-        for motion in self.motions:
-            digest.update(motion.contiguous().numpy().tobytes())
+        if self.features is not None:
+            digest.update(self.features.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -59,12 +62,13 @@ class MotionTrainer(Trainer):
         verifier: laws with their anchor.
         keep: weight of the distance to the untouched model (reward_backprop, refl).
         candidates: motions of each text among which dpo finds its pair.
+        written: the recipe as the user has it, for ``recipe.json``; empty: the trainer's.
 
     Raises:
         InputError: something in the recipe, the texts or the checkpoints cannot be used.
     """
 
-    together = 64
+    at_once = 64
 
     def __init__(
         self,
@@ -74,27 +78,45 @@ class MotionTrainer(Trainer):
         verifier: MotionVerifier,
         keep: float = 1.0,
         candidates: int = 6,
+        written: str = "",
     ) -> None:
-        self.examples, self.verifier, self.keep, self.candidates = texts, verifier, keep, candidates
+        self.examples, self.verifier, self.keep, self.candidates, self.written = texts, verifier, keep, candidates, written
         self.flow = flow
         super().__init__(recipe, flow)
 
     def read(self) -> None:
-        """Refuse flow matching without motions."""
-        if self.recipe.learns_from_clips and self.recipe.method != "dpo" and not self.examples.motions:
-            raise InputError(f"method {self.recipe.method} learns from motions, and only texts were given")
+        """Refuse what motions do not have; bring the model to where it is trained."""
+        recipe = self.recipe
+        if recipe.method == "sft" and self.examples.features is None:
+            raise InputError("method sft learns from motions, and only texts were given")
+        if recipe.method == "phygdpo" or recipe.grpo.mimicry is not None:
+            raise InputError("phygdpo and grpo.mimicry are of videos; take dpo, or grpo without mimicry")
+        if recipe.weights != "full" or recipe.ema.schedule != "none":
+            raise InputError("the motion model is trained whole and without average: weights: full, ema.schedule: none")
+        self.flow.pipeline.to(self.device)
 
     def encode(self) -> None:
         """Encode all texts; make the pairs of dpo."""
-        captions = list(self.examples.captions)
-        whole = self.flow.condition(captions, frames=self.recipe.data.frames)
+        captions, features = list(self.examples.captions), self.examples.features
+        whole = self.conditions(captions)
         entries = [whole[i : i + 1].tensors() | {"fps": torch.tensor([self.flow.fps])} for i in range(len(captions))]
-        for entry, motion in zip(entries, self.examples.motions, strict=False):
-            entry["latents"] = self.flow.encode(motion[None].to(self.device))
+        if features is not None:
+            clean = as_clip(self.flow.transformer.normalised(features.to(self.device)))
+            for i, entry in enumerate(entries):
+                entry["latents"] = clean[i : i + 1]
         if self.recipe.method == "dpo":
-            for i in tqdm(range(len(captions)), desc="ranking motions", unit="text", leave=False):
+            main = self.accelerator.is_main_process
+            for i in tqdm(range(len(captions)), desc="ranking motions", unit="text", leave=False, disable=not main):
                 entries[i]["latents"], entries[i]["losers"] = self.pair(whole[i : i + 1], i)
         self.cache = entries
+
+    def conditions(self, captions: list[str]) -> Condition:
+        """Return all texts encoded, as long as the longest of them."""
+        parts = [captions[k : k + 256] for k in range(0, len(captions), 256)]
+        whole = Condition.cat([self.flow.condition(part, frames=self.recipe.data.frames) for part in parts])
+        used = max(1, int(whole.tensors()["prompt_mask"].sum(1).max()))
+        names = ("prompt", "negative", "prompt_mask", "negative_mask")
+        return replace(whole, **{name: getattr(whole, name)[:, :used] for name in names})
 
     @torch.no_grad()
     def pair(self, condition: Any, index: int) -> tuple[Tensor, Tensor]:
@@ -112,6 +134,11 @@ class MotionTrainer(Trainer):
         middle = joints[speed.argsort()[len(seeds) // 2]]
         loss = self.verifier(joints, self.flow.fps, reference=middle.expand_as(joints)).loss
         best, worst = int(loss.argmin()), int(loss.argmax())
+        if not bool(loss.isfinite().all()) or float(loss[best]) == float(loss[worst]):
+            raise InputError(
+                f"the text {self.examples.captions[index]!r}: the laws tell none of its {len(seeds)} motions from another; "
+                "give other laws, or leave the text out"
+            )
         return made[best : best + 1], made[worst : worst + 1][None]
 
     def make_judge(self, sft: Sft) -> RewardBackprop:
@@ -132,9 +159,21 @@ class MotionTrainer(Trainer):
 
     def further_identity(self) -> dict[str, Any]:
         """Return laws, anchors and candidates."""
-        laws = {f"laws.{term.law.name}": term.weight for term in self.verifier.terms}
-        return laws | {"keep": self.keep, "candidates": self.candidates}
+        method = self.recipe.method
+        found: dict[str, Any] = {"keep": self.keep} if method in ("reward_backprop", "refl") else {}
+        found |= {"candidates": self.candidates} if method == "dpo" else {}
+        return found | ({f"laws.{t.law.name}": t.weight for t in self.verifier.terms} if method != "sft" else {})
 
+    def recipe_text(self) -> str:
+        """Return the motion recipe."""
+        return self.written or super().recipe_text()
+
+    @torch.no_grad()
     def write(self, weights: Mapping[str, Tensor], name: str) -> None:
-        """Write the pipeline, whose networks are the trained ones."""
-        self.flow.save(self.output / name)
+        """Write the pipeline, whose networks are the trained ones, if what it makes is finite."""
+        some = self.batch(0, 0)
+        finite(self.rollout.decode(self.rollout.latents(some)))
+        try:
+            self.flow.save(self.output / name)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"cannot write {str(self.output / name)!r}: {error}; free some space and start again") from error

@@ -64,7 +64,7 @@ class Trainer:
         InputError: something in the recipe, the data or the checkpoints cannot be used.
     """
 
-    together = 1
+    at_once = 1
     """How many clips of a group the networks are given at once: large models have memory for one."""
     examples: Any
     """What is trained on: has a length and a ``fingerprint``."""
@@ -115,6 +115,10 @@ class Trainer:
         """Return what else the weights depend on."""
         return {}
 
+    def recipe_text(self) -> str:
+        """Return the recipe that users write, as JSON."""
+        return self.recipe.model_dump_json(indent=1)
+
     def validate(self) -> None:
         """Measure and log, before the first update and every ``validation.every``; none here."""
 
@@ -155,7 +159,7 @@ class Trainer:
             return Refl(self.judge, recipe.refl)
         if recipe.method == "grpo":
             shape = self.backbone.latent_shape(1, recipe.data.frames, recipe.data.height, recipe.data.width)
-            return Grpo(self.judge, recipe.grpo, self.reference, recipe.gradient_accumulation, shape, self.together)
+            return Grpo(self.judge, recipe.grpo, self.reference, recipe.gradient_accumulation, shape, self.at_once)
         return self.judge
 
     def reference(self) -> Any:
@@ -217,7 +221,7 @@ class Trainer:
             self.accelerator.init_trackers("trackers", config=flat(recipe.model_dump(mode="json")))
         if main:
             with whole(self.output / "recipe.json") as part:
-                part.write_text(recipe.model_dump_json(indent=1))
+                part.write_text(self.recipe_text())
             tqdm.write(self.summary())
         return Log(self.output / "metrics.jsonl", self.step, self.accelerator if recipe.trackers else None, main)
 
