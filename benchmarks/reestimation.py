@@ -3,9 +3,10 @@
 Two tracks. *lifted*: motions before random cameras, detected in 2D with noise, lifted to 3D; *joints*: the same noise in 3D.
 Methods, all on the same clips: as they come (the lifter alone), the constant-acceleration Kalman smoother (noise, jerk, gate
 tuned on training clips of the track), the learned PhysNet, the analytic projection (4 cm of noise, and the jerk that gives the
-tuned smoother's ratio; nothing else is tuned), and, lifted, the analytic one after the learned one. Errors against the truth,
-intervals by paired bootstrap over clips. The recordings are cut into clips of three seconds at 20 frames per second.
-Results of a track that stands in the output already are replaced, those of the other kept.
+tuned smoother's ratio; nothing else is tuned), and, lifted, the mean of smoothed poses and of the learned one's from these
+(fused), and the analytic one after the learned one. Errors against the truth, intervals by paired bootstrap over clips. The
+recordings are cut into clips of three seconds at 20 frames per second. Results of a track that stands in the output already are
+replaced, those of the other kept.
 
     python benchmarks/reestimation.py --real ../shared/real/motion --output benchmarks/results/reestimation.json
 """
@@ -42,7 +43,7 @@ FPS, FRAMES = 20.0, 60
 TRACKS = ("lifted", "joints")
 RECORDINGS = ("humanml3d_012314_joints.npy", "cmu_01_01.bvh", "ad_zombie.bvh", "ad_jumping.bvh")
 NOISES, JERKS, GATES = (0.02, 0.04, 0.08, 0.16), (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), (None, 4.0)
-METHODS = ("kalman", "learned", "analytic", "learned, then analytic")
+METHODS = ("kalman", "learned", "fused", "analytic", "learned, then analytic")
 MOST = 8
 """Clips of each recording."""
 FEET = (3, 6)
@@ -140,6 +141,7 @@ def measured(
             "analytic": analytic(x, c, rule, track),
         }
         if track == "lifted":
+            found["fused"] = model.fused(x)
             found["learned, then analytic"] = analytic(found["learned"], torch.ones_like(c), rule, track)
         for name, joints in (found | {"truth": y}).items():
             rows.setdefault(name, []).append(errors(joints, y))

@@ -37,7 +37,7 @@ VERBS = {
 """The verbs in the order of a user's day; a further pair ``configs/<verb>.py`` + ``pipelines/<verb>`` appears by itself."""
 
 CONFIGS = "list the shipped recipes, copy one, check your own"
-LAUNCHED = ("posttrain", "generate")
+LAUNCHED = ("posttrain", "generate", "motion")
 """Verbs that run on several processes: ``--num-processes N`` or ``--accelerate-config FILE`` starts them with accelerate."""
 
 EXAMPLES = """\
@@ -107,6 +107,8 @@ def _run(verb: str, argv: list[str]) -> int:
     if verb in LAUNCHED and ("-h" in argv or "--help" in argv):
         _say(f"On several processes: visviva {verb} --num-processes N, or --accelerate-config FILE_OR_SHIPPED_NAME.\n")
     recipe = parse(recipe_class(verb), argv, prog=f"visviva {verb}")
+    if launch and getattr(recipe, "action", "posttrain") != "posttrain":
+        raise InputError(f"several processes are for motion posttrain; visviva {verb} {recipe.action} runs in one")
     if launch:
         return subprocess.run([*launch, "-m", "visviva", verb, *argv], check=False).returncode
     run: Callable[[Any], Any] = importlib.import_module(f"visviva.pipelines.{verb}").run

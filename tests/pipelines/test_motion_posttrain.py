@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_motion import tiny_pipeline
 
+from visviva.cli import main
 from visviva.configs.motion import MotionRecipe
 from visviva.errors import InputError
 from visviva.physics.motion_laws import Liveliness, MotionTerm, MotionVerifier, Skating
@@ -196,3 +200,22 @@ def test_the_shipped_recipe_cannot_be_won_by_a_cheat(cheat):
     }
     honest, found = (verifier(x, 20.0, reference=walk).loss for x in (walk, cheats[cheat]))
     assert bool((found > honest + 0.2).all()), (honest, found)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(model, tmp_path):
+    shared = ["a walk", "walk", "--model", str(model), "--posttrain.updates", "2", "--posttrain.frames", "16"]
+    shared += ["--posttrain.sampler-steps", "3", "--sampler.steps", "3", "--posttrain.optimizer.warmup", "0"]
+    shared += ["--posttrain.optimizer.lr", "1e-3", "--posttrain.optimizer.options", "eps", "1e-3"]
+    for count, texts in ((1, 4), (2, 2)):
+        command = ["-m", "visviva", "motion", "posttrain", *shared, "--num-processes", str(count)]
+        command += ["--posttrain.texts", str(texts), "--output", str(tmp_path / str(count))]
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("1", "2"))
+    assert all(torch.allclose(one[name], two[name], rtol=2e-4, atol=2e-6) for name in one)
+
+
+def test_other_actions_run_in_one_process(capsys):
+    assert main(["motion", "evaluate", "x.bvh", "--num-processes", "2"]) == 2
+    assert "several processes are for motion posttrain; visviva motion evaluate runs in one" in capsys.readouterr().err

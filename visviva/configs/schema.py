@@ -203,6 +203,8 @@ def _unknown(recipe: type[BaseModel], words: Sequence[str], prog: str) -> str:
     word = words[0].split("=")[0]
     if not word.startswith("-"):
         return f"{prog} does not know what to do with {word!r}; quote values that contain spaces, and see --help"
+    if word.replace("_", "-") in _options(recipe):  # a mapping, whose names are options of their own
+        return f"{prog}: {word} takes one name at a time, as {word}.NAME VALUE; --help lists them, others go into a recipe file"
     near = closest(word.replace("_", "-"), _options(recipe))
     return f"{prog} has no option {word}{near or '; --help lists every setting'}"
 

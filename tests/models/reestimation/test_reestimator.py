@@ -8,8 +8,9 @@ import torch
 from visviva.errors import InputError
 from visviva.models.reestimation.dynamics import PhysNet
 from visviva.models.reestimation.fusion import Fusion
+from visviva.models.reestimation.kalman import smoothed
 from visviva.models.reestimation.lifting import RADIUS, Lifter, normalised
-from visviva.models.reestimation.reestimator import Pool, Reestimator
+from visviva.models.reestimation.reestimator import JERK, NOISE, Pool, Reestimator
 from visviva.models.reestimation.windows import cut, joined
 
 
@@ -69,3 +70,12 @@ def test_a_file_keeps_what_it_was_given(model, tmp_path):
         Reestimator.load(tmp_path / "none")
     with pytest.raises(InputError, match="prompt 2"):
         model.lift(plane, sure, prompt=2)
+
+
+def test_fused_poses_are_the_mean_of_the_smoothed_and_of_what_the_network_makes_of_them(model):
+    rng = torch.Generator().manual_seed(3)
+    walk = torch.randn(1, 17, 3, generator=rng) + 0.02 * torch.arange(40)[:, None, None]
+    lifted = walk + 0.02 * torch.randn(40, 17, 3, generator=rng)
+    calm = smoothed(lifted, model.fps, NOISE, JERK)
+    assert torch.allclose(2 * model.fused(lifted) - calm, model(calm), atol=1e-5)
+    assert float((calm - walk).square().mean()) < float((lifted - walk).square().mean())

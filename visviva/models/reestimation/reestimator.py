@@ -15,8 +15,12 @@ from torch import Tensor
 from visviva.errors import InputError
 from visviva.models.network_file import located, opened
 from visviva.models.reestimation.dynamics import PhysNet
+from visviva.models.reestimation.kalman import smoothed
 from visviva.models.reestimation.lifting import Lifter, normalised
 from visviva.models.reestimation.windows import cut, joined
+
+NOISE, JERK = 0.02, 1000.0
+"""Of the smoother of lifted poses: standard deviation of a coordinate [m], spectral density of the jerk [m^2/s^5]."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,17 @@ class Reestimator:
         middle = windows[:, :, :1].mean(1, keepdim=True)
         found = self.physics.to(windows.device)(windows - middle).fused + middle
         return joined(found, len(joints)).to(joints.dtype)
+
+    def fused(self, joints: Float[Tensor, "T J 3"]) -> Float[Tensor, "T J 3"]:
+        """Return lifted poses smoothed, averaged with what PhysNet makes of those: each errs in its own way.
+
+        The smoother is the constant-acceleration one with the `NOISE` and `JERK` that suit lifted poses of training clips.
+
+        Raises:
+            InputError: fewer frames than a window has.
+        """
+        calm = smoothed(joints, self.fps, NOISE, JERK)
+        return (calm + self(calm)) / 2
 
     def save(self, path: str | Path) -> None:
         """Write weights, pool and settings to one safetensors file, in half precision."""

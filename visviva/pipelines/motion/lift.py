@@ -123,15 +123,19 @@ def lifted(path: Path, recipe: MotionRecipe, model: Reestimator) -> tuple[HumanM
     return replace(flat, positions=joints, fps=model.fps, notes=tuple(notes)), sure
 
 
-def learned(motion: HumanMotion, model: Reestimator) -> tuple[HumanMotion, HumanMotion]:
-    """Return a motion in Human3.6M's joints, and as PhysNet re-estimates it, at the motion's frame rate."""
+def learned(motion: HumanMotion, model: Reestimator, flat: bool = False) -> tuple[HumanMotion, HumanMotion]:
+    """Return a motion in Human3.6M's joints, and as PhysNet re-estimates it, at the motion's frame rate.
+
+    ``flat``: it was lifted from 2D; then the result is `Reestimator.fused`.
+    """
     name, joints = skeleton(motion)
     plain = HumanMotion(
         h36m(joints, name).float(), NAMES, PARENTS, motion.fps, floor=motion.floor, source=motion.source, notes=motion.notes
     )
     other = abs(motion.fps - model.fps) > 1e-3
     slow = resampled(plain, model.fps) if other else plain
-    found = slow.noted("re-estimated: learned (PhysNet)", positions=model(slow.positions))
+    said = "re-estimated: learned (PhysNet" + (", averaged with the smoothed poses)" if flat else ")")
+    found = slow.noted(said, positions=(model.fused if flat else model)(slow.positions))
     if not other:
         return plain, found
     back = resampled(found, motion.fps)

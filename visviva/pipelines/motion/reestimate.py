@@ -75,7 +75,7 @@ def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str
         reading = Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate)
         motion = without_rest_pose(read_motion(file, reading))
     if recipe.method == "learned" and model is not None:
-        before, after = learned(motion, model)
+        before, after = learned(motion, model, flat)
         return before, after, after.notes[-1]
     found = repaired(
         motion,

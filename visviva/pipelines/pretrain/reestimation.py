@@ -269,7 +269,9 @@ def card(found: dict[str, float], model: Reestimator, recipe: PretrainRecipe) ->
 Lifter in the form of Skeleton-in-Context (arXiv 2312.03703), {sizes[0]} weights, and PhysNet of FinePhys (arXiv 2505.13437),
 {sizes[1]} weights, mass "{model.physics.estimator.mass}"; half precision. Trained on
 {recipe.reestimation.clips} simulated clips of {len(ACTIONS)} actions (`visviva.data.actions`, 3 s at 20 frames/s), filmed by
-random still cameras without roll, with detector-like noise (`visviva.pipelines.pretrain.detections`). No recordings were used.
+random still cameras without roll, with detector-like noise (`visviva.pipelines.pretrain.detections`); a share of
+{recipe.reestimation.varied:g} with other bone lengths, arms and trunks (`visviva.pipelines.pretrain.variations`).
+No recordings were used.
 
     visviva pretrain --config pretrain-reestimation
 
