@@ -5,8 +5,9 @@ Exit status: 0 done, 2 an input that cannot be used, 3 the clips collapsed.
 
 from visviva.configs.posttrain import PosttrainRecipe
 from visviva.configs.schema import parse
-from visviva.exit import leave, status
+from visviva.exit import leave
 from visviva.pipelines.posttrain import run
+from visviva.pipelines.status import status
 
 
 def main() -> int:
