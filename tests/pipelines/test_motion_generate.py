@@ -52,8 +52,10 @@ def test_saved_and_read_back_by_diffusers(pipeline, tmp_path):
     assert found == {".json", ".safetensors"}
     again = load(tmp_path / "m")
     assert again.tokenizer is None
+    weights = again.transformer.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in pipeline.transformer.state_dict().items())
     one, two = (p(["a person walks"], seconds=1.0, steps=3).joints for p in (pipeline, again))
-    assert torch.equal(one, two)
+    assert torch.allclose(one, two, atol=1e-5)  # sums over other addresses may be rounded otherwise
     with pytest.raises(InputError, match="no motion model"):
         load(tmp_path)
 
