@@ -29,7 +29,7 @@ def test_the_inverse_mass_without_its_noise_is_symmetric_and_the_noise_is_what_b
         symmetric = side.inverse - side.noise
         assert torch.allclose(symmetric, symmetric.mT, atol=1e-6 * float(side.inverse.detach().abs().max()))
         assert float((side.inverse - side.inverse.mT).abs().max().detach()) > 1e-2
-        assert torch.allclose(side.acceleration, (side.inverse @ side.push[..., None])[..., 0], rtol=1e-4, atol=1e-4)
+        assert torch.allclose(side.acceleration, (side.inverse @ side.push[..., None])[..., 0], atol=1e-5)
     assert float(found.noise.detach()) > 1e-2
     still = net.eval()(torch.randn(2, 8, 3, 3))
     assert float(still.noise) < 1e-6
