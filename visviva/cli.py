@@ -107,8 +107,9 @@ def _run(verb: str, argv: list[str]) -> int:
     if verb in LAUNCHED and ("-h" in argv or "--help" in argv):
         _say(f"On several processes: visviva {verb} --num-processes N, or --accelerate-config FILE_OR_SHIPPED_NAME.\n")
     recipe = parse(recipe_class(verb), argv, prog=f"visviva {verb}")
-    if launch and getattr(recipe, "action", "posttrain") != "posttrain":
-        raise InputError(f"several processes are for motion posttrain; visviva {verb} {recipe.action} runs in one")
+    action = getattr(recipe, "action", "posttrain")
+    if launch and action != "posttrain":
+        raise InputError(f"several processes are for motion posttrain; visviva {verb} {action} runs in one")
     if launch:
         return subprocess.run([*launch, "-m", "visviva", verb, *argv], check=False).returncode
     run: Callable[[Any], Any] = importlib.import_module(f"visviva.pipelines.{verb}").run
