@@ -20,6 +20,7 @@ from visviva.physics.dynamics import (
     move,
     place,
 )
+from visviva.physics.dynamics.motion import check_batch
 
 SEEDS = [0, 1, 2]
 
@@ -281,6 +282,8 @@ def test_wrong_lengths_are_refused(body):
         body.inverse_dynamics(q, v, a, method="cuda")
     with pytest.raises(InputError, match="forces of"):
         forward_dynamics(body, q, v[:, :-1], a[:, :-1])
+    with pytest.raises(InputError, match="one batch for all"):
+        check_batch(q, v[:0], a)
 
 
 def test_joints_without_inertia_are_named():

@@ -1,6 +1,7 @@
 """Forward dynamics: the accelerations that forces cause (articulated bodies, after Featherstone; in the world's axes).
 
-Spatial vectors are (angular, linear) about the world's origin. From the leaves to the root, with the joint's motions S,
+Spatial vectors are (angular, linear) about the world's origin, where a free root is put first: nothing depends on its place.
+From the leaves to the root, with the joint's motions S,
 
     U = A S,  D = S^T U,  u = tau - S^T p,  A' = A - U D^-1 U^T,  p' = p + A' c + U D^-1 u,  both added to the parent's,
 
@@ -21,6 +22,7 @@ from visviva.physics.dynamics.inverse import check_method, check_wrench
 from visviva.physics.dynamics.layout import Layout, layout_of
 from visviva.physics.dynamics.motion import (
     Motion,
+    check_batch,
     check_configuration,
     check_kind,
     check_velocity,
@@ -69,10 +71,11 @@ def forward_dynamics(
     check_kind(body, tau, "force")
     check_wrench(body, wrench)
     check_method(method, "forward dynamics")
+    check_configuration(body, q)
+    q = _at_origin(body, q)
     if method == "warp":
         from visviva.physics.dynamics import warped_forward
 
-        check_configuration(body, q)
         check_velocity(body, v)
         return warped_forward.forward_dynamics(body, q, v, tau, wrench)
     return _articulated(body, q, v, tau, wrench)
@@ -82,6 +85,7 @@ def _articulated(body: Body, q: Tensor, v: Tensor, tau: Tensor, wrench: Tensor |
     """The accelerations, level by level of the tree."""
     layout = layout_of(body)
     motion = move(body, q, v)
+    check_batch(v, tau)
     joint, slots = _motions(body, layout, motion)
     inertia, push, drift = _state(body, layout, motion, v, wrench)
     filled = _filled(tau, slots)
@@ -90,6 +94,11 @@ def _articulated(body: Body, q: Tensor, v: Tensor, tau: Tensor, wrench: Tensor |
     found = _outwards(body, layout, joint, drift, kept)
     places = slots.flatten().argsort(stable=True)[: body.nv]
     return found.flatten(-2)[..., places]
+
+
+def _at_origin(body: Body, q: Tensor) -> Tensor:
+    """The configuration with a free root at the origin (nan stays): moments about a far point would lose the small numbers."""
+    return torch.cat([q[..., :3] - q[..., :3], q[..., 3:]], -1) if body.joints[0] == "free" else q
 
 
 def _filled(values: Tensor, slots: Tensor) -> Tensor:

@@ -149,6 +149,13 @@ def rates(body: Body, layout: Layout, v: Tensor) -> tuple[Tensor, Tensor]:
     return spin, shift
 
 
+def check_batch(*states: Tensor) -> None:
+    """Raise an `InputError` for states of unlike batches."""
+    shapes = [tuple(state.shape[:-1]) for state in states]
+    if len(set(shapes)) > 1:
+        raise InputError(f"states of the batches {', '.join(map(str, shapes))}; one batch for all is wanted: expand them")
+
+
 def move(
     body: Body,
     q: Float[Tensor, "*batch nq"],
@@ -160,10 +167,14 @@ def move(
     Example::
 
         motion = move(body, q, v, a)  # motion.velocity, motion.acceleration (*batch, n, 3)
+
+    Raises:
+        InputError: lengths, dtypes, devices or batches that do not fit.
     """
     layout = layout_of(body)
     local, displaced = joints(body, layout, q)
     spin, shift = rates(body, layout, v)
+    check_batch(q, v) if a is None else check_batch(q, v, a)
     twist, push = rates(body, layout, v.new_zeros(()).expand(v.shape) if a is None else a)
     done: list[tuple[Tensor, ...]] = []
     for depth, links in enumerate(layout.levels):
