@@ -3,10 +3,10 @@
 Two tracks. *lifted*: motions before random cameras, detected in 2D with noise, lifted to 3D; *joints*: the same noise in 3D.
 Methods, all on the same clips: as they come (the lifter alone), the constant-acceleration Kalman smoother (noise, jerk, gate
 tuned on training clips of the track), the learned PhysNet, the analytic projection (4 cm of noise, and the jerk that gives the
-tuned smoother's ratio; nothing else is tuned), and, lifted, the mean of smoothed poses and of the learned one's from these
-(fused), and the analytic one after the learned one. Errors against the truth, intervals by paired bootstrap over clips. The
-recordings are cut into clips of three seconds at 20 frames per second. Results of a track that stands in the output already are
-replaced, those of the other kept.
+tuned smoother's ratio; nothing else is tuned), and, lifted (where the network is given smoothed poses), the analytic one after
+the learned one, and the two analytic ones fused with the smoothed poses (`visviva.pipelines.motion.fuse`). Errors against the
+truth, intervals by paired bootstrap over clips. The recordings are cut into clips of three seconds at 20 frames per second.
+Results of a track that stands in the output already are replaced, those of the other kept.
 
     python benchmarks/reestimation.py --real ../shared/real/motion --output benchmarks/results/reestimation.json
 """
@@ -35,6 +35,7 @@ from visviva.models.reestimation.camera import placed
 from visviva.models.reestimation.joints import NAMES, PARENTS, h36m
 from visviva.models.reestimation.kalman import smoothed
 from visviva.models.reestimation.reestimator import Reestimator
+from visviva.pipelines.motion.fuse import fused
 from visviva.pipelines.motion.repair import repaired
 from visviva.pipelines.pretrain.detections import detected, filmed
 from visviva.pipelines.pretrain.schedule import generator
@@ -137,12 +138,13 @@ def measured(
         found = {
             "as given": x,
             "kalman": smoothed(x, FPS, *options),
-            "learned": model(x),
+            "learned": model(model.calmed(x) if track == "lifted" else x),
             "analytic": analytic(x, c, rule, track),
         }
         if track == "lifted":
-            found["fused"] = model.fused(x)
             found["learned, then analytic"] = analytic(found["learned"], torch.ones_like(c), rule, track)
+            physical = [found["analytic"], found["learned, then analytic"]]
+            found["fused"] = fused(model.calmed(x), physical, model)
         for name, joints in (found | {"truth": y}).items():
             rows.setdefault(name, []).append(errors(joints, y))
     return rows

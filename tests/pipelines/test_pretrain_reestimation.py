@@ -16,6 +16,7 @@ from visviva.errors import InputError
 from visviva.models.reestimation.joints import MIRROR, PARENTS
 from visviva.models.reestimation.reestimator import Reestimator
 from visviva.pipelines import motion
+from visviva.pipelines.motion.fuse import fused
 from visviva.pipelines.pretrain import run
 from visviva.pipelines.pretrain.detections import Detector, detected, filmed
 from visviva.pipelines.pretrain.reestimation import clips, picked
@@ -105,7 +106,7 @@ def poses(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("method", ["learned", "analytic"])
+@pytest.mark.parametrize("method", ["learned", "analytic", "fused"])
 def test_2d_poses_are_lifted_and_re_estimated(model, poses, tmp_path, method):
     options = ["--method", method, "--weights", str(model / "model.safetensors"), "--steps", "2", "--stature", "1.7"]
     assert main(["motion", "reestimate", str(poses), "--output", str(tmp_path), *options]) == 0
@@ -114,6 +115,14 @@ def test_2d_poses_are_lifted_and_re_estimated(model, poses, tmp_path, method):
     assert "lifted from 2D" in row["before"]["notes"][0]
     assert row["moved_mm"] > 0
     assert {p.suffix for p in tmp_path.iterdir()} == {".npz", ".bvh", ".json", ".html"}
+
+
+def test_fused_poses_are_half_the_smoothed_and_half_the_mean_of_what_dynamics_says(model):
+    """Of lines in time, which the smoother leaves as they are."""
+    known = Reestimator.load(model / "model.safetensors")
+    time = torch.arange(40)[:, None, None]
+    calm, one, other = (k * 0.01 * time.expand(-1, 17, 3) for k in (1, 3, 7))
+    assert torch.allclose(fused(calm, [one, other], known), 0.03 * time.expand(-1, 17, 3), atol=1e-3)
 
 
 def test_what_2d_poses_lack_is_said(model, tmp_path):
@@ -126,6 +135,9 @@ def test_what_2d_poses_lack_is_said(model, tmp_path):
     )
     with pytest.raises(InputError, match="--picture WIDTH HEIGHT"):
         motion.run(recipe)
+    np.save(tmp_path / "joints.npy", np.zeros((20, 22, 3), np.float32))
+    with pytest.raises(InputError, match="fused is for 2D poses"):
+        motion.run(recipe.model_copy(update={"files": [str(tmp_path / "joints.npy")], "method": "fused"}))
     with pytest.raises(InputError, match="--fps"):
         motion.run(recipe.model_copy(update={"picture": (640.0, 480.0)}))
     (tmp_path / "film.mp4").write_bytes(b"")

@@ -137,8 +137,9 @@ class MotionRecipe(Recipe):
     """reestimate: how far a coordinate of a joint may be wrong [m]; left out, found from the joints' scatter, 0.01 at least."""
     steps: int = Field(60, ge=1)
     """reestimate: steps of each of the two optimizations."""
-    method: Literal["analytic", "learned"] = "analytic"
-    """reestimate: analytic, true masses on a ground; learned, the dynamics of a network (FinePhys)."""
+    method: Literal["analytic", "learned", "fused"] = "analytic"
+    """reestimate: analytic, true masses on a ground; learned, the dynamics of a network (FinePhys); fused, of 2D poses only,
+    the mean of both and of the smoothed poses, nearest to the truth there."""
     weights: str = "reestimation"
     """reestimate: of the lifter and the learned dynamics, shipped or a file that 'visviva pretrain' wrote."""
     picture: tuple[float, float] | None = None

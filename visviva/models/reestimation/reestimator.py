@@ -85,16 +85,9 @@ class Reestimator:
         found = self.physics.to(windows.device)(windows - middle).fused + middle
         return joined(found, len(joints)).to(joints.dtype)
 
-    def fused(self, joints: Float[Tensor, "T J 3"]) -> Float[Tensor, "T J 3"]:
-        """Return lifted poses smoothed, averaged with what PhysNet makes of those: each errs in its own way.
-
-        The smoother is the constant-acceleration one with the `NOISE` and `JERK` that suit lifted poses of training clips.
-
-        Raises:
-            InputError: fewer frames than a window has.
-        """
-        calm = smoothed(joints, self.fps, NOISE, JERK)
-        return (calm + self(calm)) / 2
+    def calmed(self, joints: Float[Tensor, "T J 3"]) -> Float[Tensor, "T J 3"]:
+        """Return lifted poses smoothed, with the noise and jerk that suit those of training clips (`kalman`)."""
+        return smoothed(joints, self.fps, NOISE, JERK)
 
     def save(self, path: str | Path) -> None:
         """Write weights, pool and settings to one safetensors file, in half precision."""

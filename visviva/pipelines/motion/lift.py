@@ -126,7 +126,7 @@ def lifted(path: Path, recipe: MotionRecipe, model: Reestimator) -> tuple[HumanM
 def learned(motion: HumanMotion, model: Reestimator, flat: bool = False) -> tuple[HumanMotion, HumanMotion]:
     """Return a motion in Human3.6M's joints, and as PhysNet re-estimates it, at the motion's frame rate.
 
-    ``flat``: it was lifted from 2D; then the result is `Reestimator.fused`.
+    ``flat``: it was lifted from 2D, and is smoothed first.
     """
     name, joints = skeleton(motion)
     plain = HumanMotion(
@@ -134,8 +134,8 @@ def learned(motion: HumanMotion, model: Reestimator, flat: bool = False) -> tupl
     )
     other = abs(motion.fps - model.fps) > 1e-3
     slow = resampled(plain, model.fps) if other else plain
-    said = "re-estimated: learned (PhysNet" + (", averaged with the smoothed poses)" if flat else ")")
-    found = slow.noted(said, positions=(model.fused if flat else model)(slow.positions))
+    seen = model.calmed(slow.positions) if flat else slow.positions
+    found = slow.noted("re-estimated: learned (PhysNet)", positions=model(seen))
     if not other:
         return plain, found
     back = resampled(found, motion.fps)

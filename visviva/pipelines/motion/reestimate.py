@@ -22,6 +22,7 @@ from visviva.eval.motion.measure import measure, without_rest_pose
 from visviva.eval.run import provenance, write_json
 from visviva.models.reestimation.reestimator import Reestimator
 from visviva.pipelines.motion.evaluate import collect, distinct
+from visviva.pipelines.motion.fuse import reestimated
 from visviva.pipelines.motion.lift import in_two, learned, lifted
 from visviva.pipelines.motion.repair import lifted_spread, repaired
 
@@ -66,6 +67,8 @@ def reestimate(recipe: MotionRecipe) -> Path:
 def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str]:
     """Read (or lift) and re-estimate one file: before, after, and how."""
     flat = in_two(file)
+    if recipe.method == "fused" and not flat:
+        raise InputError(f"{file}: --method fused is for 2D poses, which are lifted; joints in 3D take analytic or learned")
     model = Reestimator.load(recipe.weights) if flat or recipe.method == "learned" else None
     confidence = spread = None
     if flat and model is not None:
@@ -74,6 +77,9 @@ def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str
     else:
         reading = Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate)
         motion = without_rest_pose(read_motion(file, reading))
+    if recipe.method == "fused" and model is not None:
+        after = reestimated(motion, model, mass=recipe.mass, floor=recipe.floor, steps=recipe.steps)
+        return motion, after, after.notes[-1]
     if recipe.method == "learned" and model is not None:
         before, after = learned(motion, model, flat)
         return before, after, after.notes[-1]
