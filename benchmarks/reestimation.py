@@ -4,9 +4,10 @@ Two tracks. *lifted*: motions before random cameras, detected in 2D with noise, 
 Methods, all on the same clips: as they come (the lifter alone), the constant-acceleration Kalman smoother (noise, jerk, gate
 tuned on training clips of the track), the learned PhysNet, the analytic projection (4 cm of noise, and the jerk that gives the
 tuned smoother's ratio; nothing else is tuned), and, lifted (where the network is given smoothed poses), the analytic one after
-the learned one, and the two analytic ones fused with the smoothed poses (`visviva.pipelines.motion.fuse`). Errors against the
-truth, intervals by paired bootstrap over clips. The recordings are cut into clips of three seconds at 20 frames per second.
-Results of a track that stands in the output already are replaced, those of the other kept.
+the learned one, and the two analytic ones fused with the smoothed poses (`visviva.pipelines.motion.fuse`). Each clip is seen by
+one camera or several (``--films``). Errors against the truth, intervals by paired bootstrap over clips, the films of a clip
+kept together. The recordings are cut into clips of three seconds at 20 frames per second. Results of a track that stands in the
+output already are replaced, the others kept.
 
     python benchmarks/reestimation.py --real ../shared/real/motion --output benchmarks/results/reestimation.json
 """
@@ -35,7 +36,7 @@ from visviva.models.reestimation.camera import placed
 from visviva.models.reestimation.joints import NAMES, PARENTS, h36m
 from visviva.models.reestimation.kalman import smoothed
 from visviva.models.reestimation.reestimator import Reestimator
-from visviva.pipelines.motion.fuse import fused
+from visviva.pipelines.motion.fuse import reestimated
 from visviva.pipelines.motion.repair import repaired
 from visviva.pipelines.pretrain.detections import detected, filmed
 from visviva.pipelines.pretrain.schedule import generator
@@ -59,7 +60,7 @@ def simulated(count: int, seed: int) -> Tensor:
 
 
 def recorded(folder: Path, most: int) -> tuple[Tensor, list[str]]:
-    """Return clips of the recordings and the file of each; the longest file gives at most ``most`` clips, spread over it."""
+    """Return clips of the recordings and the file of each; at most ``most`` of a file, spread over it."""
     clips, files = [], []
     for name in RECORDINGS:
         motion = resampled(read_motion(folder / name), FPS)
@@ -143,8 +144,7 @@ def measured(
         }
         if track == "lifted":
             found["learned, then analytic"] = analytic(found["learned"], torch.ones_like(c), rule, track)
-            physical = [found["analytic"], found["learned, then analytic"]]
-            found["fused"] = fused(model.calmed(x), physical, model)
+            found["fused"] = reestimated(motion_of(x), model, steps=STEPS).positions
         for name, joints in (found | {"truth": y}).items():
             rows.setdefault(name, []).append(errors(joints, y))
     return rows
@@ -182,24 +182,28 @@ def main() -> None:
     parser.add_argument("--real", type=Path)
     parser.add_argument("--weights", default="reestimation")
     parser.add_argument("--track", choices=TRACKS, nargs="+", default=list(TRACKS))
-    parser.add_argument("--clips", type=int, default=15)
+    parser.add_argument("--clips", type=int, default=15, help="simulated ones; 0: recordings alone")
     parser.add_argument("--films", type=int, default=1, help="how often each clip is seen: by another camera, with other noise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/reestimation.json"))
     given_ = parser.parse_args()
+    if given_.films < 1:
+        parser.error(f"--films {given_.films}; 1 or more")
     torch.set_num_threads(1)
     model = Reestimator.load(given_.weights)
-    held, train = simulated(given_.clips, 9001 + given_.seed), simulated(45, 7001)
+    held, train = simulated(max(given_.clips, 1), 9001 + given_.seed), simulated(45, 7001)
     found: dict[str, object] = json.loads(given_.output.read_text())["results"] if given_.output.is_file() else {}
     for track in given_.track:
         rule = tuned(*given(track, train, model, 5))
         found[f"{track}: smoother"] = rule
-        found[f"{track}, simulated"] = taken(track, held, model, rule, 11 + given_.seed, given_.films)
+        if given_.clips:
+            found[f"{track}, simulated"] = taken(track, held, model, rule, 11 + given_.seed, given_.films)
         if given_.real:
             clips, files = recorded(given_.real, MOST)
             counts = {name: files.count(name) for name in RECORDINGS}
             found[f"{track}, recorded"] = {"files": counts, **taken(track, clips, model, rule, 21 + given_.seed, given_.films)}
-        write_json(given_.output, {"seed": given_.seed, "results": found, "made_with": provenance()})
+        found[f"{track}: made with"] = {"seed": given_.seed, **provenance()}
+        write_json(given_.output, {"results": found})
 
 
 if __name__ == "__main__":

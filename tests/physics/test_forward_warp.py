@@ -8,7 +8,9 @@ from trees import state, tree
 
 from visviva.errors import InputError
 from visviva.physics.bodies import Body
+from visviva.physics.bodies.body import SHAPES
 from visviva.physics.dynamics import forward_dynamics, inverse_dynamics, launch, mass_matrix, warped_forward
+from visviva.physics.dynamics.inverse import check_wrench
 
 ROOTS = ["free", "free", "slide", "ball", "hinge", "weld"]
 
@@ -147,15 +149,35 @@ def test_single_precision():
         assert relative(a, forward_dynamics(body, q, v, tau)) < 1e-5
 
 
-def test_far_from_the_origin():
+def grounded(body):
+    """The tree beside a link that is welded to the world: its free joint is not the first."""
+    double = {name: torch.cat([getattr(body, name)[-1:], getattr(body, name)]) for name in SHAPES}
+    parents = (-1, *(p + 1 if p >= 0 else -1 for p in body.parents))
+    return dataclasses.replace(body, names=("world", *body.names), joints=("weld", *body.joints), parents=parents, **double)
+
+
+@pytest.mark.parametrize("around", [lambda body: body, grounded])
+def test_far_from_the_origin(around):
     """Nothing depends on where the body is: in float32, too, at 10 km."""
-    body = tree(8, 0).to(torch.float32)
+    body = around(tree(8, 0)).to(torch.float32)
     q, v, tau = (x.float() for x in state(body, 3))
     far = q.clone()
     far[:, :3] += 1e4
     for method in ("torch", "warp"):
         assert torch.equal(forward_dynamics(body, far, v, tau, method=method), forward_dynamics(body, q, v, tau, method=method))
     assert torch.equal(mass_matrix(body, far, method="warp"), mass_matrix(body, q, method="warp"))
+
+
+def test_one_wrench_acts_on_all_states_and_others_must_fit():
+    body = tree(4, 1)
+    q, v, tau = state(body, 5)
+    one = random(4, 6)
+    for routine in (forward_dynamics, inverse_dynamics):
+        for method in ("torch", "warp"):
+            found = routine(body, q, v, tau, one.expand(5, 4, 6), method=method)
+            assert torch.equal(found, routine(body, q, v, tau, check_wrench(body, one, q.shape[:-1]), method=method))
+    with pytest.raises(InputError, match=r"for states of the batch \(5,\)"):
+        check_wrench(body, random(3, 4, 6), q.shape[:-1])
 
 
 def test_joints_without_inertia_are_named():

@@ -130,7 +130,8 @@ class MotionRecipe(Recipe):
     """left: the axes are left-handed and are mirrored; right: they are taken as they are, whatever the joints' names
     say."""
     floor: float | None = Field(None, ge=-1000, le=1000)
-    """Height of the floor [m] after conversion to z up; left out, the format's, or estimated from the lowest foot."""
+    """Height of the floor [m] after conversion to z up; left out, the format's, or estimated from the lowest foot. Of 2D poses
+    it counts from the camera: negative."""
     mass: float | None = Field(None, gt=0, lt=1000)
     """Mass of the person [kg]; left out, of an average adult of this stature."""
     noise: float | None = Field(None, gt=0, le=1)
@@ -138,8 +139,8 @@ class MotionRecipe(Recipe):
     steps: int = Field(60, ge=1)
     """reestimate: steps of each of the two optimizations."""
     method: Literal["analytic", "learned", "fused"] = "analytic"
-    """reestimate: analytic, true masses on a ground; learned, the dynamics of a network (FinePhys); fused, of 2D poses only,
-    the mean of both and of the smoothed poses, nearest to the truth there."""
+    """reestimate: analytic, true masses on a ground, rigid bones; learned, the dynamics of a network (FinePhys); fused, of 2D
+    poses only, a mean of smoothed poses and of analytic ones: nearer to the truth, but bones change and dynamics holds less."""
     weights: str = "reestimation"
     """reestimate: of the lifter and the learned dynamics, shipped or a file that 'visviva pretrain' wrote."""
     picture: tuple[float, float] | None = None

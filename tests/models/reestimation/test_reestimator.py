@@ -10,7 +10,7 @@ from visviva.models.reestimation.dynamics import PhysNet
 from visviva.models.reestimation.fusion import Fusion
 from visviva.models.reestimation.kalman import smoothed
 from visviva.models.reestimation.lifting import RADIUS, Lifter, normalised
-from visviva.models.reestimation.reestimator import JERK, NOISE, Pool, Reestimator
+from visviva.models.reestimation.reestimator import GATE, JERK, NOISE, Pool, Reestimator
 from visviva.models.reestimation.windows import cut, joined
 
 
@@ -77,5 +77,5 @@ def test_lifted_poses_are_calmed_by_the_smoother_of_their_noise(model):
     walk = torch.randn(1, 17, 3, generator=rng) + 0.02 * torch.arange(40)[:, None, None]
     lifted = walk + 0.02 * torch.randn(40, 17, 3, generator=rng)
     calm = model.calmed(lifted)
-    assert torch.equal(calm, smoothed(lifted, model.fps, NOISE, JERK))
+    assert torch.equal(calm, smoothed(lifted, model.fps, NOISE, JERK, gate=GATE))
     assert float((calm - walk).square().mean()) < float((lifted - walk).square().mean())

@@ -21,6 +21,8 @@ from visviva.models.reestimation.windows import cut, joined
 
 NOISE, JERK = 0.02, 1000.0
 """Of the smoother of lifted poses: standard deviation of a coordinate [m], spectral density of the jerk [m^2/s^5]."""
+GATE = 10.0
+"""And from how many standard deviations on a joint counts less."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ class Reestimator:
         return joined(found, len(joints)).to(joints.dtype)
 
     def calmed(self, joints: Float[Tensor, "T J 3"]) -> Float[Tensor, "T J 3"]:
-        """Return lifted poses smoothed, with the noise and jerk that suit those of training clips (`kalman`)."""
-        return smoothed(joints, self.fps, NOISE, JERK)
+        """Return lifted poses smoothed, with the noise and jerk that suit training clips; what is far off counts less."""
+        return smoothed(joints, self.fps, NOISE, JERK, gate=GATE)
 
     def save(self, path: str | Path) -> None:
         """Write weights, pool and settings to one safetensors file, in half precision."""

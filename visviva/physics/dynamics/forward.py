@@ -1,7 +1,7 @@
 """Forward dynamics: the accelerations that forces cause (articulated bodies, after Featherstone; in the world's axes).
 
-Spatial vectors are (angular, linear) about the world's origin, where a free root is put first: nothing depends on its place.
-From the leaves to the root, with the joint's motions S,
+Spatial vectors are (angular, linear) about the world's origin, where free joints are put first: nothing depends on
+their place. From the leaves to the root, with the joint's motions S,
 
     U = A S,  D = S^T U,  u = tau - S^T p,  A' = A - U D^-1 U^T,  p' = p + A' c + U D^-1 u,  both added to the parent's,
 
@@ -69,14 +69,15 @@ def forward_dynamics(
     if tau.shape[-1] != body.nv:
         raise InputError(f"forces of {tau.shape[-1]} numbers; this body has {body.nv}")
     check_kind(body, tau, "force")
-    check_wrench(body, wrench)
-    check_method(method, "forward dynamics")
     check_configuration(body, q)
+    check_velocity(body, v)
+    check_batch(q, v, tau)
+    wrench = check_wrench(body, wrench, q.shape[:-1])
+    check_method(method, "forward dynamics")
     q = _at_origin(body, q)
     if method == "warp":
         from visviva.physics.dynamics import warped_forward
 
-        check_velocity(body, v)
         return warped_forward.forward_dynamics(body, q, v, tau, wrench)
     return _articulated(body, q, v, tau, wrench)
 
@@ -85,7 +86,6 @@ def _articulated(body: Body, q: Tensor, v: Tensor, tau: Tensor, wrench: Tensor |
     """The accelerations, level by level of the tree."""
     layout = layout_of(body)
     motion = move(body, q, v)
-    check_batch(v, tau)
     joint, slots = _motions(body, layout, motion)
     inertia, push, drift = _state(body, layout, motion, v, wrench)
     filled = _filled(tau, slots)
@@ -97,8 +97,10 @@ def _articulated(body: Body, q: Tensor, v: Tensor, tau: Tensor, wrench: Tensor |
 
 
 def _at_origin(body: Body, q: Tensor) -> Tensor:
-    """The configuration with a free root at the origin (nan stays): moments about a far point would lose the small numbers."""
-    return torch.cat([q[..., :3] - q[..., :3], q[..., 3:]], -1) if body.joints[0] == "free" else q
+    """The configuration with free joints at the origin (nan stays): moments about a far point would lose the small numbers."""
+    place = layout_of(body).place
+    free = torch.zeros_like(q[..., :1].expand(*q.shape[:-1], body.nq)).index_fill(-1, place[place < body.nq], 1.0)
+    return q - q * free
 
 
 def _filled(values: Tensor, slots: Tensor) -> Tensor:

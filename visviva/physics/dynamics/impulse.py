@@ -73,12 +73,12 @@ def impulse_residual(
     """
     check_configuration(body, q)
     check_window(q.shape[-2], fps, window)
-    check_wrench(body, wrench)
     if wrench is not None and wrench.shape[:-2][-1:] != q.shape[-2:-1]:
         raise InputError(
             f"wrenches of the shape {tuple(wrench.shape)} for {q.shape[-2]} frames; (*batch, {q.shape[-2]}, {len(body)}, 6) is "
             "wanted"
         )
+    wrench = check_wrench(body, wrench, q.shape[:-1])
     phi = weights(window, weight).to(q)
     pose = place(body, q)
     centre = pose.centre_of_mass(body)

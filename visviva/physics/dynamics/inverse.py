@@ -17,6 +17,7 @@ from visviva.physics.bodies.body import Body
 from visviva.physics.dynamics.layout import Layout, layout_of
 from visviva.physics.dynamics.motion import (
     Motion,
+    check_batch,
     check_configuration,
     check_kind,
     check_velocity,
@@ -49,20 +50,21 @@ def inverse_dynamics(
         gravity and the wrenches acts from outside. Differentiable with respect to everything.
 
     Raises:
-        InputError: lengths that are not the body's.
+        InputError: lengths, dtypes, devices or batches that do not fit.
 
     Example::
 
         tau = inverse_dynamics(body, q, v, a)
     """
-    check_wrench(body, wrench)
+    check_configuration(body, q)
+    check_velocity(body, v)
+    check_velocity(body, a)
+    check_batch(q, v, a)
+    wrench = check_wrench(body, wrench, q.shape[:-1])
     check_method(method, "inverse dynamics")
     if method == "warp":
         from visviva.physics.dynamics import warped
 
-        check_configuration(body, q)
-        check_velocity(body, v)
-        check_velocity(body, a)
         tau = warped.inverse_dynamics(body, q, v, a, wrench)
     else:
         layout = layout_of(body)
@@ -80,13 +82,17 @@ def check_method(method: str, what: str) -> None:
         raise InputError(f"unknown method {method!r} of {what}; 'torch' or 'warp'")
 
 
-def check_wrench(body: Body, wrench: Tensor | None) -> None:
-    """Raise an `InputError` for wrenches of another shape, dtype or device."""
+def check_wrench(body: Body, wrench: Tensor | None, batch: torch.Size) -> Tensor | None:
+    """Return wrenches for every state; raise an `InputError` for those of another shape, dtype or device."""
     if wrench is None:
-        return
+        return None
     if wrench.shape[-2:] != (len(body), 6):
         raise InputError(f"wrenches of the shape {tuple(wrench.shape)}; (*batch, {len(body)}, 6) is wanted")
     check_kind(body, wrench, "wrench")
+    try:
+        return wrench.expand(*batch, -1, -1)
+    except RuntimeError:
+        raise InputError(f"wrenches of the shape {tuple(wrench.shape)} for states of the batch {tuple(batch)}") from None
 
 
 def carried(body: Body, layout: Layout, motion: Motion, wrench: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Lifted poses fused with what dynamics makes of them, by true masses and by the network: each errs in its own way.
+"""Lifted poses fused with what analytic re-estimation makes of them and of the network's: each errs in its own way.
 
 FinePhys (arXiv 2505.13437) fuses the pose of the data with one physically predicted. Here, with the smoothed lifted poses k,
 the analytic re-estimation a of the lifted poses, and b of the network's, the result is ``S((k + (a + b) / 2) / 2)``, S the
@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visviva.data.motions.motion import HumanMotion
+from visviva.errors import InputError
 from visviva.models.reestimation.analytic import Priors
+from visviva.models.reestimation.joints import NAMES
 from visviva.models.reestimation.reestimator import JERK, NOISE, Reestimator
 from visviva.pipelines.motion.repair import lifted_spread, repaired
 
@@ -35,12 +37,14 @@ def reestimated(
         mass: of the person [kg]. floor: height [m]. steps: of each of the analytic method's optimizations.
 
     Raises:
-        InputError: fewer frames than the network's windows have.
+        InputError: fewer frames than the network's windows have, another frame rate than its, other joints than Human3.6M's.
 
     Example::
 
         reestimated(lifted(path, recipe, model)[0], model).positions
     """
+    if motion.names != NAMES or abs(motion.fps - model.fps) > 1e-3:
+        raise InputError(f"{len(motion.names)} joints at {motion.fps:g} frames/s; fusing takes Human3.6M's 17 at {model.fps:g}")
     calm, priors = model.calmed(motion.positions), Priors(jerk=JERK * (SPREAD / NOISE) ** 2)
     spread, physical = lifted_spread(motion, SPREAD), []
     for seen in (motion.positions, model(calm)):

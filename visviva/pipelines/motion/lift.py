@@ -113,14 +113,36 @@ def lifted(path: Path, recipe: MotionRecipe, model: Reestimator) -> tuple[HumanM
     seen = (resampled(flat, model.fps) if abs(fps - model.fps) > 1e-3 else flat).positions
     camera, sure = Camera(recipe.view, recipe.tilt), seen[..., 2].clamp(0.01, 1)
     plane = camera.levelled(seen[..., :2])
+    _check_apart(plane, path)
+    _check_length(len(plane), model, recipe, path)
     pose = model.lift(plane, sure)
     notes = [f"lifted from 2D: camera taken for level to {recipe.tilt:g} degrees down, {recipe.view:g} degrees of view"]
+    notes.append(f"lifted at {model.fps:g} frames/s")
     if recipe.stature:
         tall = float(standing_height(rest_of("h36m", pose.double()), "h36m"))
         pose = pose * (recipe.stature / tall)
         notes.append(f"stature: {tall:.2f} m scaled to {recipe.stature:g} m")
     joints = placed(pose, plane, sure)
     return replace(flat, positions=joints, fps=model.fps, notes=tuple(notes)), sure
+
+
+def _check_apart(plane: torch.Tensor, path: Path) -> None:
+    """Raise an `InputError` where all joints of a frame are at one point."""
+    lost = ((plane - plane[:, :1]).abs().amax((1, 2)) < 1e-6).nonzero()[:, 0].tolist()
+    if lost:
+        raise InputError(
+            f"{path}: all joints of frame {lost[0]} are at one point ({len(lost)} such frames); leave them out as nan"
+        )
+
+
+def _check_length(frames: int, model: Reestimator, recipe: MotionRecipe, path: Path) -> None:
+    """Raise an `InputError` for clips that are shorter than the windows of the lifter or, where it is asked, of PhysNet."""
+    least = model.lifter.frames if recipe.method == "analytic" else max(model.lifter.frames, model.physics.frames)
+    if frames < least:
+        raise InputError(
+            f"{path}: {frames / model.fps:.2g} s of poses; the method {recipe.method} takes {least / model.fps:.2g} s or more "
+            f"({least} frames at {model.fps:g}/s)"
+        )
 
 
 def learned(motion: HumanMotion, model: Reestimator, flat: bool = False) -> tuple[HumanMotion, HumanMotion]:

@@ -69,10 +69,13 @@ def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str
     flat = in_two(file)
     if recipe.method == "fused" and not flat:
         raise InputError(f"{file}: --method fused is for 2D poses, which are lifted; joints in 3D take analytic or learned")
+    if recipe.method != "analytic" and recipe.noise is not None:
+        raise InputError(f"--noise is of the method analytic; {recipe.method} knows its own")
     model = Reestimator.load(recipe.weights) if flat or recipe.method == "learned" else None
     confidence = spread = None
     if flat and model is not None:
         motion, confidence = lifted(file, recipe, model)
+        _check_floor(file, recipe.floor, motion)
         spread = lifted_spread(motion, recipe.noise)
     else:
         reading = Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate)
@@ -94,6 +97,16 @@ def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str
     )
     terms = ", ".join(f"{k} {found.estimate.before[k]:.3g} to {v:.3g}" for k, v in found.estimate.after.items())
     return found.before, found.after, f"{found.after.notes[-1]}. Terms of the objective: {terms}."
+
+
+def _check_floor(file: Path, floor: float | None, motion: HumanMotion) -> None:
+    """Raise an `InputError` for a floor above a lifted person's hip, who is seen from the origin."""
+    hip = float(motion.positions[:, 0, 2].min())
+    if floor is not None and floor > hip:
+        raise InputError(
+            f"{file}: a floor at {floor:g} m, the lifted person's hip at {hip:.2f} m; heights of 2D poses "
+            "count from the camera, whose floor is as far below 0 as it stands high"
+        )
 
 
 def _say(output: Path, done: dict[str, Change], failures: dict[str, str]) -> None:
