@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ import torch
 from visviva.cli import main
 from visviva.configs.motion import MotionRecipe
 from visviva.configs.pretrain import PretrainRecipe, ReestimationStage
+from visviva.data.motions import HumanMotion
 from visviva.errors import InputError
-from visviva.models.reestimation.joints import MIRROR, PARENTS
+from visviva.models.reestimation.joints import MIRROR, NAMES, PARENTS
 from visviva.models.reestimation.reestimator import Reestimator
 from visviva.pipelines import motion
-from visviva.pipelines.motion.fuse import fused
+from visviva.pipelines.motion.fuse import fused, reestimated
 from visviva.pipelines.pretrain import run
 from visviva.pipelines.pretrain.detections import Detector, detected, filmed
 from visviva.pipelines.pretrain.reestimation import clips, picked
@@ -123,6 +125,34 @@ def test_fused_poses_are_half_the_smoothed_and_half_the_mean_of_what_dynamics_sa
     time = torch.arange(40)[:, None, None]
     calm, one, other = (k * 0.01 * time.expand(-1, 17, 3) for k in (1, 3, 7))
     assert torch.allclose(fused(calm, [one, other], known), 0.03 * time.expand(-1, 17, 3), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "frames", "said"),
+    [
+        ({"floor": 0.0}, 40, "a floor at 0 m, the lifted person's hip at"),
+        ({"method": "fused"}, 30, "1.5 s of poses; the method fused takes 1.6 s or more"),
+        ({"method": "analytic"}, 15, "0.75 s of poses; the method analytic takes 0.8 s or more"),
+        ({"method": "learned", "noise": 0.1}, 40, "--noise is of the method analytic"),
+        ({"points": 100.0}, 40, "all joints of frame 0 are at one point"),
+    ],
+)
+def test_poses_that_cannot_be_re_estimated_are_refused_by_name(model, poses, tmp_path, options, frames, said):
+    content = dict(np.load(poses))
+    content["points"], content["confidence"] = content["points"][:frames], content["confidence"][:frames]
+    content["points"] = np.full_like(content["points"], options.pop("points")) if "points" in options else content["points"]
+    np.savez(tmp_path / "walk.npz", **content)
+    file, weights = str(tmp_path / "walk.npz"), str(model / "model.safetensors")
+    with pytest.raises(InputError, match=re.escape(said)):
+        motion.run(MotionRecipe(action="reestimate", files=[file], output=str(tmp_path / "out"), weights=weights, **options))
+
+
+def test_fusing_takes_only_what_was_lifted(model):
+    known = Reestimator.load(model / "model.safetensors")
+    joints = torch.zeros(40, 17, 3)
+    for wrong in (HumanMotion(joints, NAMES, PARENTS, 60.0), HumanMotion(joints, NAMES[::-1], PARENTS, 20.0)):
+        with pytest.raises(InputError, match=r"fusing takes Human3\.6M's 17 at 20"):
+            reestimated(wrong, known)
 
 
 def test_what_2d_poses_lack_is_said(model, tmp_path):
