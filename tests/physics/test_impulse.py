@@ -205,6 +205,8 @@ def test_gradients_are_exact_and_batches_are_alike():
     together = impulse_residual(body, q, 10, 5, wrench)
     assert torch.allclose(together[1], impulse_residual(body, q[1], 10, 5, wrench[1]))
     assert torch.allclose(impulse_residual(body, q, 10, 5, wrench[0])[1], impulse_residual(body, q[1], 10, 5, wrench[0]))
+    steady = impulse_residual(body, q, 10, 5, wrench[0, 0])
+    assert torch.equal(steady, impulse_residual(body, q, 10, 5, wrench[0, 0].expand(2, 6, 2, 6)))
     inputs = q[0].requires_grad_(), wrench[0].requires_grad_()
     assert torch.autograd.gradcheck(lambda q, w: impulse_residual(body, q, 10, 5, w), inputs)
 
@@ -217,8 +219,7 @@ def test_gradients_are_exact_and_batches_are_alike():
         ({"fps": 0.0}, "the rate must be positive"),
         ({"weight": "sine"}, "no test function 'sine'; there are bump, box"),
         ({"wrench": torch.zeros(9, 2, 6, dtype=torch.float64)}, "wrenches of the shape"),
-        ({"wrench": torch.zeros(8, 1, 6, dtype=torch.float64)}, r"shape \(8, 1, 6\) for 9 frames"),
-        ({"wrench": torch.zeros(1, 6, dtype=torch.float64)}, r"shape \(1, 6\) for 9 frames"),
+        ({"wrench": torch.zeros(8, 1, 6, dtype=torch.float64)}, r"shape \(8, 1, 6\) for states of the batch \(9,\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, said):

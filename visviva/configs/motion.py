@@ -140,7 +140,8 @@ class MotionRecipe(Recipe):
     """reestimate: steps of each of the two optimizations."""
     method: Literal["analytic", "learned", "fused"] = "analytic"
     """reestimate: analytic, true masses on a ground, rigid bones; learned, the dynamics of a network (FinePhys); fused, of 2D
-    poses only, a mean of smoothed poses and of analytic ones: nearer to the truth, but bones change and dynamics holds less."""
+    poses only, a mean of smoothed poses and of analytic ones: nearer to the truth than these, but bones change and dynamics
+    holds less."""
     weights: str = "reestimation"
     """reestimate: of the lifter and the learned dynamics, shipped or a file that 'visviva pretrain' wrote."""
     picture: tuple[float, float] | None = None

@@ -99,7 +99,7 @@ def _articulated(body: Body, q: Tensor, v: Tensor, tau: Tensor, wrench: Tensor |
 def _at_origin(body: Body, q: Tensor) -> Tensor:
     """The configuration with free joints at the origin (nan stays): moments about a far point would lose the small numbers."""
     place = layout_of(body).place
-    free = torch.zeros_like(q[..., :1].expand(*q.shape[:-1], body.nq)).index_fill(-1, place[place < body.nq], 1.0)
+    free = torch.zeros_like(q).index_fill(-1, place[place < body.nq], 1.0)
     return q - q * free
 
 

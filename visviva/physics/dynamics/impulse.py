@@ -53,8 +53,8 @@ def impulse_residual(
         fps: frames per second.
         window: frames, odd, 3 or more; ``M = T - window + 1``. Boxes' impulses add up
             if every ``window - 2``-th is taken.
-        wrench: what acts on the links at each frame beside gravity, (*batch, T, n, 6), as `inverse_dynamics` takes it
-            (`point_wrenches` makes it of forces at points); of a quickly changing one the mean over the frame's 1 / fps.
+        wrench: what acts on the links at each frame beside gravity, (*batch, T, n, 6) or one for all, as `inverse_dynamics`
+            takes it (`point_wrenches` makes it of forces at points); of a quickly changing one the mean over 1 / fps.
             The first and last frame of a window do not count.
         weight: the test function, ``bump`` or ``box``, of mean 1 over the window's inner frames.
 
@@ -73,11 +73,6 @@ def impulse_residual(
     """
     check_configuration(body, q)
     check_window(q.shape[-2], fps, window)
-    if wrench is not None and wrench.shape[:-2][-1:] != q.shape[-2:-1]:
-        raise InputError(
-            f"wrenches of the shape {tuple(wrench.shape)} for {q.shape[-2]} frames; (*batch, {q.shape[-2]}, {len(body)}, 6) is "
-            "wanted"
-        )
     wrench = check_wrench(body, wrench, q.shape[:-1])
     phi = weights(window, weight).to(q)
     pose = place(body, q)

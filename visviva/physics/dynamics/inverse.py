@@ -83,7 +83,7 @@ def check_method(method: str, what: str) -> None:
 
 
 def check_wrench(body: Body, wrench: Tensor | None, batch: torch.Size) -> Tensor | None:
-    """Return wrenches for every state; raise an `InputError` for those of another shape, dtype or device."""
+    """Return wrenches (*batch, n, 6), one for all repeated; raise an `InputError` for another shape, dtype or device."""
     if wrench is None:
         return None
     if wrench.shape[-2:] != (len(body), 6):

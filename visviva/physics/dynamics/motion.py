@@ -149,9 +149,9 @@ def rates(body: Body, layout: Layout, v: Tensor) -> tuple[Tensor, Tensor]:
     return spin, shift
 
 
-def check_batch(*states: Tensor) -> None:
-    """Raise an `InputError` for states of unlike batches."""
-    shapes = [tuple(state.shape[:-1]) for state in states]
+def check_batch(*states: Tensor | None) -> None:
+    """Raise an `InputError` for states (*batch, n) of unlike batches; None are passed over."""
+    shapes = [tuple(state.shape[:-1]) for state in states if state is not None]
     if len(set(shapes)) > 1:
         raise InputError(f"states of the batches {', '.join(map(str, shapes))}; one batch for all is wanted: expand them")
 
@@ -174,7 +174,7 @@ def move(
     layout = layout_of(body)
     local, displaced = joints(body, layout, q)
     spin, shift = rates(body, layout, v)
-    check_batch(q, v) if a is None else check_batch(q, v, a)
+    check_batch(q, v, a)
     twist, push = rates(body, layout, v.new_zeros(()).expand(v.shape) if a is None else a)
     done: list[tuple[Tensor, ...]] = []
     for depth, links in enumerate(layout.levels):

@@ -23,7 +23,7 @@ SPREAD = 0.04
 
 
 def fused(calm: Float[Tensor, "T J 3"], physical: list[Float[Tensor, "T J 3"]], model: Reestimator) -> Float[Tensor, "T J 3"]:
-    """Return half the smoothed poses and half the mean of the physically predicted ones, smoothed again."""
+    """Return half the smoothed poses and half the mean of the physically predicted ones, smoothed again [m, z up]."""
     return model.calmed((calm + torch.stack(physical).mean(0).to(calm)) / 2)
 
 
