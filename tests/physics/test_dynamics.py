@@ -20,7 +20,7 @@ from visviva.physics.dynamics import (
     move,
     place,
 )
-from visviva.physics.dynamics.motion import check_batch
+from visviva.physics.dynamics.motion import check_batch, check_configuration, check_velocity
 
 SEEDS = [0, 1, 2]
 
@@ -272,6 +272,9 @@ def test_wrong_lengths_are_refused(body):
         inverse_dynamics(body, q[:, :-1], v, a)
     with pytest.raises(InputError, match="a velocity of"):
         inverse_dynamics(body, q, v[:, :-1], a[:, :-1])
+    for check in (check_configuration, check_velocity):
+        with pytest.raises(InputError, match=r"of the shape \(\); \(\*batch, "):
+            check(body, torch.tensor(0.0, dtype=torch.float64))
     with pytest.raises(InputError, match=r"the configuration is torch.float32 on cpu, the body torch.float64"):
         inverse_dynamics(body, q.float(), v, a)
     with pytest.raises(InputError, match="wrenches of the shape"):

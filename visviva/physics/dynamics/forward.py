@@ -66,8 +66,8 @@ def forward_dynamics(
         a = forward_dynamics(body, q, v, torch.zeros_like(v))  # how it falls
         a = forward_dynamics(body, q, v, torch.zeros_like(v), method="warp")  # of thousands
     """
-    if tau.shape[-1] != body.nv:
-        raise InputError(f"forces of {tau.shape[-1]} numbers; this body has {body.nv}")
+    if tau.shape[-1:] != (body.nv,):
+        raise InputError(f"forces of the shape {tuple(tau.shape)}; (*batch, {body.nv}) is wanted for this body")
     check_kind(body, tau, "force")
     check_configuration(body, q)
     check_velocity(body, v)

@@ -94,15 +94,19 @@ def place(body: Body, q: Float[Tensor, "*batch nq"]) -> Pose:
 
 def check_configuration(body: Body, q: Tensor) -> None:
     """Raise an `InputError` for a configuration of another length, dtype or device than the body's."""
-    if q.shape[-1] != body.nq:
-        raise InputError(f"a configuration of {q.shape[-1]} numbers; this body has {body.nq} (free 7, ball 4, hinge, slide 1)")
+    if q.shape[-1:] != (body.nq,):
+        raise InputError(
+            f"a configuration of the shape {tuple(q.shape)}; (*batch, {body.nq}) is wanted (free 7, ball 4, hinge, slide 1)"
+        )
     check_kind(body, q, "configuration")
 
 
 def check_velocity(body: Body, v: Tensor) -> None:
     """Raise an `InputError` for a velocity, or a change of one, of another length, dtype or device than the body's."""
-    if v.shape[-1] != body.nv:
-        raise InputError(f"a velocity of {v.shape[-1]} numbers; this body has {body.nv} (free 6, ball 3, hinge and slide 1)")
+    if v.shape[-1:] != (body.nv,):
+        raise InputError(
+            f"a velocity of the shape {tuple(v.shape)}; (*batch, {body.nv}) is wanted (free 6, ball 3, hinge and slide 1)"
+        )
     check_kind(body, v, "velocity")
 
 
