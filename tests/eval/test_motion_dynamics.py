@@ -14,6 +14,7 @@ from visviva.errors import InputError
 from visviva.eval.motion.dynamics import forces, mean_rest, scatter
 from visviva.eval.motion.mass import centre_over_pelvis, vertical_reaction
 from visviva.physics.bodies import SKELETONS
+from visviva.physics.dynamics import place
 
 REAL = Path(os.environ.get("VISVIVA_REAL", Path(__file__).parents[3] / "shared" / "real")) / "motion"
 TREE = SKELETONS["smpl"]
@@ -40,6 +41,24 @@ def test_a_standing_person_is_carried_by_the_ground():
     assert torch.allclose(found.vertical, torch.ones_like(found.vertical), atol=0.01)
     assert found.body.total_mass == pytest.approx(70)
     assert float(found.torque[:, 6:].abs().max()) < 70 * 3
+    assert torch.allclose(found.torque[:, :3], found.reaction.left[:, :3], atol=1e-8), "the root: what is left to explain"
+
+
+def test_ankles_of_a_standing_person_carry_what_is_above_them():
+    """Both together: the weight of all but the feet, times how far ahead of the ankles its centre is (forward is y)."""
+    motion = person(lambda t: rise(0 * t))
+    found = forces(motion, mass=70.0)
+    body, feet = found.body, [TREE.names.index(f"{side}_{part}") for side in ("left", "right") for part in ("ankle", "foot")]
+    heavy = torch.tensor([0.0 if link in feet else 1.0 for link in range(len(body))], dtype=torch.float64) * body.mass
+    upright = torch.cat([torch.zeros(3), torch.tensor([1.0, 0, 0, 0]).repeat((body.nq - 3) // 4)]).double()
+    pose = place(body, upright)
+    up, ahead = 1, 2  # axes of SMPL's rest, in which the body stands
+    assert float(pose.position[:, up].max()) - float(pose.position[:, up].min()) > 1
+    lever = (heavy[:, None] * pose.centres(body)).sum(0) / heavy.sum() - pose.position[feet[::2]].mean(0)
+    starts = [6 + 3 * sum(joint == "ball" for joint in body.joints[1:ankle]) for ankle in feet[::2]]
+    carried = found.torque[:, starts].sum(-1)  # about the sideways axis, x
+    assert float((carried - float(heavy.sum() * 9.81 * lever[ahead])).abs().max()) < 1.0
+    assert float(carried.min()) > 10
 
 
 @pytest.mark.parametrize(("gravity", "violation"), [(9.81, 0.0), (4.905, 0.5), (0.0, 1.0)])
@@ -72,6 +91,26 @@ def test_noise_is_found_and_its_floor_is_what_it_makes():
     assert float(found.reaction.violation.mean()) == pytest.approx(found.floor, rel=0.35)
     assert found.floor > 0.01
     assert scatter(person(lambda t: rise(4.9 * t**2)).positions) < 1e-6
+
+
+def test_the_order_of_joints_and_more_of_them_change_nothing():
+    """As files order them: an .npz by level, a BVH file limb after limb; fingers are left out."""
+    motion = person(lambda t: rise(0.3 * torch.sin(3 * t)))
+    order = [0]
+    for joint in order:  # limb after limb
+        order[order.index(joint) + 1 : order.index(joint) + 1] = [k for k in range(24) if TREE.parents[k] == joint]
+    assert order != sorted(order)
+    place_of = {joint: k for k, joint in enumerate(order)}
+    parents = [place_of[TREE.parents[joint]] if TREE.parents[joint] >= 0 else -1 for joint in order]
+    mixed = HumanMotion(
+        torch.cat([motion.positions[:, order], motion.positions[:, :1]], 1),
+        (*(TREE.names[joint] for joint in order), "left_thumb1"),
+        (*parents, place_of[0]),
+        motion.fps,
+    )
+    one, other = forces(motion), forces(mixed)
+    assert torch.equal(one.torque, other.torque)
+    assert torch.equal(one.reaction.violation, other.reaction.violation)
 
 
 def test_what_is_no_body_is_refused():

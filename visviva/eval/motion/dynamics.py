@@ -3,8 +3,9 @@
 The joints are put on a human body of the measured bone lengths (`visviva.physics.bodies.human`), whose links turn as the
 joints say (`posed`; twist about a single bone is not seen). Accelerations are fits over windows of a quarter of a second. Of
 what inverse dynamics then wants from outside, forces at heel, ball and toe of the feet that stand give what friction cones
-allow; what is left over body weight is the violation: 0 for what a body on a ground can do, 1 for one that floats. Its floor
-is what noise as large as that of the joints makes of a standing person: below it a violation means nothing.
+allow. Torques are those of inverse dynamics with these forces on the feet. What is left over body weight is the violation: 0
+for what a body on a ground can do, 1 for one that floats. Its floor is what noise as large as that of the joints makes of a
+standing person: below it a violation means nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from visviva.eval.motion.contact import contacts
 from visviva.eval.score import Score
 from visviva.physics.bodies import SKELETONS, Body, human
 from visviva.physics.bodies.posing import locals_of, posed
-from visviva.physics.dynamics import Points, Reaction, differentiate, ground_reaction, inverse_dynamics
+from visviva.physics.dynamics import (
+    Points,
+    Reaction,
+    differentiate,
+    ground_reaction,
+    inverse_dynamics,
+    place,
+    point_wrenches,
+)
 
 WINDOW = 0.25
 """Length of the fits [s]."""
@@ -49,8 +58,9 @@ class Forces:
     Attributes:
         body: with the masses that were assumed.
         frames: of the motion that these are, a range; the first and last half windows have none.
-        torque: generalised forces, (M, nv): force and moment of the root (what is left to explain), then joints [N m].
-        reaction: the ground's.
+        torque: generalised forces with the ground's on the feet, (M, nv): force and moment of the root (what the ground does
+            not explain), then joints [N m].
+        reaction: the ground's; between two feet that stand it is divided evenly, which motion alone does not tell.
         standing: which feet stand, left and right, (M, 2).
         floor: violation that noise alone makes [body weights].
         noise: of the joints, one coordinate [m].
@@ -99,20 +109,22 @@ def forces(motion: HumanMotion, mass: float | None = None, sex: float = 0.5, win
     standing = contacts(feet, motion.fps).unflatten(-1, (2, 2)).any(-1)[half : len(motion) - half]
     points = _soles(body, rest, name)
     reaction = ground_reaction(body, *moved, points, standing.repeat_interleave(len(points.links) // 2, -1))
+    wrench = point_wrenches(body, place(body, moved[0]), points, reaction.force)
+    torque = inverse_dynamics(body, *moved, wrench)
     noise = scatter(joints)
     floor = _floor(body, name, rest, points, noise, motion.fps, length)
-    return Forces(body, range(half, len(motion) - half), inverse_dynamics(body, *moved), reaction, standing, floor, noise)
+    return Forces(body, range(half, len(motion) - half), torque, reaction, standing, floor, noise)
 
 
 def skeleton(motion: HumanMotion) -> tuple[str, Float[Tensor, "T n 3"]]:
-    """Return the name of the skeleton that the joints are of, and the joints in its order (float64).
+    """Return the name of the skeleton whose joints are all there by name, in any order, and these joints (float64).
 
     Joints of other trees are named by their part of the body, and make a Human3.6M skeleton.
     """
     joints = motion.positions.double()
     for name, tree in SKELETONS.items():
-        if tuple(motion.names) == tree.names:
-            return name, joints
+        if set(tree.names) <= set(motion.names):
+            return name, joints[:, [motion.names.index(joint) for joint in tree.names]]
     found = parts(motion.names)
     wanted = [f"{side}_{part}" for side in ("right", "left") for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")]
     missing = [part for part in (*wanted, "head") if part not in found]
@@ -236,6 +248,6 @@ def scores(found: Forces | None, why: str = "") -> list[Score]:
             "moment that nothing gives: of angular momentum; el_floor bounds its noise",
         ),
         "ground_peak": (float(found.vertical.max()), False, "no aim in itself"),
-        "torque_peak": (torque, False, "largest component of any joint; no aim in itself"),
+        "torque_peak": (torque, False, "largest component of any joint, the ground's forces on the feet; no aim in itself"),
     }
     return [Score(k, value, UNITS[k], low, used=frames, note=said) for k, (value, low, said) in values.items()]
