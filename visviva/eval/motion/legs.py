@@ -27,6 +27,7 @@ from visviva.physics.dynamics import differentiate, inverse_dynamics, place
 
 PARENTS = (-1, 0, 1, 2, 0, 4, 5)
 NAMES = ("pelvis", "left_thigh", "left_shank", "left_foot", "right_thigh", "right_shank", "right_foot")
+FEET = [NAMES.index("left_foot"), NAMES.index("right_foot")]
 BESIDE = 0.05
 """How near to its axis markers are beside a hinge [m]."""
 HIGH = 0.08
@@ -78,7 +79,7 @@ class Legs:
         kept = range(length // 2, len(self.q) - length // 2)
         pose = place(self.body, q)
         wrench = q.new_zeros(len(q), len(NAMES), 6)
-        for side, foot in enumerate((3, 6)):
+        for side, foot in enumerate(FEET):
             here = force[kept.start : kept.stop, side].to(q)
             arm = centre[kept.start : kept.stop, side].to(q) - pose.position[:, foot]
             turning = torch.linalg.cross(arm, here)
