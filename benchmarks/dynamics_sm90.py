@@ -1,14 +1,14 @@
-"""What an H200 could not fall short of: inverse dynamics' kernel, compiled for it without a GPU, and counted.
+"""What bytes and instructions let an H200 do at most: inverse dynamics' kernels, compiled for it without a GPU, and counted.
 
     pip install nvidia-cuda-nvdisasm
     python benchmarks/dynamics_sm90.py --out benchmarks/results/dynamics-sm90.json
 
 No GPU runs here: Warp brings the compiler (NVRTC) that makes the machine code an H200 would load, and `nvdisasm` prints it.
-Counted is the worst: each link goes through every instruction of the kernel, those of all kinds of joints; every word that is
+Counted is on the high side: each link goes through every instruction of the kernel, those of all kinds of joints; every word that is
 loaded or stored comes from or goes to device memory, except that the words of one vector or matrix, which are moved one after
 the other and lie beside those of neighbouring threads, share their sectors of 32 bytes; those of the rows of states, which lie
 far apart, take a sector each. Bytes and instructions against what NVIDIA says of an H200 SXM
-(4.8 TB/s; 132 processors of four schedulers at 1.98 GHz) give two bounds. Latency is not in them: they are no measurement.
+(4.8 TB/s; 132 processors of four schedulers at 1.98 GHz) give two ceilings. Latency is not in them: they are no measurement.
 """
 
 from __future__ import annotations
@@ -50,20 +50,26 @@ def main() -> None:
             "nvdisasm is not on the path: pip install nvidia-cuda-nvdisasm, then --nvdisasm .../nvidia/cu13/bin/nvdisasm"
         )
     body = tree(24, 0, kinds=("ball",))
-    rows = {real.__name__: counted(real, body, given.nvdisasm) for real in (wp.float32, wp.float64)}
-    result = {"what": "inverse dynamics, one state per thread, compiled for sm_90; worst case", "rows": rows}
+    rows = {
+        f"{name}, {real.__name__}": counted(real, name, body, given.nvdisasm)
+        for real in (wp.float32, wp.float64)
+        for name in ("newton_euler", "gradient")
+    }
+    result = {
+        "what": "inverse dynamics and its gradient, one state per thread, compiled for sm_90: ceilings by counts on the high side",
+        "rows": rows,
+    }
     print(json.dumps(result, indent=1))
     if given.out:
         given.out.write_text(json.dumps(result | {"links": len(body), "made_with": provenance()}, indent=1) + "\n")
 
 
-def counted(real: Any, body: Body, nvdisasm: str) -> dict[str, Any]:
-    """Return counts of the forward kernel in one precision and the states per second that they bound."""
+def counted(real: Any, kernel: str, body: Body, nvdisasm: str) -> dict[str, Any]:
+    """Return counts of a kernel in one precision and the states per second that they bound."""
     code = disassembled(kernels(real)[0].module, nvdisasm)
-    name = next(name for name in code if "newton_euler" in name)
-    found = [op.split(".") for op in OPERATION.findall(code[name])]
+    found = [op.split(".") for op in OPERATION.findall(next(code[name] for name in code if kernel in name))]
     words = sum(moved(op) for op in found if op[0] in ("LDG", "STG"))
-    rows = body.nq + 3 * body.nv
+    rows = (body.nq + 3 * body.nv) * (1 if kernel == "newton_euler" else 2)
     traffic = len(body) * words + SECTOR * rows
     return {
         "instructions": len(found),

@@ -96,7 +96,7 @@ def alike(one, other):
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings; set VISVIVA_REAL")
 def test_a_recorded_stride_has_the_recorded_torques():
-    """Each joint's r > .8 where forces are low-pass filtered forwards, as they seem to be there; both ways, knees fall short."""
+    """Each joint's r > .8 where forces are filtered forwards, as they seem to be there; both ways, knees fall short."""
     markers, wrench, torque = recorded(REAL / STRIDE)
     found = legs(markers, mass=float(wrench[..., 8].sum(1).mean()) / 9.81)
     assert len(rigid_groups(markers)) == 10, "two arms, trunk with head, pelvis, two legs of three"

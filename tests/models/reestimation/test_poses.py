@@ -77,6 +77,8 @@ def test_what_is_missing_is_said(tmp_path):
         given(torch.zeros(4, 17, 3), 100, 100)
     with pytest.raises(InputError, match=r"joints \[2\] are seen in no frame"):
         given(torch.zeros(4, 17, 2).index_fill(1, torch.tensor([2]), float("nan")), 100, 100)
+    with pytest.raises(InputError, match=r"the 2D poses span 0\.9\d* px of a picture of 1000 x 800 px"):
+        given(torch.rand(4, 17, 2, generator=torch.Generator().manual_seed(0)), 800, 1000)
     with pytest.raises(InputError, match="view of 0"):
         Camera(view=0.0)
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from visviva.errors import InputError
 from visviva.eval.motion.contact import flights, runs
-
-G = 9.81
+from visviva.eval.motion.mass import Carried, G
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,8 @@ class Jump:
     """What a force plate says of a jump.
 
     Attributes:
-        weight: [N], mean of the quiet standing before it; ``sigma``: scatter of the force there [N].
+        weight: [N], mean of the quiet standing before it; ``weight_error``: its standard error; ``sigma``: scatter of the
+            force there [N].
         takeoff, landing: times [s].
         speed: take-off speed by the impulse [m/s]; ``speed_of_flight``: by the flight's length [m/s].
         speed_sigma: standard error of the former from the weight's error alone [m/s].
@@ -33,6 +33,7 @@ class Jump:
 
     weight: float
     sigma: float
+    weight_error: float
     takeoff: float
     landing: float
     speed: float
@@ -51,11 +52,10 @@ class Jump:
         """Of the jumper [kg]."""
         return self.weight / G
 
-    def mass_differs(self, mass: float, tolerance: float = 0.05) -> str:
-        """Say that a model's mass is not the jumper's, in a sentence; empty where they agree within a share of it."""
-        if abs(mass / self.mass - 1) <= tolerance:
-            return ""
-        return f"the model has {mass:.1f} kg, the force plate carries {self.mass:.1f} kg: scale the model, or check the plate"
+    @property
+    def carried(self) -> Carried:
+        """The mass that the plate carries, and its standard error twice: ``jump(...).carried.differs(70.5)``."""
+        return Carried(self.mass, 2 * self.weight_error / G)
 
 
 def jump(force: Float[Tensor, " S"], fps: float, quiet: float = 0.5) -> Jump:
@@ -88,6 +88,7 @@ def jump(force: Float[Tensor, " S"], fps: float, quiet: float = 0.5) -> Jump:
     return Jump(
         weight=weight,
         sigma=sigma,
+        weight_error=error,
         takeoff=takeoff,
         landing=landing,
         speed=speed,

@@ -1,14 +1,20 @@
-"""The centre of mass from joints alone: de Leva's (1996) segments between named joints, mean of both sexes."""
+"""Masses: of a person on force plates, and the centre of mass from joints alone.
+
+Joints: de Leva's (1996) segments between named joints, mean of both sexes. Plates: over a time T their mean vertical force is
+``m g + m (v_end - v_start) / T``, whatever the person does meanwhile, jumps included.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from visviva.data.motions.anatomy import parts, split
+from visviva.errors import InputError
 from visviva.physics.kinematics import projection
 
 LIMBS = (  # from, to, share of mass, place of the centre of mass from the first joint
@@ -21,6 +27,55 @@ LIMBS = (  # from, to, share of mass, place of the centre of mass from the first
 )
 TRUNK, TRUNK_CENTRE, HEAD = 0.43015, 0.4046, 0.0681
 """Shares of the trunk (mid-shoulder to mid-hip) and of the head; the trunk's centre from the shoulders."""
+
+G = 9.81
+CALIBRATED = 0.02
+"""By how much plates and scales may differ [of the mass]."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What force plates say of a person's mass, and how far it may be off [kg]."""
+
+    mass: float
+    error: float
+
+    def differs(self, mass: float) -> str:
+        """Say that a model's mass is not what the plates carry, in a sentence; empty where they agree within the errors."""
+        if abs(mass - self.mass) <= self.error + CALIBRATED * self.mass:
+            return ""
+        return (
+            f"the model has {mass:.1f} kg, the force plates carry {self.mass:.1f} kg (within {self.error:.1f}): scale "
+            "the model, or check the plates"
+        )
+
+
+def carried_mass(force: Float[Tensor, " S"], fps: float, change: float = 0.5, away: float = 1.0) -> Carried:
+    """Return the mass of a person who is on force plates all the time (but for flights).
+
+    Args:
+        force: vertical, of all plates together, on the person [N], at ``fps`` samples per second.
+        change: by how much the speed of the centre of mass upwards may differ between the ends [m/s]; the error follows.
+        away: the longest flight [s]; who is off the plates for longer has left them.
+
+    Raises:
+        InputError: no force upwards, one that is not finite, or a person who leaves the plates.
+
+    Example::
+
+        total = sum(plate.force[:, 1] for plate in ground_forces(table))
+        carried_mass(total, 1000.0).differs(model.coupled.body.total_mass)  # "" or a sentence
+    """
+    mean = float(force.double().mean()) if len(force) else 0.0
+    if not mean > 0 or not bool(force.isfinite().all()):
+        raise InputError(f"a mean vertical force of {mean:.3g} N over {len(force)} samples; the force on a person is upwards")
+    loaded = (force > 0.05 * mean).nonzero()[:, 0]
+    edges = torch.cat([loaded.new_tensor([-1]), loaded, loaded.new_tensor([len(force)])])
+    gap = float(edges.diff().max()) / fps
+    if gap > away:
+        raise InputError(f"nobody is on the plates for {gap:.2f} s; cut the record to when somebody is (flights: {away:g} s)")
+    mass = mean / G
+    return Carried(mass, mass * change * fps / (G * len(force)))
 
 
 def centre_of_mass(positions: Float[Tensor, "*batch T J 3"], names: Sequence[str]) -> Float[Tensor, "*batch T 3"] | None:
@@ -76,4 +131,4 @@ def vertical_reaction(centre: Float[Tensor, "*batch T 3"], fps: float, window: f
     """
     length = max(3, 2 * round(window * fps / 2) + 1)
     weights = torch.as_tensor(projection(length, 2)[0][2], dtype=centre.dtype, device=centre.device)
-    return 1 + fps**2 * (centre[..., 2].unfold(-1, length, 1) @ weights) / 9.81
+    return 1 + fps**2 * (centre[..., 2].unfold(-1, length, 1) @ weights) / G

@@ -80,11 +80,22 @@ def given(
     if confidence is not None:
         sure = torch.where(there, confidence.to(points).nan_to_num(0.0), 0.0).clamp(0, 1)
     known = held(points.nan_to_num(0.0, 0.0, 0.0), sure)
+    _check_size(known, height, width)
     if name not in COUNTS:
         raise InputError(f"{points.shape[1]} joints, layout {layout!r}; known are {', '.join(COUNTS)}")
     image = (known - points.new_tensor([width / 2, height / 2])) / height
     both = h36m(torch.cat([image, sure[..., None]], -1), name)
     return Poses(both[..., :2], both[..., 2])
+
+
+def _check_size(known: Tensor, height: float, width: float) -> None:
+    """Refuse people of less than a hundredth of the picture, whose points are hardly its pixels."""
+    span = float((known.amax(1) - known.amin(1)).amax(-1).median())
+    if span < 0.01 * max(height, width):
+        raise InputError(
+            f"the 2D poses span {span:.3g} px of a picture of {width:g} x {height:g} px; points are wanted in its pixels (for "
+            "coordinates from 0 to 1 give pictures of 1 x 1)"
+        )
 
 
 def held(points: Float[Tensor, "T J 2"], sure: Float[Tensor, "T J"]) -> Float[Tensor, "T J 2"]:
