@@ -5,10 +5,10 @@
 
 No GPU runs here: Warp brings the compiler (NVRTC) that makes the machine code an H200 would load, and `nvdisasm` prints it.
 Counted is on the high side: each link goes through every instruction of the kernel, those of all kinds of joints; every word
-that is loaded or stored comes from or goes to device memory, except that the words of one vector or matrix, which are moved one after
-the other and lie beside those of neighbouring threads, share their sectors of 32 bytes; those of the rows of states, which lie
-far apart, take a sector each. Bytes and instructions against what NVIDIA says of an H200 SXM
-(4.8 TB/s; 132 processors of four schedulers at 1.98 GHz) give two ceilings. Latency is not in them: they are no measurement.
+that is loaded or stored comes from or goes to device memory, except that the words of one vector or matrix, which are moved
+one after the other and lie beside those of neighbouring threads, share their sectors of 32 bytes; those of the rows of
+states, which lie far apart, take a sector each. Bytes and instructions against what NVIDIA says of an H200 SXM (4.8 TB/s; 132
+processors of four schedulers at 1.98 GHz) give two ceilings. Latency is not in them: they are no measurement.
 """
 
 from __future__ import annotations
