@@ -17,8 +17,7 @@ from visviva.errors import InputError
 from visviva.physics.motion_laws import Liveliness, MotionTerm, MotionVerifier, Skating
 from visviva.pipelines.motion.flow import MotionFlow, as_motion
 from visviva.pipelines.motion.pipeline import load
-from visviva.pipelines.motion.posttrain import captions, posttrain, settings
-from visviva.pipelines.motion.steering import verifier_of
+from visviva.pipelines.motion.posttrain import captions, laws, posttrain, settings
 from visviva.pipelines.motion.trainer import MotionTrainer, Texts
 
 
@@ -175,6 +174,8 @@ def test_a_run_that_diverges_is_said_and_writes_no_model(model, tmp_path):
 def test_laws_without_their_anchor_are_still_anchored_and_unknown_ones_said(model, tmp_path):
     with pytest.raises(InputError, match="liveliness"):
         posttrain(recipe(model, tmp_path / "a", laws={"skating": 1.0}, liveliness=0.0))
+    with pytest.raises(InputError, match="no weight above 0"):
+        posttrain(recipe(model, tmp_path / "a", laws={"skating": 0.0, "penetration": 0.0}))
     with pytest.raises(InputError, match="no law of motion 'gliding'"):
         posttrain(recipe(model, tmp_path / "b", laws={"gliding": 1.0}))
 
@@ -189,7 +190,7 @@ def test_the_shipped_recipe_cannot_be_won_by_a_cheat(cheat):
     from visviva.data.actions import draw
 
     stage = MotionPosttrain()
-    verifier = MotionVerifier([*verifier_of(stage.laws).terms, MotionTerm(Liveliness(), stage.liveliness)])
+    verifier = laws(stage)
     walk = draw(["walk"] * 4, seed=3, fps=20.0, seconds=2.0).joints
     time = torch.arange(walk.shape[1])[:, None, None] / 20.0
     cheats = {

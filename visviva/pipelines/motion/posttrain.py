@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visviva.configs.motion import MotionRecipe
+from visviva.configs.motion import MotionPosttrain, MotionRecipe
 from visviva.configs.posttrain import Data, Ema, Monitor, PosttrainRecipe, Preference, Reward, Sampler, Sft, Validation
 from visviva.data.manifest import output_folder
 from visviva.errors import InputError
@@ -57,7 +57,7 @@ def posttrain(recipe: MotionRecipe) -> Path:
         posttrain(MotionRecipe(action="posttrain", output="runs/obeys"))
     """
     stage, out = recipe.posttrain, output_folder(recipe.output)
-    verifier = MotionVerifier([*verifier_of(stage.laws).terms, MotionTerm(Liveliness(), stage.liveliness)])
+    verifier = laws(stage)
     pipeline, untouched = load(recipe.model), load(recipe.model)
     check(recipe, pipeline)
     texts = examples(recipe)
@@ -80,6 +80,16 @@ def posttrain(recipe: MotionRecipe) -> Path:
     finally:
         leave()
     return out
+
+
+def laws(stage: MotionPosttrain) -> MotionVerifier:
+    """Return the laws with their anchor; refuse weights of which nothing is learned, or stillness."""
+    weights = stage.laws.values()
+    if stage.method != "sft" and not any(weight > 0 for weight in weights):
+        raise InputError(f"posttrain.laws: no weight above 0 among {stage.laws}; {stage.method} would learn nothing")
+    if stage.method != "sft" and stage.liveliness == 0:
+        raise InputError("posttrain.liveliness is 0; motions that stand still obey most laws: give it a weight above 0")
+    return MotionVerifier([*verifier_of(stage.laws).terms, MotionTerm(Liveliness(), stage.liveliness)], allow_trivial=True)
 
 
 def check(recipe: MotionRecipe, pipeline: MotionPipeline) -> None:
