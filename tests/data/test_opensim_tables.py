@@ -48,9 +48,24 @@ def test_headers_and_columns(table):
     assert old.values.shape == (101, 1)
     simm = table(table_text({"a": 1}).replace("version=1\n", "").replace("inDegrees=no\n", ""))
     assert simm.degrees
-    between = found.at(torch.tensor([0.005, 5.0], dtype=torch.float64))
+    between = found.at(torch.tensor([0.005, 1.01], dtype=torch.float64))
     assert between.column("a")[0].item() == pytest.approx(np.sin(0.01) / 2)
     assert between.column("a")[1] == found.column("a")[-1]
+
+
+@pytest.mark.parametrize("times", [(0.5, 1.02), (-0.011, 0.5), (5.0,), (float("nan"),)])
+def test_times_that_the_rows_do_not_cover_are_refused(table, times):
+    found = table(table_text({"a": np.sin}))
+    said = rf"table\.mot: its rows are from 0 to 1 s, wanted are {min(times):g} to {max(times):g} s .* cut the motion"
+    with pytest.raises(InputError, match=said):
+        found.at(torch.tensor(times, dtype=torch.float64))
+    kept = found.at(torch.tensor([-0.01, 1.01], dtype=torch.float64))
+    assert torch.equal(kept.values, found.values[[0, -1]]), "within one interval the end row is kept"
+    assert found.at(torch.zeros(0, dtype=torch.float64)).values.shape == (0, 1)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_table(table):
+    assert table("\ufeff" + table_text({"a": 2})).names == ("a",)
 
 
 def test_coordinates_have_exact_derivatives_and_keep_defaults(table, model):
@@ -124,6 +139,9 @@ def test_files_of_external_loads(table, model, tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match=said):
             external_wrench(path, model, c, time)
+    path.write_text(loads())
+    with pytest.raises(InputError, match=r"table\.mot: its rows are from 0 to 1 s, wanted are 0.5 to 1.5 s"):
+        external_wrench(path, model, c, time + 0.5)
 
 
 @pytest.mark.parametrize(

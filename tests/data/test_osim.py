@@ -1,6 +1,7 @@
 """OpenSim models: answers of OpenSim 4.6, couplers, the older format, what is refused; and a real subject's drop jump."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -231,7 +232,8 @@ def jump():
     body = model.coupled
     table = read_table(REAL / "s4_DJ1_ik.mot")
     c, v, a = coordinates(table, model, cutoff=6.0)
-    right, left, _ = ground_forces(read_table(REAL / "s4_DJ1_grf.mot").at(table.time))
+    plates = {plate.name: plate for plate in ground_forces(read_table(REAL / "s4_DJ1_grf.mot").at(table.time))}
+    right, left = plates["ground_force_1"], plates["ground_force_2"]  # the third is empty
     wrench = sum(
         body.wrench(c, link, plate.force, plate.point, plate.moment) for link, plate in (("calcn_r", right), ("calcn_l", left))
     )
@@ -279,3 +281,15 @@ def test_both_legs_work_alike_and_the_ankles_hold(jump):
         assert float((right.mean() - left.mean()).abs()) < 0.5 * float((right.abs() + left.abs()).mean())
     ankle = tau[loaded, model.coupled.names.index("ankle_angle_r")]
     assert float(ankle.mean()) < -20  # the calf pushes the toes down
+
+
+@pytest.mark.real
+@real
+def test_the_documented_way_from_files_to_torques_runs_on_three_sets_of_columns(jump):
+    page = (Path(__file__).parents[2] / "docs" / "bodies.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "ground_forces" in block]
+    for shown, name in (("subject.osim", "s4_optimized.osim"), ("ik.mot", "s4_DJ1_ik.mot"), ("grf.mot", "s4_DJ1_grf.mot")):
+        code = code.replace(f'"{shown}"', repr(str(REAL / name)))
+    names: dict = {}
+    exec(code, names)
+    assert torch.equal(names["tau"], jump[3])

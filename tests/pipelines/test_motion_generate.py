@@ -20,7 +20,7 @@ from visviva.data.video import read_video
 from visviva.errors import InputError
 from visviva.models.motion.text import encode
 from visviva.physics.motion_laws import MotionTerm, MotionVerifier, Penetration
-from visviva.pipelines.motion.generate import plan
+from visviva.pipelines.motion.generate import generate, plan
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.smpl import rigid
 from visviva.pipelines.motion.steering import LawGuidance, Projection, features_of, verifier_of
@@ -275,6 +275,26 @@ class TestVerb:
         assert main(self.arguments(model, out, "jump", "a person walks " * 9)) == 2
         assert "27 words and marks; this model reads 24" in " ".join(capsys.readouterr().err.split())
         assert not list(out.rglob("*.npz"))
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"seconds": 20.0}, "at most 10 s"),
+            ({"sampler": {"steps": 99}}, "1 to 50"),
+            ({"sampler": {"steps": 2, "law_guidance": 1.0, "laws": {"skate": 1.0}}}, "no law of motion 'skate'"),
+        ],
+    )
+    def test_what_is_refused_leaves_the_folder_free(self, wrong, said, model, tmp_path):
+        out = tmp_path / "out"
+        right = {"action": "generate", "files": ["jump"], "seconds": 1.0, "sampler": {"steps": 2}, "model": model}
+        good, bad = (MotionRecipe.model_validate(right | more | {"output": str(out)}) for more in ({}, wrong))
+        with pytest.raises(InputError, match=said):
+            generate(bad)
+        assert not list(out.glob("manifest*"))
+        generate(good)
+        with pytest.raises(InputError, match="begun with other settings"):
+            generate(bad)
+        assert len((out / "manifest-00000.jsonl").read_text().splitlines()) == 2
 
     def test_only_whole_words_are_not_understood(self, model, tmp_path):
         assert main(self.arguments(model, tmp_path / "out", "a yak", "a person kayaks")) == 0

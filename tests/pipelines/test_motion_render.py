@@ -11,6 +11,7 @@ from visviva.cli import main
 from visviva.configs.motion import MotionRecipe
 from visviva.data.bodies import write_test_model
 from visviva.data.motions.arrays import write_npz
+from visviva.data.motions.bvh import write_bvh
 from visviva.data.video import read_video
 from visviva.pipelines.motion.render import pictures, shortened
 
@@ -25,12 +26,21 @@ def test_the_verb_writes_a_video_of_each_motion_and_says_what_failed(tmp_path, c
     assert "12 frames, 20 a second" in said
     assert "not drawn" in said
     assert "one point" in said
+    assert "1 of 2 files could not be drawn" in said.splitlines()[-1]
     assert [p.name for p in out.iterdir()] == ["walk.mp4"]
     video = read_video(out / "walk.mp4")
     assert tuple(video.frames.shape) == (12, 3, 64, 64)
     assert video.fps == pytest.approx(20.0)
     change = (video.frames[1:].float() - video.frames[:-1].float()).abs().mean((1, 2, 3))
     assert float(change.min()) > 0.2  # it moves
+
+
+def test_files_of_one_name_get_a_video_each(tmp_path):
+    write_npz(tmp_path / "in" / "walk.npz", walker(frames=4))
+    write_bvh(tmp_path / "in" / "walk.bvh", walker(frames=6))
+    out = tmp_path / "out"
+    assert main(["motion", "render", str(tmp_path / "in"), "--output", str(out), "--size", "32"]) == 0
+    assert {p.name: len(read_video(p).frames) for p in out.iterdir()} == {"walk-npz.mp4": 4, "walk-bvh.mp4": 6}
 
 
 def test_the_body_model_is_drawn_where_it_is_given(tmp_path):
@@ -51,6 +61,8 @@ def test_fast_and_long_motions_are_shortened_and_that_is_said():
     shown, notes = shortened(fast)
     assert (shown.fps, len(shown)) == (30.0, 350)
     assert notes == ["resampled from 60 a second"]
+    shown, notes = shortened(motion.noted(fps=1 / 0.033333))  # as BVH files have it
+    assert (shown.fps, len(shown), notes) == (30.0, 700, [])
     shown, notes = shortened(motion.noted(fps=10.0))
     assert len(shown) == 600
     assert notes == ["the first 60 s of 70.0 s"]

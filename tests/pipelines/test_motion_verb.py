@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from visviva.data.motions.motion import HumanMotion, forward_kinematics
 from visviva.errors import InputError
 from visviva.eval.motion.measure import measure
 from visviva.pipelines import motion
+from visviva.pipelines.motion.evaluate import missing, stems
 
 
 def walker(frames=40, speed=1.0):
@@ -53,6 +55,7 @@ def test_a_folder_is_measured_and_what_fails_keeps_its_place(files, tmp_path, ca
     assert walk["scores"]["sliding"]["unit"] == "m/s"
     assert march["notes"][0].startswith("units: m")
     assert "not measured" in said
+    assert said.strip().splitlines()[-1] == "1 of 3 files could not be measured; the reasons are above"
     assert "walk.npz" in said
     for name in ("ground peak", "torque peak", "flight spin", "el violation (its floor)", "el linear", "phys err"):
         assert name in said, name
@@ -113,8 +116,41 @@ def test_a_floor_that_is_nowhere_is_refused(files, tmp_path, capsys):
         measure(walker(), floor=math.nan)  # nothing would sink or float
 
 
-def test_all_failing_is_an_error_with_the_first_reason(tmp_path):
-    for name in ("a.npy", "b.npy"):
-        np.save(tmp_path / name, np.full((5, 22, 3), math.nan))
-    with pytest.raises(InputError, match=r"not finite.*and 1 more file failed"):
-        motion.run(MotionRecipe(files=[str(tmp_path)], output=str(tmp_path / "out")))
+@pytest.mark.parametrize("action", ["evaluate", "reestimate", "render"])
+def test_all_failing_is_an_error_with_every_reason(action, tmp_path):
+    np.save(tmp_path / "a.npy", np.full((5, 22, 3), math.nan))
+    np.save(tmp_path / "b.npy", np.zeros((5, 22, 3)))
+    with pytest.raises(InputError) as caught:
+        motion.run(MotionRecipe(action=action, files=[str(tmp_path)], output=str(tmp_path / "out")))
+    head, one, two = str(caught.value).splitlines()
+    assert head.startswith("none of 2 files could be")
+    assert "a.npy" in one
+    assert "not finite" in one
+    assert "b.npy" in two
+    assert "one point" in two
+
+
+def test_dashes_have_their_reasons(tmp_path, capsys):
+    motion.run(MotionRecipe(files=[str(write_npz(tmp_path / "walk.npz", walker(24)))], output=str(tmp_path / "out")))
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("walk.npz: no "))
+    assert said == (
+        "walk.npz: no smoothness: 24 frames; log dimensionless jerk needs 31; "
+        "no flight gravity, flight spin: no flight of 0.15 s"
+    )
+
+
+def test_nothing_is_said_to_be_missing_where_nothing_is():
+    measured = measure(walker())
+    assert missing(measured, ["jerk", "smoothness"]) == ""
+
+
+def test_plots_and_report_show_how_far_they_are(tmp_path, capsys):
+    motion.run(MotionRecipe(files=[str(write_npz(tmp_path / "walk.npz", walker()))], output=str(tmp_path / "out")))
+    said = capsys.readouterr().err
+    assert "plots: 100%" in said
+    assert "report: 100%" in said
+
+
+def test_what_is_written_of_each_file_has_a_name_of_its_own():
+    names = ["a/walk.npz", "a/walk.bvh", "b/run.npz", "c/run.npz", "b-run.npz", "jump.npz"]
+    assert stems([Path(name) for name in names]) == ["walk-npz", "walk-bvh", "b-run-npz", "c-run", "b-run-npz-2", "jump"]

@@ -72,6 +72,16 @@ def test_parts_of_a_clip_and_times_that_are_none(tmp_path):
             read_captions(file, 45)
 
 
+def test_byte_order_marks_are_no_part_of_names_and_captions(folder):
+    plain = HumanML3DFolder(folder, "all")
+    for path in (folder / "all.txt", folder / "texts" / "000000.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    marked = HumanML3DFolder(folder, "all")
+    assert (marked.names, marked.missing) == (plain.names, [])
+    assert marked[0].captions == read_captions(folder / "texts" / "000000.txt", 39)
+    assert marked[0].captions[0].text.isprintable()
+
+
 def test_what_is_missing_is_told_and_what_is_damaged_refused(folder):
     (folder / "texts" / "000003.txt").unlink()
     read = HumanML3DFolder(folder, "all")

@@ -107,6 +107,19 @@ def test_what_is_no_features_is_refused():
         from_features(scored)
     with pytest.raises(InputError, match="not finite"):
         from_features(torch.where(torch.arange(29)[:, None] == 4, torch.nan, vectors))
+    with pytest.raises(InputError, match=r"a\.npy: a motion of 0 frames does not move"):
+        from_features(torch.zeros(0, 263), "a.npy")
+
+
+@pytest.mark.parametrize("column", [0, 3, 70, 200, 260])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_refused_with_their_place(column, value):
+    vectors = features(joints(30, 7).float())
+    vectors[5, column] = vectors[9, 262] = value
+    with pytest.raises(
+        InputError, match=rf"a\.npy: features that are not finite .*: 2, the first in frame 5, column {column} "
+    ):
+        from_features(vectors, "a.npy")
 
 
 @pytest.mark.real

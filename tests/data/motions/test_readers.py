@@ -14,11 +14,11 @@ from visviva.data.motions.amass import OFFSETS
 from visviva.data.motions.amass import PARENTS as SMPL
 from visviva.data.motions.anatomy import parts
 from visviva.data.motions.arrays import write_npz
-from visviva.data.motions.axes import Reading, mirrored, upright
+from visviva.data.motions.axes import Reading, mirrored, stature, upright
 from visviva.data.motions.bvh import about, write_bvh, zxy
 from visviva.data.motions.c3d import open_c3d, reals
 from visviva.data.motions.forces import read_forces
-from visviva.data.motions.humanml3d import NAMES, PARENTS
+from visviva.data.motions.humanml3d import NAMES, PARENTS, features
 from visviva.data.motions.motion import HumanMotion, filled, forward_kinematics
 from visviva.errors import InputError
 
@@ -128,6 +128,8 @@ class TestBVH:
             (lambda t: t.replace("Frame Time: 0.05", "Frame Time: 0"), "frame time is 0.0; give the frame rate"),
             (lambda t: t.replace("Frame Time: 0.05\n", ""), "frame time is missing"),
             (lambda t: t.replace("Frames: 4", "Frames: 9"), "cut short or damaged"),
+            (lambda t: t.replace("Frames: 4", "Frames: 3"), r"more frames than it states: 'Frames: 3'.* \(4 frames\)"),
+            (lambda t: t.replace("Frames: 4", "Frames: 3") + "7\n", r"more frames than .* \(4 frames and 1 number more\)"),
             (lambda t: t.replace("0.92", "nan"), "not finite"),
             (lambda t: t.replace("0.92", "abc"), "'abc' is no number"),
             (lambda t: t[: t.index("MOTION")], "no MOTION section"),
@@ -146,7 +148,56 @@ class TestBVH:
         assert "\n" not in str(error.value)
 
     def test_a_given_frame_rate_mends_a_missing_one(self, tmp_path):
-        assert read_motion(bvh(tmp_path, walk(), time=""), Reading(fps=50.0)).fps == 50
+        motion = read_motion(bvh(tmp_path, walk(), time=""), Reading(fps=50.0))
+        assert motion.fps == 50
+        assert not any(note.startswith("frame rate") for note in motion.notes)
+
+
+@pytest.mark.parametrize("kind", ["bvh", "trc", "c3d", "npz", "ours", "amass", "features"])
+def test_a_given_frame_rate_that_overrules_the_files_own_is_said(tmp_path, kind):
+    path, own = overruled(tmp_path, kind)
+    motion = read_motion(path, Reading(fps=30.0))
+    assert motion.fps == 30
+    whose = "HumanML3D's features have" if kind == "features" else "the file says"
+    assert f"frame rate: 30 frames/s, as given; {whose} {own:g}" in motion.notes
+    same = read_motion(path, Reading(fps=own * 1.0005))
+    assert not any("the file says" in note or "features have" in note for note in same.notes)
+
+
+def overruled(tmp_path, kind):
+    """A file and its own frame rate."""
+    path = tmp_path / {"features": "a.npy", "c3d": "a.c3d"}.get(kind, "a.npz")
+    if kind == "bvh":
+        return bvh(tmp_path, walk()), 20
+    if kind == "trc":
+        return trc(tmp_path, list(TestMarkers.ROWS)), 100
+    if kind == "c3d":
+        path.write_bytes(c3d(np.arange(24.0).reshape(4, 2, 3) * 40, -1.0, hidden=(2, 1)))
+        return path, 50
+    if kind == "npz":
+        np.savez(path, positions=person().positions.numpy(), fps=120.0, names=NAMES, parents=PARENTS)
+    elif kind == "ours":
+        write_npz(path, person(fps=120.0))
+    elif kind == "amass":
+        amass_file(path, np.zeros((5, 156)))
+    else:
+        np.save(path, features(joints(24).float()).numpy())
+    return path, 20 if kind == "features" else 120
+
+
+def amass_file(path, poses, trans=(0.0, 0, 0.9)):
+    poses = np.array(poses, np.float32)
+    poses[:, 0] += np.pi / 2  # the body's y up is the world's z
+    np.savez(path, poses=poses, trans=np.broadcast_to(trans, (len(poses), 3)), mocap_framerate=120.0)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["bvh", "trc"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, kind):
+    path = bvh(tmp_path, walk()) if kind == "bvh" else trc(tmp_path, list(TestMarkers.ROWS))
+    plain = read_motion(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert torch.equal(read_motion(path).positions, plain.positions)
 
 
 class TestWorld:
@@ -175,6 +226,42 @@ class TestWorld:
             read_motion(tmp_path / "a.npz", Reading(up="z"))
         again = read_motion(tmp_path / "a.npz", Reading(up="z", hand="left"))
         assert torch.allclose(again.positions, motion.positions, atol=1e-6)
+
+    def test_mirroring_a_right_handed_file_is_said_to_contradict_its_names(self, tmp_path):
+        motion = person()
+        for side, contradicts in ((1.0, True), (-1.0, False)):
+            points = motion.positions * torch.tensor([side, 1, 1])
+            np.savez(tmp_path / "a.npz", positions=points.numpy(), fps=20.0, names=NAMES)
+            again = read_motion(tmp_path / "a.npz", Reading(up="z", hand="left"))
+            assert "axes: left-handed, as given; mirrored" in again.notes
+            assert any("names contradict the way the toes point" in note for note in again.notes) == contradicts
+
+    def test_a_size_that_no_one_has_is_said_where_units_are_given(self, tmp_path):
+        tall, _ = stature(person().positions, NAMES)
+        np.savez(tmp_path / "a.npz", positions=person().positions.numpy() * 18, fps=20.0, names=NAMES)
+        small = read_motion(tmp_path / "a.npz", Reading(units="inch"))
+        assert f"units: inch, as given; the body then measures {tall * 18 * 0.0254:.3g} m" in small.notes
+        np.savez(tmp_path / "a.npz", positions=person().positions.numpy() * 100, fps=20.0, names=NAMES)
+        assert "units: cm, as given" in read_motion(tmp_path / "a.npz", Reading(units="cm")).notes
+
+    def test_a_given_up_axis_that_the_body_does_not_stand_along_is_said(self, tmp_path):
+        motion = person()
+        np.savez(tmp_path / "a.npz", positions=(motion.positions @ upright("y")).numpy(), fps=20.0, names=NAMES)
+        assert "up axis: y, as given" in read_motion(tmp_path / "a.npz", Reading(up="y")).notes
+        for up in ("z", "-y"):
+            notes = read_motion(tmp_path / "a.npz", Reading(up=up, hand="right")).notes
+            assert any(note.startswith(f"up axis: {up}, as given; but the body stands along y") for note in notes)
+
+    @pytest.mark.parametrize("axes", ["zup", "any"])
+    def test_a_leap_within_one_frame_is_said(self, tmp_path, axes):
+        points = person().positions.clone()
+        points[10:, :, 0] += 30
+        points[15:, :, 0] -= 30
+        np.savez(tmp_path / "a.npz", positions=points.numpy(), fps=20.0, names=NAMES, parents=PARENTS, axes=axes)
+        (said,) = [note for note in read_motion(tmp_path / "a.npz").notes if note.startswith("jumps")]
+        assert "moves 30 m from frame 9 to 10 and 1 time more" in said
+        np.savez(tmp_path / "a.npz", positions=person().positions.numpy(), fps=20.0, names=NAMES, parents=PARENTS, axes=axes)
+        assert not any("jumps" in note for note in read_motion(tmp_path / "a.npz").notes)
 
     def test_mixed_units_are_refused(self, tmp_path):
         points = person().positions.clone()
@@ -224,10 +311,19 @@ class TestArrays:
         assert torch.allclose(motion.joint("left_hip")[0], wanted, atol=1e-5)
         assert any("betas are not used" in note for note in motion.notes)
 
+    def test_poses_in_degrees_are_refused(self, tmp_path):
+        poses = np.random.default_rng(0).normal(size=(5, 156)) * 0.5
+        read_motion(amass_file(tmp_path / "a.npz", poses))
+        poses[:, :6] = 30.0  # the root and one joint wind
+        read_motion(amass_file(tmp_path / "a.npz", poses))
+        with pytest.raises(InputError, match=r"a\.npz: .* look like degrees: write radians"):
+            read_motion(amass_file(tmp_path / "a.npz", np.rad2deg(poses)))
+
     @pytest.mark.parametrize(
         ("content", "said"),
         [
             (np.zeros((5, 22, 2)), "no motion"),
+            (np.zeros((0, 263)), "0 frames"),
             (np.zeros((2, 5, 22, 3)), "a batch"),
             (np.zeros((5, 66)), "SMPL poses"),
             (np.zeros((0, 22, 3)), "0 frames"),
@@ -528,3 +624,13 @@ class TestReal:
         assert len(walk) == 7
         assert len(walk[0].force) == 1092
         assert 600 < float(sum(plate.force[:, 2] for plate in walk).max()) < 1500
+
+
+@pytest.mark.parametrize("axes", [{}, {"axes": "zup"}])
+def test_bodies_beyond_single_precision_are_refused(axes, tmp_path):
+    """A millimetre is the least that shows: at 1000 km single precision knows 6 cm."""
+    people = forward_kinematics(torch.eye(3).expand(4, 24, 3, 3), OFFSETS.expand(4, -1, -1), SMPL)[0].numpy()[:, :22]
+    names = {"names": np.array(NAMES), "parents": np.array(PARENTS)}
+    np.savez(tmp_path / "far.npz", positions=people + np.array([1e6, 0, 0]), fps=20.0, **names, **axes)
+    with pytest.raises(InputError, match=r"1e\+06 m from the origin; beyond 10000 m"):
+        read_motion(tmp_path / "far.npz")

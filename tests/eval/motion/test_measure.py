@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from visviva.data.motions import HumanMotion, read_motion
 from visviva.data.motions.amass import NAMES, OFFSETS, PARENTS
@@ -17,9 +19,11 @@ from visviva.data.motions.bvh import about
 from visviva.data.motions.forces import read_forces
 from visviva.data.motions.motion import forward_kinematics
 from visviva.errors import InputError
-from visviva.eval.motion import contact, report
+from visviva.eval.motion import changes, contact, report
+from visviva.eval.motion.curves import curves
 from visviva.eval.motion.measure import against, measure, without_rest_pose
 from visviva.eval.motion.view import animated
+from visviva.eval.plots import LIGHT
 
 FPS = 30.0
 
@@ -107,6 +111,33 @@ class TestMeasure:
         with pytest.raises(InputError, match="4 or more"):
             measure(squat().cut(0, 3))
 
+    def test_short_clips_get_no_smoothness(self):
+        for frames in (5, 8, 10, 30):
+            score = measure(squat().cut(0, frames)).scores["smoothness"]
+            assert math.isnan(score.value)
+            assert score.note == f"{frames} frames; log dimensionless jerk needs 31"
+        assert math.isfinite(measure(squat().cut(0, 31)).scores["smoothness"].value)
+
+    def test_phys_err_is_the_sum_that_its_note_says(self):
+        up = squat(floor=0.0)
+        hop = torch.zeros(60, 1, 3)
+        hop[10:50, 0, 2] = 0.8 * torch.linspace(0, math.pi, 40).sin()
+        found = measure(up.noted(positions=up.positions + hop)).scores
+        assert found["phys_err"].value == pytest.approx(sum(found[k].value for k in ("penetrate", "float", "skate")))
+        assert found["float"].value > found["float_grounded"].value + 50
+        assert "penetrate + float + skate, flight counted as floating" in found["phys_err"].note
+
+    def test_every_number_that_is_missing_has_its_reason(self):
+        plain = measure(squat().noted(names=tuple(f"j{k}" for k in range(24)))).scores
+        assert plain["contact"].note == "no feet are named"
+        assert plain["float_grounded"].note == "no named feet to see flight by"
+        up = squat(floor=0.0)
+        up = measure(up.noted(positions=up.positions + torch.tensor([0.0, 0.0, 1.0]))).scores
+        assert up["sliding"].note == "no foot lower than 5 cm"
+        still = squat().cut(0, 5)
+        still = measure(still.noted(positions=still.positions[:1].expand(5, -1, -1).clone())).scores
+        assert still["el_violation"].note.startswith("5 frames; dynamics fits windows of 9")
+
     def test_against_a_reference(self):
         true = squat()
         off = true.noted(positions=true.positions + torch.tensor([0.03, 0.04, 0.0]))
@@ -128,7 +159,53 @@ class Tags(HTMLParser):
         self.seen.append((tag, dict(attrs)))
 
 
+def drawn(measured):
+    figure = Figure(figsize=(10.5, 2.4))
+    curves(measured)(figure, LIGHT)
+    return figure.axes
+
+
+class TestCurves:
+    def test_the_noise_floor_is_in_the_legend_and_cut_curves_are_marked(self):
+        clean = squat(floor=0.0)
+        noise = torch.randn(clean.positions.shape, generator=torch.Generator().manual_seed(0))
+        feet, _, _, forces = drawn(measure(clean.noted(positions=clean.positions + 0.03 * noise)))
+        assert "noise floor" in [text.get_text() for text in forces.get_legend().get_texts()]
+        assert re.search(r"cut at \d", forces.get_title(loc="left") or forces.get_title())
+        assert "cut" not in feet.get_title()
+        assert "cut" not in drawn(measure(clean))[3].get_title()
+        jumped = clean.positions.clone()
+        jumped[30, 7, 2] += 9
+        assert "cut at" in drawn(measure(clean.noted(positions=jumped)))[0].get_title()
+
+    def test_the_legend_of_the_forces_is_beside_them(self):
+        figure = Figure(figsize=(10.5, 2.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        curves(measure(squat()))(figure, LIGHT)
+        figure.canvas.draw()
+        forces = figure.axes[3]
+        assert forces.get_legend().get_window_extent().x0 >= forces.get_window_extent().x1
+
+    def test_the_reason_for_no_forces_is_the_true_one(self):
+        said = drawn(measure(squat().cut(0, 5)))[3].texts[0].get_text()
+        assert "5 frames; dynamics fits windows of 9" in " ".join(said.split())
+
+
 class TestReport:
+    def test_figures_of_both_reports_have_captions_and_texts_for_readers_of_the_screen(self, tmp_path):
+        one = measure(squat())
+        pages = [
+            report.write(tmp_path / "a.html", [one], ["a"], {}, {}),
+            changes.write(tmp_path / "b.html", {"a": changes.Change(one, one, "how")}, {}, {}),
+        ]
+        for page in pages:
+            tags = Tags()
+            tags.feed(page.read_text())
+            assert all(attrs["alt"] for tag, attrs in tags.seen if tag == "img")
+            said = re.findall("<figcaption>(.*?)</figcaption>", page.read_text())
+            for word in ("jerk", "centre of mass", "noise floor dotted", "cut at"):
+                assert any(word in caption for caption in said), word
+
     def test_the_figure_moves_with_every_bone(self):
         measured = measure(squat())
         tags = Tags()

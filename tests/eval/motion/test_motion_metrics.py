@@ -175,6 +175,15 @@ class TestSmoothness:
             smoothness.log_dimensionless_jerk(7 * reach, 90.0), smoothness.log_dimensionless_jerk(reach, 4000.0)
         )
 
+    def test_the_shortest_clip_is_the_first_whose_smoothest_reach_is_within_5_percent(self):
+        def of(frames):
+            t = torch.linspace(0, 1, frames, dtype=DOUBLE)
+            reach = (10 * t**3 - 15 * t**4 + 6 * t**5)[:, None, None] * torch.tensor([0.3, 0.1, 0.2], dtype=DOUBLE)
+            return float(smoothness.log_dimensionless_jerk(reach, 30.0)) / -math.log(720)
+
+        assert of(smoothness.SHORTEST - 1) < 0.95 < of(smoothness.SHORTEST)
+        assert of(76) < 0.98 < of(77)
+
     def test_a_still_joint_is_not_the_smoothest(self):
         assert float(smoothness.log_dimensionless_jerk(torch.zeros(9, 1, 3), 30.0)) == -math.inf
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visviva.data.motions.axes import Reading
+from visviva.data.motions.axes import Reading, overruled
 from visviva.data.motions.humanml3d import NAMES as BODY
 from visviva.data.motions.motion import HumanMotion, forward_kinematics
 from visviva.data.motions.world import to_world
@@ -55,6 +55,10 @@ OFFSETS = torch.tensor(
     ]
 )
 """Mean-shape offsets to the parent, x left, y up, z forward [m]."""
+LONGEST = 7.0
+"""Rotation vectors of more, a turn and a tenth, are counted [rad]; those of motion files are mostly of half a turn."""
+WOUND = 0.1
+"""Share of them, over frames and the body's 22 joints, above which poses are not in radians; a root that winds is 1 in 22."""
 WIDTHS = {66: "22 joints", 72: "SMPL", 156: "SMPL-H", 165: "SMPL-X"}
 
 
@@ -89,7 +93,7 @@ def from_amass(stored: Mapping[str, Any], source: str = "", reading: Reading | N
     offsets = OFFSETS.expand(len(poses), -1, -1).clone()
     offsets[:, 0] = torch.from_numpy(trans)
     positions, _ = forward_kinematics(rotations, offsets, PARENTS)
-    notes = ["joints: of the mean shape, pelvis at trans (no body model)"]
+    notes = [*overruled(reading, rates[0] if rates else None), "joints: of the mean shape, pelvis at trans (no body model)"]
     notes += ["shape: betas are not used"] if np.any(np.asarray(stored.get("betas", 0.0))) else []
     given = replace(reading, hand=reading.hand or "right")  # the mean body has its left on the left
     given = given if given.units or given.stature else replace(given, units="m")
@@ -110,7 +114,19 @@ def _poses(stored: Mapping[str, Any], source: str) -> NDArray[np.float32]:
         raise InputError(f"{source}: poses have the shape {poses.shape}; (frames, n) with n of {known} is wanted")
     if not np.isfinite(poses).all():
         raise InputError(f"{source}: poses are not finite in frame {int(np.argwhere(~np.isfinite(poses))[0, 0])}; cut it")
+    _radians(poses, source)
     return poses
+
+
+def _radians(poses: NDArray[np.float32], source: str) -> None:
+    """Refuse rotation vectors of the body that are far longer than a turn: a joint may wind, a tenth of them does not."""
+    turns = np.linalg.norm(poses[:, :66].reshape(len(poses), 22, 3), axis=-1)
+    long = float((turns > LONGEST).mean()) if turns.size else 0.0
+    if long > WOUND:
+        raise InputError(
+            f"{source}: {100 * long:.0f} % of the poses' rotation vectors are longer than a turn ({LONGEST:g} rad), up to "
+            f"{float(turns.max()):.4g}; they look like degrees: write radians (numpy.deg2rad(poses))"
+        )
 
 
 def _rotations(poses: Tensor) -> Tensor:

@@ -25,6 +25,14 @@ SPELLED = {"meters": "m", "metres": "m", "meter": "m", "metre": "m", "in": "inch
 SPELLED |= {"centimeters": "cm", "millimetres": "mm", "centimetres": "cm", "feet": "ft"}
 STATURES = (1.25, 2.15)
 ASSUMED = 1.70
+PLAUSIBLE = (1.0, 2.5)
+"""Statures beyond which a body in stated units is said to measure that [m]: a child, a prop, or the wrong units."""
+RUN = 40.0
+"""Speed that no one reaches [m/s]."""
+LEAP = 1.0
+"""Way of the whole body within one frame, faster than that, from which on it is said [m]: less may be a tracker's noise."""
+FAR = 1e4
+"""Distance from the origin beyond which numbers of single precision are a millimetre apart [m]."""
 UP = {"x": 0, "y": 1, "z": 2}
 
 
@@ -58,6 +66,13 @@ class Reading:
             raise InputError(f"unknown hand {self.hand!r}; known: left, right")
         if self.fps is not None and not 0 < self.fps < float("inf"):
             raise InputError(f"a frame rate of {self.fps} is not positive; give frames per second")
+
+
+def overruled(reading: Reading, own: float | None, whose: str = "the file says") -> list[str]:
+    """Return the note that the frame rate given goes before the file's own, where they differ by more than 0.1 %."""
+    if reading.fps is None or own is None or not 0 < own < math.inf or abs(reading.fps / own - 1) <= 1e-3:
+        return []
+    return [f"frame rate: {reading.fps:.6g} frames/s, as given; {whose} {own:.6g}"]
 
 
 def stature(positions: Float[Tensor, "T J 3"], names: tuple[str, ...]) -> tuple[float, bool]:
@@ -100,7 +115,7 @@ def scale_of(
     stated = reading.units or declared
     if stated is not None:
         _believable(size * UNITS[stated], stated, fitting, size, where)
-        return UNITS[stated], f"units: {stated}, as given"
+        return UNITS[stated], f"units: {stated}, as given" + _odd(size * UNITS[stated], named)
     usual = ("m", "cm", "mm")
     if fitting:
         best = min(fitting, key=lambda unit: (unit not in usual, abs(size * UNITS[unit] - ASSUMED)))
@@ -126,6 +141,13 @@ def _believable(measured: float, stated: str, fitting: list[str], size: float, w
         )
 
 
+def _odd(measured: float, named: bool) -> str:
+    """What is said of a body whose units were stated and whose size is none of a grown person."""
+    if PLAUSIBLE[0] <= measured <= PLAUSIBLE[1]:
+        return ""
+    return f"; {'the body then measures' if named else 'its points then span'} {measured:.3g} m"
+
+
 def _same_throughout(positions: Tensor, where: str) -> None:
     """Refuse files whose frames or bodies change scale: millimetres here, metres there."""
     spread = (positions - positions.median(1, keepdim=True).values).norm(dim=-1).median(1).values
@@ -143,11 +165,38 @@ def mixed(positions: Float[Tensor, "T J 3"], fps: float, where: str) -> None:
     """Refuse a body in metres that is moved about in another unit: no one runs at 40 m/s for half of a recording."""
     centre = positions.mean(1)
     speed = float(centre.diff(dim=0).norm(dim=-1).median()) * fps
-    if speed > 40:
+    if speed > RUN:
         raise InputError(
             f"{where}: the body, of human size, moves at {speed:.4g} m/s in half of the frames; its translation is in another "
             "unit (mm beside m?), or the frame rate is wrong: write the file in one unit, or give --fps"
         )
+
+
+def near(positions: Float[Tensor, "T J 3"], where: str) -> None:
+    """Refuse a body in metres so far from the origin that single precision, which files and motions have, loses it.
+
+    Raises:
+        InputError: farther than 10 km, where numbers are a millimetre apart.
+    """
+    far = float(positions.abs().max())
+    if far > FAR:
+        raise InputError(
+            f"{where}: the body is {far:.4g} m from the origin; beyond {FAR:g} m single precision is coarser than 1 mm: "
+            "subtract where it starts from all positions, in double precision"
+        )
+
+
+def jumps(positions: Float[Tensor, "T J 3"], fps: float) -> list[str]:
+    """Return the note that a body in metres is elsewhere from one frame to the next: cut, spliced or lost by its tracker."""
+    step = positions.mean(1).diff(dim=0).norm(dim=-1)
+    far = ((step > LEAP) & (step * fps > RUN)).nonzero()[:, 0].tolist()
+    if not far:
+        return []
+    also = f" and {len(far) - 1} time{'s' * (len(far) > 2)} more" if len(far) > 1 else ""
+    return [
+        f"jumps: the whole body moves {float(step[far[0]]):.3g} m from frame {far[0]} to {far[0] + 1}{also}, faster than "
+        f"{RUN:g} m/s; cut or mend the motion there"
+    ]
 
 
 def up_axis(positions: Float[Tensor, "T J 3"], names: tuple[str, ...], usual: str) -> tuple[str, str]:
@@ -170,6 +219,13 @@ def up_axis(positions: Float[Tensor, "T J 3"], names: tuple[str, ...], usual: st
     if name != usual and not stands:
         return usual, f"up axis: {usual}, as usual for this format (the body does not stand)"
     return name, f"up axis: {name}" + ("" if name == usual else f", because the body stands along it (usual would be {usual})")
+
+
+def given_up(positions: Float[Tensor, "T J 3"], names: tuple[str, ...], up: str) -> str:
+    """Return the sentence about an up axis that was given: also where the body does not stand along it."""
+    found, _ = up_axis(positions, names, up)
+    odd = f"; but the body stands along {found} (or lies along it)"
+    return f"up axis: {up}, as given" + (odd if found != up else "")
 
 
 def upright(up: str) -> Float[Tensor, "3 3"]:
@@ -209,14 +265,19 @@ def mirrored(positions: Float[Tensor, "T J 3"], names: tuple[str, ...]) -> float
     return float((left[:, 1] * ahead[:, 0] - left[:, 0] * ahead[:, 1]).mean())  # (z x a) = (-a_y, a_x)
 
 
+def exchanged(positions: Float[Tensor, "T J 3"], names: tuple[str, ...]) -> bool:
+    """Return whether in most frames the side named left is on the right of where the toes point."""
+    sure = mirrored(positions, names)
+    return sure is not None and sure < -0.4
+
+
 def handed(positions: Float[Tensor, "T J 3"], names: tuple[str, ...], where: str) -> None:
     """Refuse a motion whose left is right.
 
     Raises:
         InputError: the names say so in most frames.
     """
-    sure = mirrored(positions, names)
-    if sure is not None and sure < -0.4:
+    if exchanged(positions, names):
         raise InputError(
             f"{where}: left is right: the toes point so that the left side is on the right; the axes are left-handed (mirror "
             "them with --hand left) or the names are exchanged (take them as they are with --hand right)"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visviva.data.files import whole
-from visviva.data.motions.axes import Reading
+from visviva.data.motions.axes import Reading, overruled
 from visviva.data.motions.motion import HumanMotion, forward_kinematics
 from visviva.data.motions.text import numbers, text_of
 from visviva.data.motions.world import to_world
@@ -63,13 +63,13 @@ def read_bvh(path: str | Path, reading: Reading | None = None) -> HumanMotion:
     if not found:
         raise InputError(f"{where}: no MOTION section; the file is cut short or no BVH file")
     tree = _tree(head.split(), where)
-    values, fps = _frames(tail, sum(map(len, tree.channels)), reading, where)
+    values, fps, told = _frames(tail, sum(map(len, tree.channels)), reading, where)
     rotations, offsets, notes = _local(tree, torch.from_numpy(values), torch.tensor(tree.offsets, dtype=torch.float64))
     positions, _ = forward_kinematics(rotations, offsets, tree.parents)
     rest = offsets.mean(0)
     rest[0] = torch.tensor(tree.offsets[0], dtype=torch.float64)
     motion = to_world(
-        positions, tree.names, tree.parents, fps, where, reading=reading, rotations=rotations, rest=rest, notes=notes
+        positions, tree.names, tree.parents, fps, where, reading=reading, rotations=rotations, rest=rest, notes=told + notes
     )
     return motion.noted(positions=motion.positions.float(), rotations=rotations_of(motion), rest=motion.rest.float())  # type: ignore[union-attr]
 
@@ -132,8 +132,8 @@ def _check(tree: Tree, stack: list[int], where: str) -> None:
             raise InputError(f"{where}: the channels of {name!r} are {channels}; Xposition ... Zrotation, each once, are known")
 
 
-def _frames(text: str, channels: int, reading: Reading, where: str) -> tuple[NDArray[np.float64], float]:
-    """Return the numbers of the frames (T, channels) and the frames per second."""
+def _frames(text: str, channels: int, reading: Reading, where: str) -> tuple[NDArray[np.float64], float, list[str]]:
+    """Return the numbers of the frames (T, channels), the frames per second and what is to be said of them."""
     declared = re.search(r"(?i)frames\s*:\s*(\S+)", text)
     time = re.search(r"(?i)frame[ \t]+time[ \t]*:?[ \t]*([^\s]+)", text)
     start = max(match.end() for match in (declared, time) if match) if declared or time else 0
@@ -151,14 +151,27 @@ def _frames(text: str, channels: int, reading: Reading, where: str) -> tuple[NDA
         raise InputError(f"{where}: no joint has channels; nothing moves")
     whole_frames = len(values) // channels
     if len(values) % channels or (count >= 0 and whole_frames != count):
-        raise InputError(
-            f"{where}: {len(values)} numbers for {count if count >= 0 else 'unknown'} frames of {channels} channels "
-            f"({whole_frames} frames and {len(values) % channels} numbers more); the file is cut short or damaged"
-        )
+        raise InputError(f"{where}: {_miscounted(len(values), count, channels)}")
     if not np.isfinite(values).all():
         frame = int(np.flatnonzero(~np.isfinite(values))[0]) // channels
         raise InputError(f"{where}: numbers of frame {frame} are not finite (NaN or infinity); fill or cut these frames")
-    return values.reshape(whole_frames, channels), reading.fps or 1.0 / step
+    told = overruled(reading, 1.0 / step if 0 < step < 10 else None)
+    return values.reshape(whole_frames, channels), reading.fps or 1.0 / step, told
+
+
+def _miscounted(found: int, count: int, channels: int) -> str:
+    """What is wrong with so many numbers for the frames that a file states (-1: it states none)."""
+    frames, rest = divmod(found, channels)
+    if frames > count >= 0:
+        more = f" and {rest} number{'s' * (rest != 1)} more" if rest else ""
+        return (
+            f"has more frames than it states: 'Frames: {count}' of {channels} channels are {count * channels} numbers, "
+            f"it holds {found} ({frames} frames{more}); write the right number there, or cut the rest"
+        )
+    return (
+        f"{found} numbers for {count if count >= 0 else 'unknown'} frames of {channels} channels "
+        f"({frames} frames and {rest} numbers more); the file is cut short or damaged"
+    )
 
 
 def _local(tree: Tree, values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, list[str]]:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visviva.data.motions.axes import SPELLED, UNITS, Reading
+from visviva.data.motions.axes import SPELLED, UNITS, Reading, overruled
 from visviva.data.motions.motion import HumanMotion, Plate
 from visviva.data.motions.text import present
 from visviva.data.motions.world import to_world
@@ -75,6 +75,7 @@ def read_c3d(path: str | Path, reading: Reading | None = None) -> HumanMotion:
     if units not in UNITS:
         raise InputError(f"{where}: unknown POINT:UNITS {units!r}; known: {', '.join(UNITS)}")
     plates, notes = _plates(file, UNITS[reading.units or units], where)
+    notes = overruled(reading, file.rate) + notes
     vertical = str(file.parameters.get("POINT:Y_SCREEN") or "+z").strip().lower().lstrip("+")
     points = torch.from_numpy(file.points).float()
     motion = to_world(

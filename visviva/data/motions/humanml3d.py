@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from visviva.data.motions.axes import Reading, upright
+from visviva.data.motions.axes import Reading, overruled, upright
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
 from visviva.physics.bodies.posing import swing
@@ -144,7 +144,7 @@ def joints_of(vectors: Float[Tensor, "*batch T D"], fps: float = FPS) -> Float[T
     """
     if vectors.shape[-1] != 263:
         raise InputError(f"HumanML3D features have 263 columns, not {vectors.shape[-1]}; KIT's 251 are another skeleton")
-    before = functional.pad(vectors[..., :-1, :3] * (FPS / fps), (0, 0, 1, 0))
+    before = functional.pad(vectors[..., :3] * (FPS / fps), (0, 0, 1, 0))[..., :-1, :]  # no frames give no joints
     yaw = -2 * before[..., 0].cumsum(-1)
     step = torch.stack((before[..., 1], torch.zeros_like(before[..., 1]), before[..., 2]), -1)
     ground = yawed(step, yaw).cumsum(-2)
@@ -161,8 +161,9 @@ def from_features(vectors: Float[Tensor, "T D"], source: str = "", reading: Read
         InputError: fewer than 2 frames, other than 263 columns, features that look normalised (z-scored), values not finite.
     """
     joints = joints_of(vectors)
+    _finite(vectors, source)
     height, contact = vectors[:, 3], vectors[:, 259:263]
-    if vectors.isfinite().all() and (bool((height < 0).any()) or bool(((contact < -0.5) | (contact > 1.5)).any())):
+    if bool((height < 0).any()) or bool(((contact < -0.5) | (contact > 1.5)).any()):
         raise InputError(
             f"{source}: root heights from {float(height.min()):.2f} m and contacts from {float(contact.min()):.2f} to "
             f"{float(contact.max()):.2f} "
@@ -170,7 +171,19 @@ def from_features(vectors: Float[Tensor, "T D"], source: str = "", reading: Read
         )
     reading = reading or Reading()  # up and hand are the format's, also of a body that lies or is none
     motion = from_joints(joints, source, replace(reading, up="y", hand=reading.hand or "right"))
-    return motion.noted("263 features; contacts as labelled", contacts=contact > 0.5, contact_joints=FEET)
+    told = overruled(reading, FPS, "HumanML3D's features have")
+    return motion.noted(*told, "263 features; contacts as labelled", contacts=contact > 0.5, contact_joints=FEET)
+
+
+def _finite(vectors: Float[Tensor, "T D"], source: str) -> None:
+    """Refuse features that are not finite, also where no joint depends on them: velocities, rotations, contacts."""
+    bad = ~vectors.isfinite()
+    if bool(bad.any()):
+        frame, column = bad.nonzero()[0].tolist()
+        raise InputError(
+            f"{source}: features that are not finite (NaN or infinity): {int(bad.sum())}, the first in frame {frame}, "
+            f"column {column} (both from 0); fill or cut these frames"
+        )
 
 
 def from_joints(joints: Float[Tensor, "T 22 3"], source: str = "", reading: Reading | None = None) -> HumanMotion:

@@ -44,10 +44,27 @@ class Table:
         return self.values[:, self.names.index(name)]
 
     def at(self, time: Float[Tensor, " s"]) -> Table:
-        """Return the table at other times, between its rows on straight lines, before and after them its first and last row."""
+        """Return the table at other times, between its rows on straight lines; up to one interval of rows outside, its end row.
+
+        Raises:
+            InputError: a time farther outside: rows that were not recorded are not made up.
+        """
         own, wanted = self.time.numpy(), time.double().numpy()
+        _covered(self.source, own, wanted)
         rows = np.stack([np.interp(wanted, own, column) for column in self.values.T.numpy()], -1)
         return replace(self, time=time.double(), values=torch.from_numpy(rows))
+
+
+def _covered(source: str, own: NDArray[np.float64], wanted: NDArray[np.float64]) -> None:
+    """Refuse wanted times that lie outside a table's by more than the interval of its rows there."""
+    before, after = (1.001 * step for step in (own[1] - own[0], own[-1] - own[-2]))  # times are rounded
+    inside = (wanted >= own[0] - before) & (wanted <= own[-1] + after)
+    if not inside.all():
+        raise InputError(
+            f"{source}: its rows are from {own[0]:g} to {own[-1]:g} s, wanted are {wanted.min():g} to {wanted.max():g} s "
+            f"({int((~inside).sum())} of {inside.size} times outside); cut the motion to the rows' time, or give forces that "
+            "cover it"
+        )
 
 
 def read_table(path: str | Path) -> Table:
@@ -188,16 +205,19 @@ class GroundForce:
 
 
 def ground_forces(table: Table) -> tuple[GroundForce, ...]:
-    """Return the forces of a table, one for each set of columns such as ``ground_force_1_vx ... px ...``.
+    """Return the forces of a table, one for each set of columns such as ``ground_force_1_vx ... px ...``, in the file's order.
 
-    Moments are in columns ``..._mx`` or in those of the torque (``ground_torque_1_x``); without any they are 0.
+    Moments are in columns ``..._mx`` or in those of the torque (``ground_torque_1_x``); without any they are 0. Take a set by
+    its name: how many there are, and in which order, is the file's own. Which foot stands on which plate is not in a .mot file:
+    an ExternalLoads file says it, and `external_wrench` reads that.
 
     Raises:
         InputError: no such columns, or some of a set missing.
 
     Example::
 
-        left, right = ground_forces(read_table("grf.mot"))
+        plates = {plate.name: plate for plate in ground_forces(read_table("grf.mot"))}
+        plates["ground_force_1"].force  # (T, 3) N
     """
     found = []
     for name in table.names:
@@ -229,7 +249,8 @@ def external_wrench(
         time: (T,) [s]; the data are taken between their rows on straight lines.
 
     Raises:
-        InputError: no such file, forces or points that are not given in the ground, bodies or columns that are not there.
+        InputError: no such file, forces or points that are not given in the ground, bodies or columns that are not there, times
+            that the data do not cover.
 
     Example::
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from visviva.data.motions.axes import SPELLED, UNITS, Reading
+from visviva.data.motions.axes import SPELLED, UNITS, Reading, overruled
 from visviva.data.motions.motion import HumanMotion
 from visviva.data.motions.text import numbers, text_of
 from visviva.data.motions.world import to_world
@@ -80,7 +80,7 @@ def _row(line: str, markers: int, where: str) -> NDArray[np.float64]:
 
 def _rate(times: NDArray[np.float64], rate: float, reading: Reading, where: str) -> tuple[float, list[str]]:
     if reading.fps is not None:
-        return reading.fps, [f"frame rate: {reading.fps:g}, as given"]
+        return reading.fps, overruled(reading, rate) or [f"frame rate: {reading.fps:g}, as given"]
     steps = np.diff(times)
     step = float(np.median(steps)) if len(steps) else 0.0
     if len(steps) and (not np.isfinite(steps).all() or (steps <= 0).any()):

@@ -9,11 +9,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from visviva.data.motions.axes import Reading, handed, mirrored, mixed, scale_of, up_axis, upright
+from visviva.data.motions.axes import (
+    Reading,
+    exchanged,
+    given_up,
+    handed,
+    jumps,
+    mirrored,
+    mixed,
+    near,
+    scale_of,
+    up_axis,
+    upright,
+)
 from visviva.data.motions.motion import HumanMotion, Plate, cut_plates, filled
 from visviva.errors import InputError
 
 SHOWN = 4
+CONTRADICTED = (
+    "left and right: their names contradict the way the toes point once mirrored (--hand left); unmirrored they agree"
+)
 
 
 def to_world(
@@ -60,7 +75,12 @@ def to_world(
     told.append(said)
     positions, rest = positions * scale, None if rest is None else rest * scale
     mixed(positions, fps, source)
-    up, said = (reading.up, f"up axis: {reading.up}, as given") if reading.up else up_axis(positions, names, usual_up)
+    near(positions, source)
+    told += jumps(positions, fps)
+    if reading.up:
+        up, said = reading.up, given_up(positions, names, reading.up)
+    else:
+        up, said = up_axis(positions, names, usual_up)
     told.append(said)
     turn = upright(up).to(positions)
     plates = tuple(_turned(plate, turn) for plate in plates)
@@ -74,6 +94,7 @@ def to_world(
         rotations = None if rotations is None else flip @ rotations @ flip
         plates = tuple(_turned(plate, flip.to(plate.force)) for plate in plates)
         told.append("axes: left-handed, as given; mirrored")
+        told += [CONTRADICTED] if exchanged(positions, names) else []
     elif reading.hand is None:
         handed(positions, names, source)
         sure = mirrored(positions, names)

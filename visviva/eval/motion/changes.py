@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visviva.eval.motion import errors
-from visviva.eval.motion.curves import curves
+from tqdm import tqdm
+
+from visviva.eval.motion import errors, report
+from visviva.eval.motion.curves import CAPTION, curves
 from visviva.eval.motion.measure import Measured
 from visviva.eval.motion.report import shown
 from visviva.eval.motion.view import animated
@@ -32,12 +34,14 @@ ROWS = (
     ("bone_change", "bone change [%]"),
     ("contact", "time in contact"),
 )
-"""Scores shown before and after."""
+"""Scores shown before and after; errors against a reference follow, where there is one."""
 MEANING = (
-    "Moved: mean distance of the joints from where they were. The violation is what no ground under the standing feet can give "
-    "of the force and moment that the motion needs, measured over windows of a quarter of a second; below its noise floor it "
-    "means nothing (the floor is read from jitter: after a repair it no longer sees errors that are smooth). A repair that "
-    "only smooths lowers acceleration and jerk, too: look at the feet and the violation, and at how far the joints were moved."
+    "Moved: mean distance of the joints from where they were. The violation is what no ground under the standing feet can "
+    "give of the force and moment that the motion needs, measured over windows of a quarter of a second; below its noise "
+    "floor it means nothing (the floor is read from jitter: after a repair it no longer sees errors that are smooth). A "
+    "repair that only smooths lowers acceleration and jerk, too: look at the feet and the violation, and at how far the "
+    "joints were moved. Errors are against the reference, where one was given; poses lifted from 2D are seen from the camera, "
+    "on which only pa mpjpe does not depend."
 )
 
 
@@ -63,7 +67,8 @@ class Change:
 def table(change: Change) -> list[list[str]]:
     """Return the rows (score, before, after, change) of a motion, the distance first."""
     rows = [["joints moved, mean [mm]", "0", f"{change.moved:.3g}", ""]]
-    for key, label in ROWS:
+    against = [(k, f"{k.replace('_', ' ')} [{change.before.scores[k].unit}]") for k in report.errors(change.before.scores)]
+    for key, label in (*ROWS, *against):
         one, two = (side.scores.get(key) for side in (change.before, change.after))
         there = one is not None and two is not None and math.isfinite(one.value) and math.isfinite(two.value)
         share = f"{100 * (two.value / one.value - 1):+.0f} %" if there and one and two and abs(one.value) > 1e-9 else ""
@@ -80,11 +85,11 @@ def write(
     if failures:
         page.heading("Not re-estimated")
         page.table(["", "reason"], [[name, reason] for name, reason in failures.items()])
-    for name, change in changes.items():
+    for k, (name, change) in enumerate(tqdm(changes.items(), desc="report", disable=not cards)):
         page.heading(name)
         page.table(["", "before", "after", "change"], table(change))
         page.paragraph(change.note, "note")
-        if list(changes).index(name) < cards:
+        if k < cards:
             _card(page, change)
     page.heading("How this was made")
     page.details(
@@ -98,6 +103,6 @@ def _card(page: Page, change: Change) -> None:
     for said, side in sides:
         page.open_card(said)
         page.parts.append(f"<figure>{animated(side)}</figure>")
-        page.figure(rendered(curves(side), 10.5, 2.4), "")
+        page.figure(rendered(curves(side), 10.5, 2.4), CAPTION)
         page.paragraph("; ".join(side.motion.notes), "note")
         page.close_card()

@@ -1,7 +1,8 @@
 """What one motion is measured by: every metric that needs no reference, with unit, direction, and what was assumed.
 
 A motion that hardly moves (mean joint speed below 2 cm/s) gets no number for skating and smoothness, for it would win them;
-where no foot is named, ground metrics are taken from the lowest point and contact has no number, with the reason.
+where no foot is named, ground metrics are taken from the lowest point and contact has no number, with the reason. Motions of
+fewer frames than `smoothness.SHORTEST` get no log dimensionless jerk.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ STILL = 0.02
 """Mean speed of the joints below which a motion is called still [m/s]."""
 LEAST = 4
 """Frames that jerk needs."""
+REST_POSE = "first frame: left out, the body jumps from it (a rest pose?)"
+"""What a motion says that `without_rest_pose` has cut."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def measure(motion: HumanMotion, floor: float | None = None, mass: float | None 
     scores.append(_flight(curves, motion))
     scores += spin.scores(motion, curves.get("airborne"), mass, still)
     found, why = _forces(motion, mass)
-    scores += dynamics.scores(found, still or why)
+    scores += dynamics.scores(found, why or still)
     asked = len(motion)
     counted = {s.name: replace(s, used=s.used or asked * math.isfinite(s.value), asked=asked) for s in scores}
     return Measured(motion, height, feet, counted, curves, found)
@@ -123,7 +126,7 @@ def without_rest_pose(motion: HumanMotion) -> HumanMotion:
     step = motion.positions.diff(dim=0).norm(dim=-1).mean(-1)
     if len(motion) <= LEAST or not bool((step[0] > 0.05) & (step[0] > 20 * step[1:].median()) & (step[0] > 3 * step[1:].max())):
         return motion
-    return motion.cut(1, len(motion)).noted("first frame: left out, the body jumps from it (a rest pose?)")
+    return motion.cut(1, len(motion)).noted(REST_POSE)
 
 
 def _floor(motion: HumanMotion, low: Tensor, given: float | None) -> tuple[float, str]:
@@ -144,12 +147,13 @@ def _ground(low: Tensor, floor: float, curves: dict[str, Tensor], motion: HumanM
     joints = "joints, not mesh vertices"
     flying = curves.get("airborne")
     grounded = float(ground.float_height(low, floor, flying)) if flying is not None else math.nan
-    why = joints if flying is not None else "no named feet to see flight by"
+    why = f"without frames of flight; {joints}" if flying is not None else "no named feet to see flight by"
+    summed = f"PhysDiff, reconstructed: penetrate + float + skate, flight counted as floating; {joints}"
     return [
         Score("penetrate", float(ground.penetrate(low, floor)), "mm", note=joints),
-        Score("float", float(ground.float_height(low, floor)), "mm", note=joints),
-        Score("float_grounded", grounded, "mm", note=f"without frames of flight; {why}"),
-        Score("phys_err", float(ground.phys_err(low, floor)), "mm", fps=motion.fps, note="PhysDiff, reconstructed; " + joints),
+        Score("float", float(ground.float_height(low, floor)), "mm", note=f"flight counted as floating; {joints}"),
+        Score("float_grounded", grounded, "mm", note=why),
+        Score("phys_err", float(ground.phys_err(low, floor)), "mm", fps=motion.fps, note=summed),
     ]
 
 
@@ -164,19 +168,21 @@ def _feet(x: Tensor, low: Tensor, floor: float, curves: dict[str, Tensor], motio
     def number(value: Tensor, reason: str) -> float:
         return math.nan if reason else float(value)
 
-    slow = ground.support_speed(low, motion.fps, curves.get("airborne"))
+    slow, slid = ground.support_speed(low, motion.fps, curves.get("airborne")), ground.sliding(low, motion.fps, floor)
+    lower = why or ("feet lower than 5 cm" if bool(slid.isfinite()) else "no foot lower than 5 cm")
     root = x[:, found.get("pelvis", 0)]
     score = [
         Score("skate", number(ground.skate(low, floor, ground.TOLERANCE), why), "mm/frame", fps=motion.fps, note=why),
         Score("support", number(slow, why), "m/s", note=why or "speed of the slowest foot joint outside of flight"),
-        Score("sliding", number(ground.sliding(low, motion.fps, floor), why), "m/s", note=why or "feet lower than 5 cm"),
+        Score("sliding", number(slid, why), "m/s", note=lower),
     ]
     ratio = ground.skating_ratio(x[:, named] if named else low, motion.fps, floor)
     score.append(Score("skating_ratio", number(ratio, why), "share", fps=motion.fps, note=why or "published for 20 frames/s"))
     pfc = ground.pfc(root, x[:, [k for k in four if k is not None]], motion.fps) if not lacking else torch.tensor(math.nan)
     score.append(Score("pfc", float(pfc), "1e4", fps=motion.fps, note=lacking or "published for 30 frames/s"))
     standing = curves["contacts"].any(-1).double().mean() if "contacts" in curves else torch.tensor(math.nan)
-    score.append(Score("contact", float(standing), "share", False, note="time in which a foot stands; no aim in itself"))
+    known = "time in which a foot stands; no aim in itself" if "contacts" in curves else "no feet are named"
+    score.append(Score("contact", float(standing), "share", False, note=known))
     return score
 
 
@@ -185,22 +191,29 @@ def _smooth(x: Tensor, motion: HumanMotion, speed: float, still: str) -> list[Sc
     for name, order in (("acceleration", 2), ("jerk", 3)):
         value = math.nan if still else float(smoothness.mean_size(x, motion.fps, order))
         scores.append(Score(name, value, f"m/s^{order}", fps=motion.fps, note=still or "differences at this frame rate"))
-    smooth = smoothness.log_dimensionless_jerk(x, motion.fps)
-    moving = smooth[smooth.isfinite()]
-    value = float(moving.median()) if len(moving) and not still else math.nan
-    scores.append(Score("smoothness", value, "-ln", False, note=still or "log dimensionless jerk, median over joints"))
+    scores.append(_smoothness(x, motion.fps, still))
     change = smoothness.bone_change(x, motion.bones) if motion.bones else torch.full((1,), math.nan)
     why = "worst bone" if motion.bones else "no bones: markers or unnamed joints"
     scores.append(Score("bone_change", float(change.max()), "%", note=why))
     return scores
 
 
+def _smoothness(x: Tensor, fps: float, still: str) -> Score:
+    smooth = smoothness.log_dimensionless_jerk(x, fps)
+    moving = smooth[smooth.isfinite()]
+    short = f"{len(x)} frames; log dimensionless jerk needs {smoothness.SHORTEST}" if len(x) < smoothness.SHORTEST else ""
+    why = still or short or ("" if len(moving) else "no joint has jerk")
+    value = math.nan if why else float(moving.median())
+    return Score("smoothness", value, "-ln", False, note=why or "log dimensionless jerk, median over joints")
+
+
 def _flight(curves: dict[str, Tensor], motion: HumanMotion) -> Score:
     if "com" not in curves or "airborne" not in curves:
         return Score("flight_gravity", math.nan, "m/s^2", note="no centre of mass or no feet: not all parts are named")
     found = contact.flight_acceleration(curves["com"][:, 2], motion.fps, curves["airborne"])
-    note = "acceleration of the centre of mass in flight" if found is not None else "no flight of 0.15 s"
-    return Score("flight_gravity", math.nan if found is None else found, "m/s^2", False, note=f"{note}; -9.81 is right")
+    if found is None:
+        return Score("flight_gravity", math.nan, "m/s^2", False, note="no flight of 0.15 s")
+    return Score("flight_gravity", found, "m/s^2", False, note="acceleration of the centre of mass in flight; -9.81 is right")
 
 
 @torch.no_grad()

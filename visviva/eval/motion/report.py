@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from visviva.eval.motion.curves import curves
+from tqdm import tqdm
+
+from visviva.eval.motion.curves import CAPTION, curves
 from visviva.eval.motion.measure import Measured
 from visviva.eval.motion.view import animated, strip
 from visviva.eval.page import Page
@@ -38,18 +40,20 @@ COLUMNS = (
 )
 MEANING = (
     "Speed of the standing foot: horizontal speed of the slowest foot joint outside of flight, which should be at rest; "
-    "recorded walks have 0.03 m/s. Foot sliding: mean horizontal speed of feet lower than 5 cm above the floor, also "
-    "of feet that swing that low. Skating ratio: share of frames in which a toe, low in two frames, moves faster than 0.5 m/s "
-    "and so in the mean of five frames. Penetrate and float: how far the lowest joint is below or above the floor, beyond "
-    "5 mm. Jerk is taken by differences at the file's frame rate and grows with noise: compare motions of one rate. Log "
-    "dimensionless jerk: higher is smoother, -6.6 is the smoothest reach. Flight: vertical acceleration of the centre of "
-    "mass while no foot is near the floor; -9.81 is right. Joints stand for soles; contact and speed are no aims in "
-    "themselves: a motion that stands still slides nowhere, so it gets no number. Euler-Lagrange violation: of the force and "
-    "moment that the motion needs from outside, what no ground under the standing feet can give, in body weights (recorded "
-    "people 0.04 to 0.15; a body that nothing carries 1), on a body with average masses; its two parts are the force, which is "
-    "the centre of mass's violation, and the moment, that of angular momentum. Turned in flight: how fast the angular momentum "
-    "about the centre of mass changes while no foot is near the floor, over weight and radius of gyration; 0 is right. Numbers "
-    "below their noise floors mean nothing."
+    "recorded walks have 0.03 m/s. Foot sliding: mean horizontal speed of feet lower than 5 cm above the floor, also of feet "
+    "that swing that low. Skating ratio: share of frames in which a toe, low in two frames, moves faster than 0.5 m/s and so "
+    "in the mean of five frames. Penetrate and float: how far the lowest joint is below or above the floor, beyond 5 mm. "
+    "Phys-Err is PhysDiff's sum of penetrate, float and skate, all in metrics.json; its float counts flight as floating, so "
+    "it does not add up from the column that leaves flight out. Jerk is taken by differences at the file's frame rate and "
+    "grows with noise: compare motions of one rate. Log dimensionless jerk: higher is smoother, -6.6 is the smoothest reach "
+    "from rest to rest; clips of fewer than 31 frames get no number. Flight: vertical acceleration of the centre of mass "
+    "while no foot is near the floor; -9.81 is right. Joints stand for soles; contact and speed are no aims in themselves: a "
+    "motion that stands still slides nowhere, so it gets no number. Euler-Lagrange violation: of the force and moment that "
+    "the motion needs from outside, what no ground under the standing feet can give, in body weights (recorded people 0.04 to "
+    "0.15; a body that nothing carries 1), on a body with average masses; its two parts are the force, which is the centre of "
+    "mass's violation, and the moment, that of angular momentum. Turned in flight: how fast the angular momentum about the "
+    "centre of mass changes while no foot is near the floor, over weight and radius of gyration; 0 is right. Numbers below "
+    "their noise floors mean nothing."
 )
 
 
@@ -87,7 +91,8 @@ def write(
         page.heading("Not measured")
         page.table(["", "reason"], [[name, reason] for name, reason in failures.items()])
     page.heading("Motions")
-    for name, result in list(zip(names, results, strict=True))[:cards]:
+    shown_ones = list(zip(names, results, strict=True))[:cards]
+    for name, result in tqdm(shown_ones, desc="report", disable=not shown_ones):
         _card(page, name, result)
     if len(results) > cards:
         page.paragraph(f"{len(results) - cards} more motions are in the table and in metrics.json.", "note")
@@ -114,7 +119,7 @@ def _card(page: Page, name: str, measured: Measured) -> None:
     caption = "In real time; left blue, right amber; a green disc marks a foot in contact."
     page.parts.append(f"<figure>{animated(measured)}<figcaption>{caption}</figcaption></figure>")
     page.figure(rendered(strip(measured), 10.5, 2.4), "Poses at even times, side by side.")
-    page.figure(rendered(curves(measured), 10.5, 2.4), "")
+    page.figure(rendered(curves(measured), 10.5, 2.4), CAPTION)
     notes = [f"{s.name}: {s.note}" for s in measured.scores.values() if not math.isfinite(s.value)]
     if notes:
         page.details("Not measured here", "\n".join(notes))

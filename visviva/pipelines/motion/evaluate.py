@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from visviva.configs.motion import MotionRecipe
 from visviva.data.files import whole
 from visviva.data.manifest import output_folder
 from visviva.data.motions.axes import Reading
+from visviva.data.motions.motion import HumanMotion
 from visviva.data.motions.reading import SUFFIXES, read_motion
 from visviva.errors import InputError
 from visviva.eval.motion import report
@@ -39,7 +42,7 @@ def evaluate(recipe: MotionRecipe) -> Path:
     """Measure the recipe's motions and return the folder that holds metrics.json, report.html and plots.
 
     Raises:
-        InputError: no file is given, or none can be measured; the first one's reason.
+        InputError: no file is given, or none can be measured, with every one's reason.
     """
     files = collect(recipe.files)
     names = distinct(files)
@@ -53,8 +56,7 @@ def evaluate(recipe: MotionRecipe) -> Path:
         except InputError as error:
             failures[name] = str(error)
     if not found:
-        first, more = next(iter(failures.values())), len(failures) - 1
-        raise InputError(first + (f" (and {more} more file{'s' * (more > 1)} failed)" if more else ""))
+        raise refused(failures, "measured")
     about = {"recipe": recipe.model_dump()}
     write_json(output / "metrics.json", content(files, names, found, failures, about))
     _plots(output / "plots", found, recipe.shown)
@@ -67,16 +69,25 @@ def one(file: Path, recipe: MotionRecipe, reading: Reading) -> Measured:
     """Read and measure one file, against its reference where the recipe names one."""
     motion = read_motion(file, reading)
     measured = measure(motion, recipe.floor, recipe.mass)
+    true = reference_of(file, recipe, reading)
+    return measured if true is None else replace(measured, scores=measured.scores | against(motion, true))
+
+
+def reference_of(file: Path, recipe: MotionRecipe, reading: Reading) -> HumanMotion | None:
+    """Return the motion that a file is compared with: the recipe's, or that of the same name in its folder; None without one.
+
+    Raises:
+        InputError: a folder without a motion of this name, or a reference that cannot be read.
+    """
     if not recipe.reference:
-        return measured
+        return None
     reference = Path(recipe.reference)
     if reference.is_dir():
         named = sorted(p for p in reference.iterdir() if p.stem == file.stem and p.suffix.lower() in SUFFIXES)
         if not named:
             raise InputError(f"{file}: the reference folder {recipe.reference!r} has no motion of the name {file.stem!r}")
         reference = named[0]
-    errors = against(motion, read_motion(reference, reading))
-    return replace(measured, scores=measured.scores | errors)
+    return read_motion(reference, reading)
 
 
 def collect(given: Sequence[str], action: str = "evaluate") -> list[Path]:
@@ -106,6 +117,33 @@ def distinct(files: Sequence[Path]) -> list[str]:
     return [s if short.count(s) == 1 else str(file) for s, file in zip(short, files, strict=True)]
 
 
+def stems(files: Sequence[Path]) -> list[str]:
+    """Return a name without suffix for what is written of each file, no two alike: longer by folder, suffix or number."""
+    short = [str(Path(name).with_suffix("")).strip("/").replace("/", "-") for name in distinct(files)]
+    found: list[str] = []
+    for stem, file in zip(short, files, strict=True):
+        name = stem if short.count(stem) == 1 else stem + file.suffix.replace(".", "-")
+        more = (f"{name}-{k}" for k in itertools.count(2))
+        found.append(next(n for n in itertools.chain([name], more) if n not in found))
+    return found
+
+
+def refused(failures: Mapping[str, str], done: str) -> InputError:
+    """Return the error of a run in which every file failed: its reason, or every file's, one a line."""
+    told = reasons(failures)
+    return InputError(told[0] if len(told) == 1 else "\n  ".join([f"none of {len(told)} files could be {done}:", *told]))
+
+
+def reasons(failures: Mapping[str, str]) -> list[str]:
+    """Return why each file failed, with its name."""
+    return [why if name in why else f"{name}: {why}" for name, why in failures.items()]
+
+
+def tally(failures: Mapping[str, str], files: int, done: str) -> list[str]:
+    """Return the last line of a run in which some files failed; none where all went well."""
+    return [f"{len(failures)} of {files} files could not be {done}; the reasons are above"] if failures else []
+
+
 def content(
     files: Sequence[Path], names: Sequence[str], found: dict[str, Measured], failures: dict[str, str], about: dict[str, Any]
 ) -> dict[str, Any]:
@@ -119,7 +157,8 @@ def content(
 
 
 def _plots(folder: Path, found: dict[str, Measured], shown: int) -> None:
-    for name, measured in list(found.items())[:shown]:
+    drawn = list(found.items())[:shown]
+    for name, measured in tqdm(drawn, desc="plots", disable=not drawn):
         stem = name.strip("/").replace("/", "-")
         for kind, draw in (("poses", strip(measured)), ("curves", curves(measured))):
             with whole(folder / f"{stem}-{kind}.png") as part:
@@ -144,15 +183,31 @@ def _cell(measured: Measured, key: str) -> str:
     return f"{number} ({floor})" if floor != "-" else number
 
 
+def missing(measured: Measured, keys: Sequence[str]) -> str:
+    """Return which of these scores a motion has no number for, by reason; nothing where it has all."""
+    why: dict[str, list[str]] = {}
+    for key in keys:
+        score = measured.scores.get(key)
+        if score is not None and not math.isfinite(score.value):
+            why.setdefault(score.note, []).append(key.replace("_", " "))
+    return "; ".join(f"no {', '.join(lost)}: {note}" for note, lost in why.items())
+
+
 def _say(output: Path, found: dict[str, Measured], failures: dict[str, str]) -> None:
     console = Console(highlight=False, soft_wrap=True, width=max(160, Console().width))
     scored = dict.fromkeys(key for measured in found.values() for key in measured.scores)
-    for keys in (*TERMINAL, report.errors(scored)):
+    tables = [*TERMINAL, report.errors(scored)]
+    for keys in tables:
         if keys:
             console.print(_table(found, keys))
             console.print()
     for name, measured in found.items():
         console.print(f"{name}: {'; '.join(measured.motion.notes)}", markup=False)
-    for reason in failures.values():
+    for name, measured in found.items():
+        if lost := missing(measured, [key for keys in tables for key in keys]):
+            console.print(f"{name}: {lost}", markup=False)
+    for reason in reasons(failures):
         console.print(f"not measured: {reason}", markup=False)
     console.print(f"written: {output / 'report.html'}, {output / 'metrics.json'}", markup=False)
+    for line in tally(failures, len(found) + len(failures), "measured"):
+        console.print(line, markup=False)

@@ -66,24 +66,35 @@ def generate(recipe: MotionRecipe) -> Path:
     if unknown:
         _say(f"note: the model knows none of the words {', '.join(unknown)}; it reads the texts without them")
     with Manifest(output, request(recipe, pipeline)) as manifest:
-        for item in items:
-            row = manifest.done.get(item.id)
-            if row is not None and (row["caption"], row["seed"]) != (item.caption, item.seed):
-                raise InputError(
-                    f"the motion {item.id!r} in {str(output)!r} was made from {row['caption']!r} with the seed {row['seed']}; "
-                    "choose another output folder or another id"
-                )
-        todo = [item for item in items if item.id not in manifest.done]
-        with tqdm(total=len(todo), desc="motions", disable=len(todo) < 2) as bar:
-            for k in range(0, len(todo), recipe.batch_size):
-                batch = todo[k : k + recipe.batch_size]
-                for item, joints in zip(batch, make(recipe, pipeline, batch), strict=True):
-                    manifest.add(write(recipe, output, item, joints, unknown))
-                    bar.update()
+        try:
+            _fill(manifest, recipe, pipeline, items, unknown)
+        finally:
+            if not manifest.done:  # nothing was made with these settings, which others may follow
+                manifest.path.unlink(missing_ok=True)
         rows = {row["id"]: row for row in Manifest.read(output)}
     write_rows(output / "metadata.jsonl", [rows[item.id] for item in items])
     _say(f"written: {len(items)} motions in {output / 'motions'}, {output / 'metadata.jsonl'}")
     return output
+
+
+def _fill(
+    manifest: Manifest, recipe: MotionRecipe, pipeline: MotionPipeline, items: Sequence[Item], unknown: Sequence[str]
+) -> None:
+    """Make the motions that the manifest does not have yet."""
+    for item in items:
+        row = manifest.done.get(item.id)
+        if row is not None and (row["caption"], row["seed"]) != (item.caption, item.seed):
+            raise InputError(
+                f"the motion {item.id!r} in {str(manifest.folder)!r} was made from {row['caption']!r} with the seed "
+                f"{row['seed']}; choose another output folder or another id"
+            )
+    todo = [item for item in items if item.id not in manifest.done]
+    with tqdm(total=len(todo), desc="motions", disable=len(todo) < 2) as bar:
+        for k in range(0, len(todo), recipe.batch_size):
+            batch = todo[k : k + recipe.batch_size]
+            for item, joints in zip(batch, make(recipe, pipeline, batch), strict=True):
+                manifest.add(write(recipe, manifest.folder, item, joints, unknown))
+                bar.update()
 
 
 def plan(recipe: MotionRecipe) -> list[Item]:

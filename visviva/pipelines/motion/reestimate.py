@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,13 +16,17 @@ from visviva.data.motions.axes import Reading
 from visviva.data.motions.bvh import write_bvh
 from visviva.data.motions.motion import HumanMotion
 from visviva.data.motions.reading import read_motion
+from visviva.data.motions.resample import resampled
 from visviva.errors import InputError
 from visviva.eval.motion import changes
 from visviva.eval.motion.changes import Change
-from visviva.eval.motion.measure import measure, without_rest_pose
+from visviva.eval.motion.dynamics import skeleton
+from visviva.eval.motion.measure import REST_POSE, against, measure, without_rest_pose
 from visviva.eval.run import provenance, write_json
+from visviva.eval.score import Score
+from visviva.models.reestimation.joints import NAMES, PARENTS, h36m
 from visviva.models.reestimation.reestimator import Reestimator
-from visviva.pipelines.motion.evaluate import collect, distinct
+from visviva.pipelines.motion.evaluate import collect, distinct, reasons, reference_of, refused, stems, tally
 from visviva.pipelines.motion.fuse import reestimated
 from visviva.pipelines.motion.lift import in_two, learned, lifted
 from visviva.pipelines.motion.repair import lifted_spread, repaired
@@ -33,26 +38,21 @@ def reestimate(recipe: MotionRecipe) -> Path:
     """Re-estimate the recipe's motions; returns the folder that holds them, metrics.json and report.html.
 
     Raises:
-        InputError: no file is given, or none can be re-estimated; the first one's reason.
+        InputError: no file is given, or none can be re-estimated, with every one's reason.
     """
     files = collect(recipe.files, recipe.action)
     names = distinct(files)
     output = output_folder(recipe.output)
     done: dict[str, Change] = {}
     failures: dict[str, str] = {}
-    for file, name in zip(tqdm(files, desc="motions", disable=len(files) < 2), names, strict=True):
+    bar = tqdm(files, desc="motions", disable=len(files) < 2)
+    for file, name, stem in zip(bar, names, stems(files), strict=True):
         try:
-            before, after, note = one(file, recipe)
+            done[name] = changed(file, recipe, output / stem)
         except InputError as error:
             failures[name] = str(error)
-            continue
-        stem = str(Path(name).with_suffix("")).strip("/").replace("/", "-")
-        write_npz(output / f"{stem}.npz", after)
-        write_bvh(output / f"{stem}.bvh", after)
-        done[name] = Change(measure(before, recipe.floor, recipe.mass), measure(after, recipe.floor, recipe.mass), note)
     if not done:
-        first, more = next(iter(failures.values())), len(failures) - 1
-        raise InputError(first + (f" (and {more} more file{'s' * (more > 1)} failed)" if more else ""))
+        raise refused(failures, "re-estimated")
     about = {"recipe": recipe.model_dump()}
     rows = [
         {"file": str(f), **(done[n].to_json() if n in done else {"reason": failures[n]})}
@@ -62,6 +62,36 @@ def reestimate(recipe: MotionRecipe) -> Path:
     changes.write(output / "report.html", done, failures, about, recipe.shown)
     _say(output, done, failures)
     return output
+
+
+def changed(file: Path, recipe: MotionRecipe, target: Path) -> Change:
+    """Re-estimate one file, write it to ``target`` with .npz and .bvh behind, and measure it before and after."""
+    true = reference_of(file, recipe, _reading(recipe))
+    before, after, note = one(file, recipe)
+    errors: list[dict[str, Score]] = [{}, {}]
+    if true is not None:
+        true = comparable(true, before, in_two(file))
+        errors = [against(side, true) for side in (before, after)]
+    write_npz(target.with_name(f"{target.name}.npz"), after)
+    write_bvh(target.with_name(f"{target.name}.bvh"), after)
+    sides = [measure(side, recipe.floor, recipe.mass) for side in (before, after)]
+    scored = [replace(side, scores=side.scores | more) for side, more in zip(sides, errors, strict=True)]
+    return Change(scored[0], scored[1], note)
+
+
+def comparable(true: HumanMotion, before: HumanMotion, flat: bool = False) -> HumanMotion:
+    """Return a reference in the frames and joints of what is re-estimated; ``flat``: lifted from 2D, and at its frame rate."""
+    if REST_POSE in before.notes:
+        true = true.cut(1, len(true))
+    if before.names == NAMES and not set(NAMES) <= set(true.names):
+        name, joints = skeleton(true)
+        true = HumanMotion(h36m(joints, name).float(), NAMES, PARENTS, true.fps, source=true.source)
+    other = abs(true.fps / before.fps - 1) > 1e-3
+    return resampled(true, before.fps) if flat and other else true
+
+
+def _reading(recipe: MotionRecipe) -> Reading:
+    return Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate)
 
 
 def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str]:
@@ -78,8 +108,7 @@ def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str
         _check_floor(file, recipe.floor, motion)
         spread = lifted_spread(motion, recipe.noise)
     else:
-        reading = Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate)
-        motion = without_rest_pose(read_motion(file, reading))
+        motion = without_rest_pose(read_motion(file, _reading(recipe)))
     if recipe.method == "fused" and model is not None:
         after = reestimated(motion, model, mass=recipe.mass, floor=recipe.floor, steps=recipe.steps)
         return motion, after, after.notes[-1]
@@ -118,6 +147,8 @@ def _say(output: Path, done: dict[str, Change], failures: dict[str, str]) -> Non
         for row in changes.table(change):
             shown.add_row(*(cell.replace("[", "\\[") for cell in row))
         console.print(shown)
-    for reason in failures.values():
+    for reason in reasons(failures):
         console.print(f"not re-estimated: {reason}", markup=False)
     console.print(f"written: {output / 'report.html'}, {output / 'metrics.json'}, .npz and .bvh of each motion", markup=False)
+    for line in tally(failures, len(done) + len(failures), "re-estimated"):
+        console.print(line, markup=False)

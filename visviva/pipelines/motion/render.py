@@ -20,10 +20,10 @@ from visviva.data.render import Stage, render, skeleton, skinned, view
 from visviva.data.video import write_video
 from visviva.errors import InputError
 from visviva.eval.motion.measure import without_rest_pose
-from visviva.pipelines.motion.evaluate import collect, distinct
+from visviva.pipelines.motion.evaluate import collect, distinct, reasons, refused, stems, tally
 
 FASTEST = 30.0
-"""Frames per second of a video at most; faster motions are resampled."""
+"""Frames per second of a video at most; faster motions are resampled, but for 0.1 %."""
 LONGEST = 60.0
 """How much of a motion is drawn [s]."""
 AT_ONCE = 64
@@ -34,14 +34,15 @@ def draw(recipe: MotionRecipe) -> Path:
     """Draw the recipe's motions and return the folder that holds a video of each.
 
     Raises:
-        InputError: no file is given, none can be drawn (the first one's reason), a body model that cannot be read.
+        InputError: no file is given, none can be drawn (every one's reason), a body model that cannot be read.
     """
     files = collect(recipe.files, recipe.action)
     model = read_smpl(recipe.body) if recipe.body else None
     output, console = output_folder(recipe.output), Console(highlight=False, soft_wrap=True)
     written, failures = [], {}
-    for file, name in zip(tqdm(files, desc="motions", disable=len(files) < 2), distinct(files), strict=True):
-        path = output / (str(Path(name).with_suffix("")).strip("/").replace("/", "-") + ".mp4")
+    bar = tqdm(files, desc="motions", disable=len(files) < 2)
+    for file, name, stem in zip(bar, distinct(files), stems(files), strict=True):
+        path = output / f"{stem}.mp4"
         try:
             said = one(file, path, recipe, model)
         except InputError as error:
@@ -50,10 +51,9 @@ def draw(recipe: MotionRecipe) -> Path:
         written.append(path)
         console.print(f"{path}: {said}", markup=False)
     if not written:
-        first, more = next(iter(failures.values())), len(failures) - 1
-        raise InputError(first + (f" (and {more} more file{'s' * (more > 1)} failed)" if more else ""))
-    for reason in failures.values():
-        console.print(f"not drawn: {reason}", markup=False)
+        raise refused(failures, "drawn")
+    for line in [*(f"not drawn: {reason}" for reason in reasons(failures)), *tally(failures, len(files), "drawn")]:
+        console.print(line, markup=False)
     return output
 
 
@@ -73,6 +73,8 @@ def shortened(motion: HumanMotion) -> tuple[HumanMotion, list[str]]:
     if motion.seconds > LONGEST:
         notes.append(f"the first {LONGEST:g} s of {motion.seconds:.1f} s")
         motion = motion.cut(0, round(LONGEST * motion.fps))
+    if FASTEST < motion.fps <= 1.001 * FASTEST:  # a BVH that says 0.033333 s a frame
+        motion = motion.noted(fps=FASTEST)
     if motion.fps > FASTEST:
         notes.append(f"resampled from {motion.fps:g} a second")
         motion = resampled(motion, FASTEST)

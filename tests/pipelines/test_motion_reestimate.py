@@ -1,0 +1,72 @@
+"""``visviva motion reestimate``: errors against a reference, files of one name, what fails."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_motion_verb import walker
+
+from visviva.cli import main
+from visviva.data.motions.arrays import write_npz
+from visviva.data.motions.motion import HumanMotion
+from visviva.eval.motion.measure import REST_POSE, against
+from visviva.models.reestimation.joints import NAMES, PARENTS, h36m
+from visviva.pipelines.motion.reestimate import comparable
+
+
+@pytest.fixture(scope="module")
+def motions():
+    """A walker, and the same with 3 cm of noise and no rotations."""
+    true = walker(frames=24)
+    shaken = true.positions + 0.03 * torch.randn(true.positions.shape, generator=torch.Generator().manual_seed(0))
+    return true, true.noted(positions=shaken, rotations=None, rest=None)
+
+
+def test_errors_against_a_reference_before_and_after(motions, tmp_path, capsys):
+    true, noisy = motions
+    write_npz(tmp_path / "true" / "walk.npz", true)
+    write_npz(tmp_path / "in" / "walk.npz", noisy)
+    np.save(tmp_path / "in" / "other.npy", noisy.positions.numpy())
+    out = tmp_path / "out"
+    args = ["motion", "reestimate", str(tmp_path / "in"), "--reference", str(tmp_path / "true"), "--steps", "10"]
+    assert main([*args, "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    failed, row = json.loads((out / "metrics.json").read_text())["motions"]
+    assert "has no motion of the name 'other'" in failed["reason"]
+    before, after = (row[side]["scores"]["mpjpe"]["value"] for side in ("before", "after"))
+    assert before == pytest.approx(float(against(noisy, true)["mpjpe"].value), rel=1e-5)
+    assert after < 0.7 * before
+    assert f"{before:.3g}" in next(line for line in said.splitlines() if line.startswith("mpjpe [mm]"))
+    assert said.splitlines()[-1] == "1 of 2 files could not be re-estimated; the reasons are above"
+    assert "<td>mpjpe [mm]</td>" in (out / "report.html").read_text()
+
+
+def test_a_missing_reference_is_refused(motions, tmp_path, capsys):
+    write_npz(tmp_path / "walk.npz", motions[1])
+    args = ["motion", "reestimate", str(tmp_path / "walk.npz"), "--reference", str(tmp_path / "none.npz")]
+    assert main([*args, "--output", str(tmp_path / "out")]) == 2
+    assert "none.npz: no such file" in capsys.readouterr().err
+
+
+def test_a_reference_is_compared_in_the_frames_joints_and_rate_of_what_is_re_estimated(motions):
+    true, _ = motions
+    assert len(comparable(true, true.cut(1, 24).noted(REST_POSE))) == 23
+    seventeen = HumanMotion(h36m(true.positions, "smpl"), NAMES, PARENTS, true.fps)
+    found = comparable(true, seventeen)
+    assert found.names == NAMES
+    assert against(seventeen, found)["mpjpe"].value < 1e-3
+    assert comparable(true, true.noted(fps=10.0)).fps == 20.0
+    assert comparable(true, true.noted(fps=10.0), flat=True).fps == 10.0
+
+
+def test_files_of_one_name_do_not_overwrite_each_other(motions, tmp_path):
+    for folder, frames in (("a", 20), ("a-walk", 24)):
+        write_npz(tmp_path / folder / "walk.npz", motions[1].cut(0, frames))
+    np.save(tmp_path / "a" / "walk.npy", motions[1].cut(0, 22).positions.numpy())
+    out = tmp_path / "out"
+    args = ["motion", "reestimate", str(tmp_path / "a" / "walk.npz"), str(tmp_path / "a" / "walk.npy"), "--steps", "2"]
+    assert main([*args, "--shown", "0", "--fps", "20", "--output", str(out)]) == 0
+    assert {p.name for p in out.glob("*.npz")} == {"walk-npz.npz", "walk-npy.npz"}
