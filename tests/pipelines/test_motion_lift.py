@@ -10,7 +10,8 @@ from visviva.configs.motion import MotionRecipe
 from visviva.errors import InputError
 from visviva.pipelines.motion.lift import in_two, poses_of
 
-STORED = {"points": np.full((6, 17, 2), 64.0), "fps": 29.97, "width": 128, "height": 128, "confidence": np.ones((6, 17))}
+POINTS = np.broadcast_to(64.0 + np.arange(-8.0, 9.0)[:, None] * [1, 2], (6, 17, 2))
+STORED = {"points": POINTS, "fps": 29.97, "width": 128, "height": 128, "confidence": np.ones((6, 17))}
 
 
 def test_poses_are_read_with_their_rate(tmp_path):
@@ -18,7 +19,7 @@ def test_poses_are_read_with_their_rate(tmp_path):
     assert in_two(tmp_path / "poses.npz")
     poses, fps = poses_of(tmp_path / "poses.npz", MotionRecipe())
     assert fps == 29.97
-    assert torch.equal(poses.image, torch.zeros(6, 17, 2))
+    assert torch.allclose(poses.image, torch.from_numpy(POINTS - 64.0).float() / 128)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,14 @@ def test_a_missing_reference_is_refused(motions, tmp_path, capsys):
     assert "none.npz: no such file" in capsys.readouterr().err
 
 
+def test_an_input_is_not_written_over(motions, tmp_path, capsys):
+    write_npz(tmp_path / "walk.npz", motions[1])
+    kept = (tmp_path / "walk.npz").read_bytes()
+    assert main(["motion", "reestimate", str(tmp_path / "walk.npz"), "--output", str(tmp_path)]) == 2
+    assert "written over by its own re-estimation" in capsys.readouterr().err
+    assert (tmp_path / "walk.npz").read_bytes() == kept
+
+
 def test_a_reference_is_compared_in_the_frames_joints_and_rate_of_what_is_re_estimated(motions):
     true, _ = motions
     assert len(comparable(true, true.cut(1, 24).noted(REST_POSE))) == 23

@@ -66,14 +66,17 @@ def reestimate(recipe: MotionRecipe) -> Path:
 
 def changed(file: Path, recipe: MotionRecipe, target: Path) -> Change:
     """Re-estimate one file, write it to ``target`` with .npz and .bvh behind, and measure it before and after."""
+    ends = (".npz", ".bvh")
+    if file.resolve() in [target.with_name(f"{target.name}{end}").resolve() for end in ends]:
+        raise InputError(f"{file}: would be written over by its own re-estimation; give another --output than its folder")
     true = reference_of(file, recipe, _reading(recipe))
     before, after, note = one(file, recipe)
     errors: list[dict[str, Score]] = [{}, {}]
     if true is not None:
         true = comparable(true, before, in_two(file))
         errors = [against(side, true) for side in (before, after)]
-    write_npz(target.with_name(f"{target.name}.npz"), after)
-    write_bvh(target.with_name(f"{target.name}.bvh"), after)
+    for end, write in zip(ends, (write_npz, write_bvh), strict=True):
+        write(target.with_name(f"{target.name}{end}"), after)
     sides = [measure(side, recipe.floor, recipe.mass) for side in (before, after)]
     scored = [replace(side, scores=side.scores | more) for side, more in zip(sides, errors, strict=True)]
     return Change(scored[0], scored[1], note)
