@@ -1,14 +1,14 @@
-"""What bytes and instructions let an H200 do at most: inverse dynamics' kernels, compiled for it without a GPU, and counted.
+"""What an H200 would move and issue: inverse dynamics' kernels, compiled for it without a GPU, and counted.
 
     pip install nvidia-cuda-nvdisasm
     python benchmarks/dynamics_sm90.py --out benchmarks/results/dynamics-sm90.json
 
 No GPU runs here: Warp brings the compiler (NVRTC) that makes the machine code an H200 would load, and `nvdisasm` prints it.
-Counted is on the high side: each link goes through every instruction of the kernel, those of all kinds of joints; every word
+Counted is too much on purpose: each link goes through every instruction of the kernel, those of all kinds of joints; every word
 that is loaded or stored comes from or goes to device memory, except that the words of one vector or matrix, which are moved
 one after the other and lie beside those of neighbouring threads, share their sectors of 32 bytes; those of the rows of
 states, which lie far apart, take a sector each. Bytes and instructions against what NVIDIA says of an H200 SXM (4.8 TB/s; 132
-processors of four schedulers at 1.98 GHz) give two ceilings. Latency is not in them: they are no measurement.
+processors of four schedulers at 1.98 GHz) give two estimates. Latency is not in them, and counts are too high: they are neither bounds nor a measurement.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
         for name in ("newton_euler", "gradient")
     }
     result = {
-        "what": "inverse dynamics and its gradient, one state per thread, compiled for sm_90: ceilings",
+        "what": "inverse dynamics and its gradient, one state per thread, compiled for sm_90: counts that are too high, and estimates by them",
         "rows": rows,
     }
     print(json.dumps(result, indent=1))
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def counted(real: Any, kernel: str, body: Body, nvdisasm: str) -> dict[str, Any]:
-    """Return counts of a kernel in one precision and the states per second that they bound."""
+    """Return counts of a kernel in one precision and the states per second that follow."""
     code = disassembled(kernels(real)[0].module, nvdisasm)
     found = [op.split(".") for op in OPERATION.findall(next(code[name] for name in code if kernel in name))]
     words = sum(moved(op) for op in found if op[0] in ("LDG", "STG"))

@@ -8,10 +8,10 @@ dynamics takes it, in several ways:
 
 - ``as measured``; ``filtered both ways``: a Butterworth filter of second order and 6 Hz, forwards and backwards, which does not
   delay; ``filtered forwards``: the same once, which does (by 37 ms at low frequencies). 6 Hz and second order are what gait
-  laboratories usually take; nothing here is chosen by the result.
+  laboratories usually take. That forwards alone is tried was suggested by the delay found below, on this stride.
 - ``by delay``: wrenches of some frames before on the present pose. The delay of each leg is chosen on the other leg (the
   highest mean r of its three joints), so that no leg's r is the best of several.
-- ``whole torque late``, the rival: everything of some frames before, pose and wrench.
+- ``whole torque late``, ``whole torque filtered forwards``, the rivals: pose and wrench alike.
 
 ``slope`` is of the recorded on ours: 1 is equal size.
 """
@@ -63,6 +63,7 @@ def main() -> None:
             side: {"frames": d} | {of: late[d][of][k] for of in ("r", "slope")}
             for k, (side, d) in enumerate(zip(("left", "right"), chosen, strict=True))
         },
+        "whole torque filtered forwards": compared(found, wrench, torque, lambda x: x, after=filtered),
         "whole torque late, by frames": [compared(found, wrench, torque, lambda x: x, d) for d in delays],
     }
     for name, row in result.items():
@@ -91,13 +92,15 @@ def filtered(signal: Tensor, both: bool = False) -> Tensor:
     return torch.from_numpy((filtfilt if both else lfilter)(b, a, rest, axis=0).copy()) + signal[:1]
 
 
-def compared(found: Legs, wrench: Tensor, torque: Tensor, change: Change, late: int = 0) -> dict[str, Any]:
-    """Return how alike torques are whose wrenches about the ankles were changed; the recorded ones ``late`` frames later."""
+def compared(
+    found: Legs, wrench: Tensor, torque: Tensor, change: Change, late: int = 0, after: Change = lambda x: x
+) -> dict[str, Any]:
+    """Return how alike torques are: ours with changed wrenches about the ankles, or changed ``after``, or ``late`` [frames]."""
     ankles = place(found.body, found.q).position[:, FEET]
     moment = wrench[..., 3:6] + torch.linalg.cross(wrench[..., :3] - ankles, wrench[..., 6:])
     own, frames = found.torques(FPS, change(wrench[..., 6:]), ankles, change(moment), window=WINDOW)
     kept = min(len(frames), len(torque) - frames.start - late)
-    return alike(own[:kept], torque[frames.start + late :][:kept])
+    return alike(after(own)[:kept], torque[frames.start + late :][:kept])
 
 
 def alike(own: Tensor, other: Tensor) -> dict[str, Any]:

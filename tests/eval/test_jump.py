@@ -55,7 +55,10 @@ def test_plates_carry_the_mass_whatever_the_person_does():
     assert carried_mass(still, 1000).mass == pytest.approx(70)
     assert carried_mass(still, 1000).error == pytest.approx(70 * 0.5 / (9.81 * 2))
     with pytest.raises(InputError, match=r"nobody is on the plates for 2\.00 s"):
-        carried_mass(torch.cat([still, torch.zeros(2000)]), 1000)
+        carried_mass(torch.cat([still, torch.zeros(2000), still]), 1000)
+    for ends in ([torch.zeros(300), still], [still, torch.zeros(300)]):
+        with pytest.raises(InputError, match="at the start or the end of the record"):
+            carried_mass(torch.cat(ends), 1000)
     with pytest.raises(InputError, match="upwards"):
         carried_mass(-still, 1000)
 

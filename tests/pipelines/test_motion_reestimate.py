@@ -51,12 +51,16 @@ def test_a_missing_reference_is_refused(motions, tmp_path, capsys):
     assert "none.npz: no such file" in capsys.readouterr().err
 
 
-def test_an_input_is_not_written_over(motions, tmp_path, capsys):
+def test_inputs_and_references_are_not_written_over(motions, tmp_path, capsys):
     write_npz(tmp_path / "walk.npz", motions[1])
-    kept = (tmp_path / "walk.npz").read_bytes()
-    assert main(["motion", "reestimate", str(tmp_path / "walk.npz"), "--output", str(tmp_path)]) == 2
-    assert "written over by its own re-estimation" in capsys.readouterr().err
-    assert (tmp_path / "walk.npz").read_bytes() == kept
+    np.save(tmp_path / "clip.npy", motions[1].positions.numpy())
+    write_npz(tmp_path / "clip.npz", motions[0])
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for given in (["walk.npz"], ["clip.npy", "--reference", str(tmp_path / "clip.npz")]):
+        args = ["motion", "reestimate", str(tmp_path / given[0]), *given[1:], "--output", str(tmp_path)]
+        assert main(args) == 2
+        assert "is an input or a reference, and would be written over" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
 
 def test_a_reference_is_compared_in_the_frames_joints_and_rate_of_what_is_re_estimated(motions):

@@ -46,8 +46,8 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of a file; bytes that are no UTF-8 are an `InputError` that names it."""
+    """Return the text of a file without a byte-order mark; bytes that are no UTF-8 are an `InputError` that names it."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file ({error.reason} at byte {error.start}); write it as UTF-8 text") from error

@@ -20,6 +20,7 @@ from visviva.data.motions.c3d import open_c3d, reals
 from visviva.data.motions.forces import read_forces
 from visviva.data.motions.humanml3d import NAMES, PARENTS, features
 from visviva.data.motions.motion import HumanMotion, filled, forward_kinematics
+from visviva.data.motions.plausible import jumps
 from visviva.errors import InputError
 
 ARM = """HIERARCHY
@@ -634,3 +635,37 @@ def test_bodies_beyond_single_precision_are_refused(axes, tmp_path):
     np.savez(tmp_path / "far.npz", positions=people + np.array([1e6, 0, 0]), fps=20.0, **names, **axes)
     with pytest.raises(InputError, match=r"1e\+06 m from the origin; beyond 10000 m"):
         read_motion(tmp_path / "far.npz")
+
+
+@pytest.mark.parametrize("rate", ["unknown", []])
+def test_frame_rates_that_are_no_numbers_are_none(rate, tmp_path):
+    np.savez(tmp_path / "a.npz", positions=joints(6).numpy(), names=np.array(NAMES), parents=np.array(PARENTS), fps=rate)
+    assert read_motion(tmp_path / "a.npz", Reading(fps=20.0)).fps == 20
+    with pytest.raises(InputError, match="holds no fps"):
+        read_motion(tmp_path / "a.npz")
+
+
+def test_motions_without_frames_are_told_in_every_format(tmp_path):
+    names = {"names": np.array(NAMES), "parents": np.array(PARENTS), "fps": 20.0}
+    for axes in ({}, {"axes": "zup"}):
+        np.savez(tmp_path / "a.npz", positions=np.zeros((0, 22, 3), np.float32), **names, **axes)
+        with pytest.raises(InputError, match="a motion of 0 frames"):
+            read_motion(tmp_path / "a.npz")
+
+
+def test_a_leap_from_a_rest_pose_is_left_to_who_cuts_it():
+    still = joints(8)
+    assert jumps(still, 20.0) == []
+    away = still.clone()
+    away[0] += 30.0
+    assert jumps(away, 20.0) == []
+    spliced = still.clone()
+    spliced[4:] += 100.0
+    assert "from frame 3 to 4, faster" in jumps(spliced, 20.0)[0]
+
+
+def test_the_format_knows_which_way_is_up(tmp_path):
+    """HumanML3D's features have y up, also of who lies: nothing is wrong then."""
+    lying = joints(30)[..., [0, 2, 1]]
+    np.save(tmp_path / "a.npy", features(lying.float()).numpy())
+    assert "up axis: y, by the format" in read_motion(tmp_path / "a.npy").notes

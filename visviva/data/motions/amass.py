@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visviva.data.motions.axes import Reading, overruled
+from visviva.data.motions.axes import Reading, overruled, rate_of
 from visviva.data.motions.humanml3d import NAMES as BODY
 from visviva.data.motions.motion import HumanMotion, forward_kinematics
 from visviva.data.motions.world import to_world
@@ -86,19 +86,20 @@ def from_amass(stored: Mapping[str, Any], source: str = "", reading: Reading | N
     trans = np.asarray(stored["trans"], dtype=np.float32) if "trans" in stored else np.zeros((len(poses), 3), np.float32)
     if trans.shape != (len(poses), 3):
         raise InputError(f"{source}: trans has the shape {trans.shape}, poses have {len(poses)} frames; (frames, 3) is wanted")
-    rates = [float(np.asarray(stored[k]).ravel()[0]) for k in ("mocap_framerate", "mocap_frame_rate", "fps") if k in stored]
-    if not (reading.fps or rates):
+    own = rate_of(stored, ("mocap_framerate", "mocap_frame_rate", "fps"))
+    fps = reading.fps or own
+    if fps is None:
         raise InputError(f"{source}: holds no mocap_framerate; give the frame rate (--fps)")
     rotations = _rotations(torch.from_numpy(poses))
     offsets = OFFSETS.expand(len(poses), -1, -1).clone()
     offsets[:, 0] = torch.from_numpy(trans)
     positions, _ = forward_kinematics(rotations, offsets, PARENTS)
-    notes = [*overruled(reading, rates[0] if rates else None), "joints: of the mean shape, pelvis at trans (no body model)"]
+    notes = [*overruled(reading, own), "joints: of the mean shape, pelvis at trans (no body model)"]
     notes += ["shape: betas are not used"] if np.any(np.asarray(stored.get("betas", 0.0))) else []
     given = replace(reading, hand=reading.hand or "right")  # the mean body has its left on the left
     given = given if given.units or given.stature else replace(given, units="m")
     return to_world(
-        positions, NAMES, PARENTS, reading.fps or rates[0], source, reading=given, usual_up="z", rotations=rotations,
+        positions, NAMES, PARENTS, fps, source, reading=given, usual_up="z", rotations=rotations,
         rest=OFFSETS.clone(), notes=notes,
     )  # fmt: skip
 

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from visviva.data.files import whole
 from visviva.data.motions import amass, humanml3d
-from visviva.data.motions.axes import Reading, jumps, near, overruled
+from visviva.data.motions.axes import Reading, overruled, rate_of
 from visviva.data.motions.motion import HumanMotion
+from visviva.data.motions.plausible import jumps, near
 from visviva.data.motions.text import LARGEST, present
 from visviva.data.motions.world import to_world
 from visviva.errors import InputError
@@ -166,7 +167,7 @@ def from_arrays(stored: dict[str, Any], source: str = "", reading: Reading | Non
     if values.ndim == 2 and values.shape[1] == 263:
         return humanml3d.from_features(values, source, reading)
     _is_joints(values, source)
-    own = float(np.asarray(stored["fps"]).ravel()[0]) if "fps" in stored else None
+    own = rate_of(stored, ("fps",))
     fps, told = reading.fps or own, overruled(reading, own)
     names: Sequence[str] = [str(name) for name in stored.get("names", ())]
     parents: Sequence[int] = [int(p) for p in stored["parents"]] if "parents" in stored else [-1] * len(names)
@@ -176,8 +177,9 @@ def from_arrays(stored: dict[str, Any], source: str = "", reading: Reading | Non
     if fps is None:
         raise InputError(f"{source}: holds no fps; give the frame rate (--fps)")
     if str(stored.get("axes", "")) == "zup" and not (reading.up or reading.units or reading.stature or reading.hand):
+        motion = _ours(values, tuple(names), tuple(parents), fps, stored, source)
         near(values, source)
-        return _ours(values, tuple(names), tuple(parents), fps, stored, source).noted(*told, *jumps(values, fps))
+        return motion.noted(*told, *jumps(values, fps))
     further: dict[str, Any] = {k: _numbers(stored[k], k, source) for k in ("rotations", "rest") if k in stored}
     told += [said] if said else []
     return to_world(values, names, parents, fps, source, reading=reading, usual_up="y", notes=told, **further)

@@ -10,8 +10,11 @@ such a file is refused until one says which it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,12 +30,6 @@ STATURES = (1.25, 2.15)
 ASSUMED = 1.70
 PLAUSIBLE = (1.0, 2.5)
 """Statures beyond which a body in stated units is said to measure that [m]: a child, a prop, or the wrong units."""
-RUN = 40.0
-"""Speed that no one reaches [m/s]."""
-LEAP = 1.0
-"""Way of the whole body within one frame, faster than that, from which on it is said [m]: less may be a tracker's noise."""
-FAR = 1e4
-"""Distance from the origin beyond which numbers of single precision are a millimetre apart [m]."""
 UP = {"x": 0, "y": 1, "z": 2}
 
 
@@ -66,6 +63,17 @@ class Reading:
             raise InputError(f"unknown hand {self.hand!r}; known: left, right")
         if self.fps is not None and not 0 < self.fps < float("inf"):
             raise InputError(f"a frame rate of {self.fps} is not positive; give frames per second")
+
+
+def rate_of(stored: Mapping[str, Any], keys: Sequence[str]) -> float | None:
+    """Return the first of these frame rates that arrays hold, a number; None where they hold none."""
+    for key in keys:
+        for value in np.asarray(stored.get(key, ())).ravel()[:1].tolist():
+            try:
+                return float(value)
+            except (TypeError, ValueError):
+                continue
+    return None
 
 
 def overruled(reading: Reading, own: float | None, whose: str = "the file says") -> list[str]:
@@ -159,44 +167,6 @@ def _same_throughout(positions: Tensor, where: str) -> None:
             f"{where}: the body's size in frame {frame} is {float(spread[frame] / typical):.3g} times that of most frames; "
             "units are mixed: write the whole file in one unit"
         )
-
-
-def mixed(positions: Float[Tensor, "T J 3"], fps: float, where: str) -> None:
-    """Refuse a body in metres that is moved about in another unit: no one runs at 40 m/s for half of a recording."""
-    centre = positions.mean(1)
-    speed = float(centre.diff(dim=0).norm(dim=-1).median()) * fps
-    if speed > RUN:
-        raise InputError(
-            f"{where}: the body, of human size, moves at {speed:.4g} m/s in half of the frames; its translation is in another "
-            "unit (mm beside m?), or the frame rate is wrong: write the file in one unit, or give --fps"
-        )
-
-
-def near(positions: Float[Tensor, "T J 3"], where: str) -> None:
-    """Refuse a body in metres so far from the origin that single precision, which files and motions have, loses it.
-
-    Raises:
-        InputError: farther than 10 km, where numbers are a millimetre apart.
-    """
-    far = float(positions.abs().max())
-    if far > FAR:
-        raise InputError(
-            f"{where}: the body is {far:.4g} m from the origin; beyond {FAR:g} m single precision is coarser than 1 mm: "
-            "subtract where it starts from all positions, in double precision"
-        )
-
-
-def jumps(positions: Float[Tensor, "T J 3"], fps: float) -> list[str]:
-    """Return the note that a body in metres is elsewhere from one frame to the next: cut, spliced or lost by its tracker."""
-    step = positions.mean(1).diff(dim=0).norm(dim=-1)
-    far = ((step > LEAP) & (step * fps > RUN)).nonzero()[:, 0].tolist()
-    if not far:
-        return []
-    also = f" and {len(far) - 1} time{'s' * (len(far) > 2)} more" if len(far) > 1 else ""
-    return [
-        f"jumps: the whole body moves {float(step[far[0]]):.3g} m from frame {far[0]} to {far[0] + 1}{also}, faster than "
-        f"{RUN:g} m/s; cut or mend the motion there"
-    ]
 
 
 def up_axis(positions: Float[Tensor, "T J 3"], names: tuple[str, ...], usual: str) -> tuple[str, str]:

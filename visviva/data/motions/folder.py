@@ -90,8 +90,7 @@ class HumanML3DFolder:
                 f"{listed}: no such file{closest(split, known)}; a HumanML3D folder has lists of names (train.txt, test.txt) "
                 "beside new_joint_vecs and texts"
             )
-        lines = read_text(listed).removeprefix("\ufeff").splitlines()
-        asked = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        asked = list(dict.fromkeys(line.strip() for line in read_text(listed).splitlines() if line.strip()))
         if any("/" in name or "\\" in name or name.startswith(".") for name in asked):
             raise InputError(f"{listed}: a name leads out of the folder; names are those of files without their suffix")
         self.names = [name for name in asked if self._vectors(name).is_file() and self._texts(name).is_file()]
@@ -141,7 +140,7 @@ def read_captions(path: str | Path, frames: int) -> tuple[Caption, ...]:
         InputError: no caption, times out of order or beyond the clip.
     """
     found = []
-    for number, line in enumerate(read_text(path).removeprefix("\ufeff").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         text, tagged, start, stop = (*line.split("#"), "", "", "")[:4]
         if not text.strip():
             continue

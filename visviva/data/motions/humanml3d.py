@@ -170,7 +170,7 @@ def from_features(vectors: Float[Tensor, "T D"], source: str = "", reading: Read
             f"are no HumanML3D features but look z-scored; undo that first (times Std.npy, plus Mean.npy)"
         )
     reading = reading or Reading()  # up and hand are the format's, also of a body that lies or is none
-    motion = from_joints(joints, source, replace(reading, up="y", hand=reading.hand or "right"))
+    motion = from_joints(joints, source, replace(reading, hand=reading.hand or "right"), sure_up=True)
     told = overruled(reading, FPS, "HumanML3D's features have")
     return motion.noted(*told, "263 features; contacts as labelled", contacts=contact > 0.5, contact_joints=FEET)
 
@@ -186,14 +186,16 @@ def _finite(vectors: Float[Tensor, "T D"], source: str) -> None:
         )
 
 
-def from_joints(joints: Float[Tensor, "T 22 3"], source: str = "", reading: Reading | None = None) -> HumanMotion:
-    """Return the motion of 22 joints in metres; the floor is at 0 where y is found to be up, as the format has it."""
+def from_joints(
+    joints: Float[Tensor, "T 22 3"], source: str = "", reading: Reading | None = None, sure_up: bool = False
+) -> HumanMotion:
+    """Return the motion of 22 joints in metres; the floor is at 0 where y is (``sure_up``) or is found to be up."""
     from visviva.data.motions.world import to_world
 
     reading = reading or Reading()
     fps = reading.fps or FPS
     notes = [] if reading.fps else [f"frame rate: {FPS:g}, HumanML3D's"]
-    motion = to_world(joints.float(), NAMES, PARENTS, fps, source, reading=reading, usual_up="y", notes=notes)
+    motion = to_world(joints.float(), NAMES, PARENTS, fps, source, reading=reading, usual_up="y", sure_up=sure_up, notes=notes)
     if not any(
         note.startswith("up axis: y") and "because" not in note for note in motion.notes
     ):  # not as HumanML3D has it: nor may its floor be

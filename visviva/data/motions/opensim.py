@@ -57,7 +57,8 @@ class Table:
 
 def _covered(source: str, own: NDArray[np.float64], wanted: NDArray[np.float64]) -> None:
     """Refuse wanted times that lie outside a table's by more than the interval of its rows there."""
-    before, after = (1.001 * step for step in (own[1] - own[0], own[-1] - own[-2]))  # times are rounded
+    steps = np.diff(own) if len(own) > 1 else np.zeros(1)
+    before, after = 1.001 * steps[0], 1.001 * steps[-1]  # times are rounded
     inside = (wanted >= own[0] - before) & (wanted <= own[-1] + after)
     if not inside.all():
         raise InputError(

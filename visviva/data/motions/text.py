@@ -36,7 +36,7 @@ def present(path: str | Path) -> Path:
 
 def text_of(path: str | Path) -> str:
     """Return the text of a motion file, without the byte-order mark that some programs begin it with."""
-    return read_text(present(path)).removeprefix("\ufeff")
+    return read_text(present(path))
 
 
 def numbers(text: str, where: str) -> NDArray[np.float64]:

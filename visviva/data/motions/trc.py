@@ -80,7 +80,7 @@ def _row(line: str, markers: int, where: str) -> NDArray[np.float64]:
 
 def _rate(times: NDArray[np.float64], rate: float, reading: Reading, where: str) -> tuple[float, list[str]]:
     if reading.fps is not None:
-        return reading.fps, overruled(reading, rate) or [f"frame rate: {reading.fps:g}, as given"]
+        return reading.fps, overruled(reading, rate)
     steps = np.diff(times)
     step = float(np.median(steps)) if len(steps) else 0.0
     if len(steps) and (not np.isfinite(steps).all() or (steps <= 0).any()):

@@ -14,15 +14,13 @@ from visviva.data.motions.axes import (
     exchanged,
     given_up,
     handed,
-    jumps,
     mirrored,
-    mixed,
-    near,
     scale_of,
     up_axis,
     upright,
 )
 from visviva.data.motions.motion import HumanMotion, Plate, cut_plates, filled
+from visviva.data.motions.plausible import jumps, mixed, near
 from visviva.errors import InputError
 
 SHOWN = 4
@@ -40,6 +38,7 @@ def to_world(
     *,
     reading: Reading | None = None,
     usual_up: str = "y",
+    sure_up: bool = False,
     declared: str | None = None,
     rotations: Float[Tensor, "T J 3 3"] | None = None,
     rest: Float[Tensor, "J 3"] | None = None,
@@ -52,7 +51,7 @@ def to_world(
         positions: in the file's units and axes; points of markers that were hidden are not finite.
         source: the file, for messages.
         reading: what the user says of the file; it goes before what the file says and what is found.
-        usual_up: the up axis where the body does not tell it.
+        usual_up: the up axis where the body does not tell it; ``sure_up``: the format's, whatever the body does.
         declared: the units that the file states.
         further: other fields of `HumanMotion`; ``plates`` are in metres and the file's axes.
 
@@ -77,10 +76,7 @@ def to_world(
     mixed(positions, fps, source)
     near(positions, source)
     told += jumps(positions, fps)
-    if reading.up:
-        up, said = reading.up, given_up(positions, names, reading.up)
-    else:
-        up, said = up_axis(positions, names, usual_up)
+    up, said = _up(positions, names, reading, usual_up, sure_up)
     told.append(said)
     turn = upright(up).to(positions)
     plates = tuple(_turned(plate, turn) for plate in plates)
@@ -103,6 +99,15 @@ def to_world(
         positions, names, parents, fps, rotations=rotations, rest=rest, visible=visible, plates=plates, source=source,
         notes=tuple(told), **further,
     )  # fmt: skip
+
+
+def _up(positions: Tensor, names: tuple[str, ...], reading: Reading, usual: str, sure: bool) -> tuple[str, str]:
+    """Return the up axis and the sentence about it: the format's, the user's, or what is found."""
+    if sure:
+        return usual, f"up axis: {usual}, by the format"
+    if reading.up:
+        return reading.up, given_up(positions, names, reading.up)
+    return up_axis(positions, names, usual)
 
 
 def _recorded(positions: Tensor, source: str) -> tuple[int, int]:

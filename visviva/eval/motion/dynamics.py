@@ -23,6 +23,7 @@ from visviva.data.motions.anatomy import parts
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
 from visviva.eval.motion.contact import contacts
+from visviva.eval.motion.mass import G
 from visviva.eval.score import Score
 from visviva.physics.bodies import SKELETONS, Body, human
 from visviva.physics.bodies.posing import locals_of, posed
@@ -77,7 +78,7 @@ class Forces:
     @property
     def vertical(self) -> Float[Tensor, " M"]:
         """Vertical ground reaction [body weights]."""
-        return self.reaction.total[:, 2] / (self.body.total_mass * 9.81)
+        return self.reaction.total[:, 2] / (self.body.total_mass * G)
 
 
 def forces(motion: HumanMotion, mass: float | None = None, sex: float = 0.5, window: float = WINDOW) -> Forces:

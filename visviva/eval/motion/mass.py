@@ -1,7 +1,7 @@
 """Masses: of a person on force plates, and the centre of mass from joints alone.
 
 Joints: de Leva's (1996) segments between named joints, mean of both sexes. Plates: over a time T their mean vertical force is
-``m g + m (v_end - v_start) / T``, whatever the person does meanwhile, jumps included.
+``m g + m (v_end - v_start) / T``, v the speed upwards at the ends, whatever the person does between them, jumps included.
 """
 
 from __future__ import annotations
@@ -42,16 +42,19 @@ class Carried:
 
     def differs(self, mass: float) -> str:
         """Say that a model's mass is not what the plates carry, in a sentence; empty where they agree within the errors."""
-        if abs(mass - self.mass) <= self.error + CALIBRATED * self.mass:
+        within = self.error + CALIBRATED * self.mass
+        if abs(mass - self.mass) <= within:
             return ""
         return (
-            f"the model has {mass:.1f} kg, the force plates carry {self.mass:.1f} kg (within {self.error:.1f}): scale "
+            f"the model has {mass:.1f} kg, the force plates carry {self.mass:.1f} kg (within {within:.1f}): scale "
             "the model, or check the plates"
         )
 
 
 def carried_mass(force: Float[Tensor, " S"], fps: float, change: float = 0.5, away: float = 1.0) -> Carried:
-    """Return the mass of a person who is on force plates all the time (but for flights).
+    """Return the mass of a person who is on force plates all the time (but for flights), about as fast at both ends.
+
+    Cut the record to quiet standing, or to whole strides: who lands at its start is faster there, by metres per second.
 
     Args:
         force: vertical, of all plates together, on the person [N], at ``fps`` samples per second.
@@ -59,7 +62,7 @@ def carried_mass(force: Float[Tensor, " S"], fps: float, change: float = 0.5, aw
         away: the longest flight [s]; who is off the plates for longer has left them.
 
     Raises:
-        InputError: no force upwards, one that is not finite, or a person who leaves the plates.
+        InputError: no force upwards, one that is not finite, or a person who leaves the plates or is not on them at an end.
 
     Example::
 
@@ -70,8 +73,9 @@ def carried_mass(force: Float[Tensor, " S"], fps: float, change: float = 0.5, aw
     if not mean > 0 or not bool(force.isfinite().all()):
         raise InputError(f"a mean vertical force of {mean:.3g} N over {len(force)} samples; the force on a person is upwards")
     loaded = (force > 0.05 * mean).nonzero()[:, 0]
-    edges = torch.cat([loaded.new_tensor([-1]), loaded, loaded.new_tensor([len(force)])])
-    gap = float(edges.diff().max()) / fps
+    if len(loaded) < 2 or int(loaded[0]) > 0 or int(loaded[-1]) < len(force) - 1:
+        raise InputError("nobody is on the plates at the start or the end of the record; cut it to when somebody is")
+    gap = float(loaded.diff().max()) / fps
     if gap > away:
         raise InputError(f"nobody is on the plates for {gap:.2f} s; cut the record to when somebody is (flights: {away:g} s)")
     mass = mean / G

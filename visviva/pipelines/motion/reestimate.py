@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,8 +42,8 @@ def reestimate(recipe: MotionRecipe) -> Path:
         InputError: no file is given, or none can be re-estimated, with every one's reason.
     """
     files = collect(recipe.files, recipe.action)
-    names = distinct(files)
-    output = output_folder(recipe.output)
+    names, output = distinct(files), output_folder(recipe.output)
+    keep([*files, *references(recipe)], [path for stem in stems(files) for path in written(output / stem)])
     done: dict[str, Change] = {}
     failures: dict[str, str] = {}
     bar = tqdm(files, desc="motions", disable=len(files) < 2)
@@ -64,19 +65,36 @@ def reestimate(recipe: MotionRecipe) -> Path:
     return output
 
 
+def written(target: Path) -> tuple[Path, Path]:
+    """Return the files that a re-estimation writes: .npz and .bvh."""
+    return target.with_name(f"{target.name}.npz"), target.with_name(f"{target.name}.bvh")
+
+
+def references(recipe: MotionRecipe) -> list[Path]:
+    """Return the recipe's reference, or the files of its folder."""
+    reference = Path(recipe.reference)
+    return [] if not recipe.reference else sorted(reference.iterdir()) if reference.is_dir() else [reference]
+
+
+def keep(given: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Raise an `InputError` if an input or a reference would be written over."""
+    kept = {path.resolve() for path in given}
+    for target in targets:
+        if target.resolve() in kept:
+            raise InputError(f"{target}: is an input or a reference, and would be written over; give another --output")
+
+
 def changed(file: Path, recipe: MotionRecipe, target: Path) -> Change:
     """Re-estimate one file, write it to ``target`` with .npz and .bvh behind, and measure it before and after."""
-    ends = (".npz", ".bvh")
-    if file.resolve() in [target.with_name(f"{target.name}{end}").resolve() for end in ends]:
-        raise InputError(f"{file}: would be written over by its own re-estimation; give another --output than its folder")
-    true = reference_of(file, recipe, _reading(recipe))
+    reading = _reading(recipe)
+    true = reference_of(file, recipe, replace(reading, fps=None) if in_two(file) else reading)  # fps is of the poses then
     before, after, note = one(file, recipe)
     errors: list[dict[str, Score]] = [{}, {}]
     if true is not None:
         true = comparable(true, before, in_two(file))
         errors = [against(side, true) for side in (before, after)]
-    for end, write in zip(ends, (write_npz, write_bvh), strict=True):
-        write(target.with_name(f"{target.name}{end}"), after)
+    for path, write in zip(written(target), (write_npz, write_bvh), strict=True):
+        write(path, after)
     sides = [measure(side, recipe.floor, recipe.mass) for side in (before, after)]
     scored = [replace(side, scores=side.scores | more) for side, more in zip(sides, errors, strict=True)]
     return Change(scored[0], scored[1], note)
