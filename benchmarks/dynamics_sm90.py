@@ -4,11 +4,12 @@
     python benchmarks/dynamics_sm90.py --out benchmarks/results/dynamics-sm90.json
 
 No GPU runs here: Warp brings the compiler (NVRTC) that makes the machine code an H200 would load, and `nvdisasm` prints it.
-Counted is too much on purpose: each link goes through every instruction of the kernel, those of all kinds of joints; every word
-that is loaded or stored comes from or goes to device memory, except that the words of one vector or matrix, which are moved
-one after the other and lie beside those of neighbouring threads, share their sectors of 32 bytes; those of the rows of
+Counted is too much on purpose: each link goes through every instruction of the kernel, those of all kinds of joints; every
+word that is loaded or stored comes from or goes to device memory, except that the words of one vector or matrix, which are
+moved one after the other and lie beside those of neighbouring threads, share their sectors of 32 bytes; those of the rows of
 states, which lie far apart, take a sector each. Bytes and instructions against what NVIDIA says of an H200 SXM (4.8 TB/s; 132
-processors of four schedulers at 1.98 GHz) give two estimates. Latency is not in them, and counts are too high: they are neither bounds nor a measurement.
+processors of four schedulers at 1.98 GHz) give two estimates. Latency is not in them, and counts are too high: they are
+neither bounds nor a measurement.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main() -> None:
         for name in ("newton_euler", "gradient")
     }
     result = {
-        "what": "inverse dynamics and its gradient, one state per thread, compiled for sm_90: counts that are too high, and estimates by them",
+        "what": "inverse dynamics and its gradient, compiled for sm_90: counts that are too high, estimates by them",
         "rows": rows,
     }
     print(json.dumps(result, indent=1))
