@@ -68,11 +68,9 @@ class Reading:
 def rate_of(stored: Mapping[str, Any], keys: Sequence[str]) -> float | None:
     """Return the first of these frame rates that arrays hold, a number; None where they hold none."""
     for key in keys:
-        for value in np.asarray(stored.get(key, ())).ravel()[:1].tolist():
-            try:
-                return float(value)
-            except (TypeError, ValueError):
-                continue
+        values = np.asarray(stored.get(key, ())).ravel()
+        if values.size and values.dtype.kind in "fiu":
+            return float(values[0])
     return None
 
 
