@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stride import recorded as of_stride
 from torch import Tensor
 
 from visviva.configs.pretrain import BiomechanicsStage
@@ -99,13 +100,12 @@ def compared(before: np.ndarray, after: np.ndarray, clip: list[int], seed: list[
 
 def stride(path: Path) -> dict[str, Any]:
     """Return how well drives of leg torques explain recorded envelopes, and how often turned ones do as well."""
-    data = np.load(path, allow_pickle=False)
-    wrench = torch.from_numpy(np.stack([data[f"f_ext_{side}_leg"].T for side in ("left", "right")], 1))
-    found = legs(torch.from_numpy(data["markers_exp"].transpose(2, 1, 0).copy()), float(wrench[..., 8].sum(1).mean()) / 9.81)
+    markers, wrench, _ = of_stride(path)
+    found = legs(markers, float(wrench[..., 8].sum(1).mean()) / 9.81)
     torque, frames = found.torques(100.0, wrench[..., 6:], wrench[..., :3], wrench[..., 3:6], window=0.15)
     flat = torque.flatten(1) / torque.flatten(1).abs().amax(0)
     drive = activations(torch.cat([flat.clamp(min=0), (-flat).clamp(min=0)], 1), 100.0)
-    recorded = torch.from_numpy(data["emg_normalized_exp"].T.copy())[frames.start : frames.stop]
+    recorded = torch.from_numpy(np.load(path, allow_pickle=False)["emg_normalized_exp"].T.copy())[frames.start : frames.stop]
     recorded = recorded[:, recorded.std(0) > 1e-6]
     names = [
         f"{side} {joint} {sense}" for sense in ("+", "-") for side in ("left", "right") for joint in ("hip", "knee", "ankle")

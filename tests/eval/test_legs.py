@@ -88,11 +88,6 @@ def test_what_has_no_legs_is_refused():
         legs(markers, 70.0).torques(100.0, torch.zeros(5, 2, 3), torch.zeros(5, 2, 3))
 
 
-def alike(one, other):
-    one, other = one - one.mean(0), other - other.mean(0)
-    return (one * other).sum(0) / (one.norm(dim=0) * other.norm(dim=0))
-
-
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings; set VISVIVA_REAL")
 def test_a_recorded_stride_has_the_recorded_torques():
@@ -105,7 +100,7 @@ def test_a_recorded_stride_has_the_recorded_torques():
     assert forwards["pooled_r"] > 0.88
     assert all(0.85 < slope < 1.35 for side in forwards["slope"] for slope in side)
     both = compared(found, wrench, torque, lambda x: filtered(x, both=True))
-    assert both["pooled_r"] > 0.78
+    assert both["pooled_r"] > 0.8
     assert 0.65 < both["r"][0][1] < 0.75, "the left knee differs most where forces are not late"
     late = [compared(found, wrench, torque, lambda x: x, frames)["r"] for frames in range(9)]
     assert all(min(row[0][:2] + row[1][:1]) < 0.8 for row in late), "a lag of everything does not explain it"
@@ -124,7 +119,8 @@ def test_the_recorded_forces_fit_the_markers_and_the_recorded_angles_do_not():
     centre = centre + (1 - sum(heavy.values())) * markers[:, above].mean(1)
     gain = centre[:, 2].unfold(0, 11, 1) @ torch.as_tensor(projection(11, 2)[0][2])
     force = wrench[:, :, 8].sum(1)
-    r = [float(alike(gain[8:-8], force[13 + shift : 93 + shift])) for shift in range(-8, 9)]
+    pairs = [torch.stack([gain[8:-8], force[13 + shift : 93 + shift]]) for shift in range(-8, 9)]
+    r = [float(torch.corrcoef(pair)[0, 1]) for pair in pairs]
     assert r[8] > 0.95
     assert abs(r.index(max(r)) - 8) <= 1
     spines = markers[:, found.groups["pelvis"]][:, :4]

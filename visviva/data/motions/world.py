@@ -89,16 +89,22 @@ def to_world(
         positions, rest = positions @ flip, None if rest is None else rest @ flip
         rotations = None if rotations is None else flip @ rotations @ flip
         plates = tuple(_turned(plate, flip.to(plate.force)) for plate in plates)
-        told.append("axes: left-handed, as given; mirrored")
-        told += [CONTRADICTED] if exchanged(positions, names) else []
-    elif reading.hand is None:
-        handed(positions, names, source)
-        sure = mirrored(positions, names)
-        told.append("axes: right-handed" + (" (assumed: no hips and feet by name, or never upright)" if sure is None else ""))
+    told += _sides(positions, names, reading.hand, source)
     return HumanMotion(
         positions, names, parents, fps, rotations=rotations, rest=rest, visible=visible, plates=plates, source=source,
         notes=tuple(told), **further,
     )  # fmt: skip
+
+
+def _sides(positions: Tensor, names: tuple[str, ...], hand: str | None, source: str) -> list[str]:
+    """Return what is to be said of left and right, once mirrored where that was asked for; refuse what contradicts itself."""
+    if hand == "left":
+        return ["axes: left-handed, as given; mirrored", *([CONTRADICTED] if exchanged(positions, names) else [])]
+    if hand is not None:
+        return []
+    handed(positions, names, source)
+    unsure = mirrored(positions, names) is None
+    return ["axes: right-handed" + (" (assumed: no hips and feet by name, or never upright)" if unsure else "")]
 
 
 def _up(positions: Tensor, names: tuple[str, ...], reading: Reading, usual: str, sure: bool) -> tuple[str, str]:
