@@ -1,17 +1,19 @@
 """Sagittal leg torques from markers and plates against the torques that a stride was published with, and why they differ.
 
-    python benchmarks/stride.py STRIDE.npz --out benchmarks/results/stride.json
+    python benchmarks/stride.py STRIDE.npz --model wholebody_model.bioMod --out benchmarks/results/stride.json
 
-The file is bioptim's gait (75 markers without names, wrenches of both legs, torques; 106 frames of 10 ms). The recorded
-torques are taken as they are. Ours are made from the markers and from the wrench on each foot, about its ankle as inverse
-dynamics takes it, in several ways:
+The file is bioptim's gait (75 markers without names, wrenches of both legs, torques; 106 frames of 10 ms); its model is
+`bioptim/examples/models/wholebody_model.bioMod` of that project. The recorded torques are taken as they are. Ours are made from
+the markers and from the wrench on each foot, about its ankle as inverse dynamics takes it, in several ways:
 
-- ``as measured``; ``filtered both ways``: a Butterworth filter of second order and 6 Hz, forwards and backwards, which does not
-  delay; ``filtered forwards``: the same once, which does (by 37 ms at low frequencies). 6 Hz and second order are what gait
-  laboratories usually take. That forwards alone is tried was suggested by the delay found below, on this stride.
-- ``by delay``: wrenches of some frames before on the present pose. The delay of each leg is chosen on the other leg (the
-  highest mean r of its three joints), so that no leg's r is the best of several.
-- ``whole torque late``, ``whole torque filtered forwards``, the rivals: pose and wrench alike.
+- ``as measured``;
+- ``with the wrenches used``, where the model is given: those from which the recorded torques were made (`stride_model.py`),
+  found without the six rows that are compared; ``the model on time``: ours with the recorded wrenches against the torques that
+  the model has with them and the recorded angles, which is what the recording would hold had its forces not been late;
+- ``late by the root``: forces as late as in the recorded row of the root that carries the body's weight, which is not compared:
+  what is left there is the sum of forces as recorded less the sum that was used. Needs the file alone. Late wrenches keep their
+  places beside the ankles, or act at the present centres of pressure;
+- ``forces late``, by frames: wrenches of before on the present pose; ``all late``, the rival: pose and wrench alike.
 
 ``slope`` is of the recorded on ours: 1 is equal size.
 """
@@ -20,13 +22,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.signal import butter, filtfilt, lfilter
+from stride_model import explained, recording
 from torch import Tensor
 
 from visviva.eval.motion.legs import FEET, Legs, legs
@@ -34,38 +35,40 @@ from visviva.eval.run import provenance
 from visviva.physics.dynamics import place
 
 FPS, WINDOW, LATEST = 100.0, 0.16, 8
-LOW, ORDER = 6.0, 2
-"""Of the filter: corner frequency [Hz] and order."""
 LEFT, RIGHT = (12, 15, 16), (6, 9, 10)
 """Rows of hip flexion, knee and ankle among the recorded coordinates."""
-Change = Callable[[Tensor], Tensor]
+UPWARDS = 1
+"""Row of the root's translation upwards."""
 
 
 def main() -> None:
     """Compare in all ways."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stride", type=Path)
+    parser.add_argument("--model", type=Path, help="wholebody_model.bioMod of bioptim's examples")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     markers, wrench, torque = recorded(given.stride)
     found = legs(markers, mass=float(wrench[..., 8].sum(1).mean()) / 9.81)
-    delays = range(LATEST + 1)
-    late = [compared(found, wrench, torque, lambda x, d=d: delayed(x, d)) for d in delays]
-    means = np.array([row["r"] for row in late]).mean(-1)
-    chosen = [int(means[:, other].argmax()) for other in (1, 0)]
+    by_root = late_by_root(given.stride, wrench)
+    frames = int(np.argmax(by_root))
+    late = [compared(found, wrench, torque, forces_late=d) for d in range(LATEST + 1)]
     result: dict[str, Any] = {
         "stride": given.stride.name,
         "as measured": late[0],
-        "filtered both ways": compared(found, wrench, torque, lambda x: filtered(x, both=True)),
-        "filtered forwards": compared(found, wrench, torque, filtered),
-        "by delay in frames": late,
-        "delay chosen on the other leg": {
-            side: {"frames": d} | {of: late[d][of][k] for of in ("r", "slope")}
-            for k, (side, d) in enumerate(zip(("left", "right"), chosen, strict=True))
-        },
-        "whole torque filtered forwards": compared(found, wrench, torque, lambda x: x, after=filtered),
-        "whole torque late, by frames": [compared(found, wrench, torque, lambda x: x, d) for d in delays],
+        "late by the root": {"r_by_delay": by_root, "frames": frames} | late[frames],
+        "late by the root, at present centres": compared(found, wrench, torque, frames, centres_late=False),
+        "forces late, by frames": late,
+        "all late, by frames": [compared(found, wrench, torque, all_late=d) for d in range(LATEST + 1)],
     }
+    if given.model:
+        made = recording(given.stride, given.model)
+        says, used = explained(made, wrench, [*LEFT, *RIGHT], LATEST)
+        on_time = made.torques(wrench)[:, [*LEFT, *RIGHT]].unflatten(1, (2, 3))
+        result["the recording by its own model"] = says
+        result["with the wrenches used"] = compared(found, used, torque)
+        result["the model on time"] = compared(found, wrench, on_time)
+        result["the model on time against the recorded"] = alike(on_time[10:-3], torque[10:-3])
     for name, row in result.items():
         print(f"{name}: {json.dumps(row)}")
     if given.out:
@@ -80,27 +83,38 @@ def recorded(file: Path) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(data["markers_exp"].transpose(2, 1, 0).copy()), wrench, torque
 
 
+def late_by_root(file: Path, wrench: Tensor) -> list[float]:
+    """Return how the recorded upward force on the root follows what late forces would leave there, r by delay [frames].
+
+    Inverse dynamics puts on the root what its wrenches do not explain: near 0 where they are on time, the difference of the
+    recorded sum of forces and the late one where not. From the second delay on; none leaves nothing.
+    """
+    root = torch.from_numpy(np.load(file, allow_pickle=False)["tau_exp"][UPWARDS].copy())
+    total = wrench[..., 8].sum(1)
+    rows = [torch.stack([root, total - delayed(total, d)])[:, LATEST:-3] for d in range(1, LATEST + 1)]
+    return [0.0, *(float(torch.corrcoef(row)[0, 1]) for row in rows)]
+
+
 def delayed(signal: Tensor, frames: int) -> Tensor:
     """Return what was ``frames`` before; the first ones repeat the first."""
     return signal[(torch.arange(len(signal)) - frames).clamp(min=0)]
 
 
-def filtered(signal: Tensor, both: bool = False) -> Tensor:
-    """Return the signal through the low-pass filter, forwards or both ways, from its first value on."""
-    b, a = butter(ORDER, LOW / (FPS / 2))
-    rest = (signal - signal[:1]).numpy()
-    return torch.from_numpy((filtfilt if both else lfilter)(b, a, rest, axis=0).copy()) + signal[:1]
-
-
 def compared(
-    found: Legs, wrench: Tensor, torque: Tensor, change: Change, late: int = 0, after: Change = lambda x: x
+    found: Legs, wrench: Tensor, torque: Tensor, forces_late: int = 0, all_late: int = 0, centres_late: bool = True
 ) -> dict[str, Any]:
-    """Return how alike torques are: ours with changed wrenches about the ankles, or changed ``after``, or ``late`` [frames]."""
+    """Return how alike torques are: ours with wrenches of some frames before, or all of ours so late.
+
+    Wrenches are carried along by the ankles, or act where the present ones do (``centres_late=False``).
+    """
     ankles = place(found.body, found.q).position[:, FEET]
-    moment = wrench[..., 3:6] + torch.linalg.cross(wrench[..., :3] - ankles, wrench[..., 6:])
-    own, frames = found.torques(FPS, change(wrench[..., 6:]), ankles, change(moment), window=WINDOW)
-    kept = min(len(frames), len(torque) - frames.start - late)
-    return alike(after(own)[:kept], torque[frames.start + late :][:kept])
+    lever = wrench[..., :3] - ankles
+    lever, wrench = delayed(lever, forces_late) if centres_late else lever, delayed(wrench, forces_late)
+    force = wrench[..., 6:]
+    moment = wrench[..., 3:6] + torch.linalg.cross(lever, force)
+    own, frames = found.torques(FPS, force, ankles, moment, window=WINDOW)
+    kept = min(len(frames), len(torque) - frames.start - all_late)
+    return alike(own[:kept], torque[frames.start + all_late :][:kept])
 
 
 def alike(own: Tensor, other: Tensor) -> dict[str, Any]:

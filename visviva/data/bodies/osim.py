@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from visviva.data.bodies.inertia import possible
 from visviva.data.bodies.osim_joints import Axis, Joint, joints_of, read_curve
 from visviva.data.bodies.osim_text import flag, numbers
 from visviva.data.bodies.xml import read_xml
@@ -89,7 +90,7 @@ def read_osim(path: str | Path, couplers: bool = True) -> OsimModel:
     if len(elements) < len(bodies):
         raise InputError(f"{path}: {len(bodies)} bodies with {len(elements)} names; give each its own")
     masses = {name: _mass(path, body) for name, body in elements.items()}
-    repaired = tuple(name for name, (_, _, inertia) in masses.items() if not _possible(inertia))
+    repaired = tuple(name for name, (_, _, inertia) in masses.items() if not possible(inertia))
     for name in repaired:
         mass, centre, inertia = masses[name]
         masses[name] = mass, centre, np.linalg.norm(inertia.diagonal()) / np.sqrt(3) * np.eye(3)
@@ -136,11 +137,6 @@ def _mass(path: Path, body: Element) -> tuple[float, NDArray, NDArray]:
     if mass == 0:
         return mass, centre, np.zeros((3, 3))
     return mass, centre, np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-
-
-def _possible(inertia: NDArray) -> bool:
-    low, middle, high = np.linalg.eigvalsh(inertia)
-    return bool(low >= 0 and low + middle >= high * (1 - 1e-4))
 
 
 def _ordered(path: Path, joints: list[Joint], masses: dict[str, Any]) -> list[Joint]:

@@ -1,0 +1,123 @@
+"""Words of biorbd's model files: blocks of them, numbers, and what numbers may be computed from."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections import Counter
+from pathlib import Path
+
+from visviva.errors import InputError
+
+BYTES = 64 * 2**20
+"""Largest file that is read [bytes]."""
+LONGEST = 200
+"""Longest expression that is computed [characters]."""
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+LIKE_NUMBER = re.compile(r"[-+.(\d$]|pi\b", re.IGNORECASE)
+COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+SIGNS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
+
+
+class Words:
+    """The words of a file, one after another.
+
+    Attributes:
+        path: of the file.
+        block: what is being read, for errors.
+        variables: numbers that words such as ``$length`` stand for.
+        ignored: how often something was left out, by its kind.
+
+    Example::
+
+        words = Words(Path("model.bioMod"))
+        words.next()  # "version"
+        words.numbers(1)  # [4.0]
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.block = path, "the file"
+        self.variables: dict[str, float] = {}
+        self.ignored: Counter[str] = Counter()
+        try:
+            size = path.stat().st_size
+            if size > BYTES:
+                raise InputError(f"{path}: {size / 2**20:.0f} MiB; models are read up to {BYTES // 2**20} MiB")
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: no text, but a .bioMod file is ({error.reason} at byte {error.start})") from error
+        self.words, self.at = COMMENT.sub(" ", text).split(), 0
+        self.ends = {word.lower() for word in self.words if word.lower().startswith("end")}
+
+    def __bool__(self) -> bool:
+        return self.at < len(self.words)
+
+    def next(self) -> str:
+        """Return the next word."""
+        if not self:
+            raise InputError(f"{self.path}: ends within {self.block}")
+        self.at += 1
+        return self.words[self.at - 1]
+
+    def numbers(self, count: int) -> list[float]:
+        """Return the next numbers: plain ones, or sums and products of them, of pi and of variables."""
+        return [self.value(self.next()) for _ in range(count)]
+
+    def skip(self, end: str) -> None:
+        """Go on after the word ``end``."""
+        if end not in self.ends:
+            raise InputError(f"{self.path}: {self.block!r} is not understood: there is no {end!r} after it")
+        while self.next().lower() != end:
+            pass
+
+    def skip_numbers(self) -> None:
+        """Go on after what looks like numbers."""
+        while self and LIKE_NUMBER.match(self.words[self.at]):
+            self.at += 1
+
+    def value(self, word: str) -> float:
+        """Return what a word stands for.
+
+        Raises:
+            InputError: no number, an unknown variable, a division by zero, a result that is not finite.
+        """
+        if NUMBER.fullmatch(word):
+            result = float(word)
+        else:
+            text = word
+            for name in sorted(self.variables, key=len, reverse=True):
+                text = text.replace(name, f"({self.variables[name]!r})")
+            try:
+                if len(text) > LONGEST:
+                    raise InputError(f"longer than {LONGEST} characters")
+                result = _computed(ast.parse(text, mode="eval").body)
+            except (InputError, SyntaxError, ZeroDivisionError, OverflowError) as error:
+                why = error.msg if isinstance(error, SyntaxError) else error
+                raise InputError(f"{self.path}: {word[:60]!r} in {self.block} where a number is wanted ({why})") from None
+        if not math.isfinite(result):
+            raise InputError(f"{self.path}: {word[:60]!r} in {self.block} where a finite number is wanted")
+        return result
+
+
+def _computed(node: ast.expr) -> float:
+    """The value of an expression of numbers, pi, signs and brackets."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return float(node.value)
+    if isinstance(node, ast.Name) and node.id.lower() == "pi":
+        return math.pi
+    if isinstance(node, ast.BinOp) and type(node.op) in SIGNS:
+        return SIGNS[type(node.op)](_computed(node.left), _computed(node.right))
+    if isinstance(node, ast.UnaryOp) and type(node.op) in SIGNS:
+        return SIGNS[type(node.op)](_computed(node.operand))
+    raise InputError(f"{ast.unparse(node)} is no number, pi, variable, or sum or product of them")
