@@ -35,9 +35,8 @@ def main() -> None:
     found = {path.name: outcome(path) for path in given.models}
     for name, row in found.items():
         print(f"{name:90s} {row}")
-    total = {
-        kind: sum(row["kind"] == kind for row in found.values()) for kind in ("same", "other", "refused", "refused by both")
-    }
+    kinds = ("same", "other", "refused", "refused by biorbd", "refused by both")
+    total = {kind: sum(row["kind"] == kind for row in found.values()) for kind in kinds}
     print(total)
     if given.out:
         total = total | {"biorbd": biorbd.BIORBD_VERSION, "models": found, "made_with": provenance()}

@@ -79,6 +79,7 @@ def explained(made: Recording, wrench: Tensor, compared: list[int], latest: int)
     late = [_alike(found[latest + 3 : -3, :, 8], wrench[latest + 3 - d : len(wrench) - 3 - d, :, 8]) for d in range(latest + 1)]
     return {
         "markers_mm": {"all": float(1e3 * apart.mean()), "pelvis": float(1e3 * apart[:, pelvis].mean())},
+        "hips_towards_their_side_mm": _hips(made),
         "left_of_all_rows_rms": float(left[ENDS].square().mean().sqrt()),
         "left_of_compared_rows_rms": other[ENDS][:, compared].square().mean(0).sqrt().tolist(),
         "vertical_r_by_delay": late,
@@ -87,6 +88,17 @@ def explained(made: Recording, wrench: Tensor, compared: list[int], latest: int)
             **{f"{d} frames before": _pressure(found, wrench, d) for d in (5, 6)},
         },
     }, found
+
+
+def _hips(made: Recording) -> list[float]:
+    """How far the model's left and right hip are from the pelvis' middle towards their own side, about 80 mm in people."""
+    body, markers = made.model.coupled.body, made.model.place_markers(made.q)
+    names = made.model.markers
+    left, right = (markers[:, names.index(name)] for name in ("LASIS", "RASIS"))
+    across = torch.nn.functional.normalize(left - right, dim=-1)
+    hips = place(body, made.q).position[:, [body.names.index(f"femur_{side}_parent_offset") for side in "lr"]]
+    away = ((hips - (left + right)[:, None] / 2) * across[:, None]).sum(-1).mean(0)
+    return [float(1e3 * away[0]), float(-1e3 * away[1])]
 
 
 def _alike(one: Tensor, other: Tensor) -> list[float]:
