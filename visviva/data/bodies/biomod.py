@@ -240,8 +240,10 @@ def _model(
 
 def _body(segments: list[_Segment], gravity: list[float], repaired: tuple[str, ...]) -> tuple[Body, list[str]]:
     """The tree, and the names of its coordinates."""
-    parents, joints, axes, names, coordinates = [], [], [], [], []
-    rest, offset, last = [], [], {}
+    names: list[str] = []
+    coordinates: list[str] = []
+    parents, joints, axes, rest, offset = [], [], [], [], []
+    last: dict[str, int] = {}
     for segment in segments:
         moves = [("slide", "Trans", x) for x in segment.slides] + [("hinge", "Rot", x) for x in segment.turns]
         for k, (joint, word, letter) in enumerate(moves or [("weld", "", "")]):

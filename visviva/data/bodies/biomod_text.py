@@ -7,6 +7,7 @@ import math
 import operator
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from visviva.errors import InputError
@@ -18,14 +19,14 @@ LONGEST = 200
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 LIKE_NUMBER = re.compile(r"[-+.(\d$]|pi\b", re.IGNORECASE)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-SIGNS = {
+BETWEEN: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
 }
+BEFORE: dict[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+"""Signs of expressions, between two numbers and before one."""
 
 
 class Words:
@@ -116,8 +117,8 @@ def _computed(node: ast.expr) -> float:
         return float(node.value)
     if isinstance(node, ast.Name) and node.id.lower() == "pi":
         return math.pi
-    if isinstance(node, ast.BinOp) and type(node.op) in SIGNS:
-        return SIGNS[type(node.op)](_computed(node.left), _computed(node.right))
-    if isinstance(node, ast.UnaryOp) and type(node.op) in SIGNS:
-        return SIGNS[type(node.op)](_computed(node.operand))
+    if isinstance(node, ast.BinOp) and type(node.op) in BETWEEN:
+        return BETWEEN[type(node.op)](_computed(node.left), _computed(node.right))
+    if isinstance(node, ast.UnaryOp) and type(node.op) in BEFORE:
+        return BEFORE[type(node.op)](_computed(node.operand))
     raise InputError(f"{ast.unparse(node)} is no number, pi, variable, or sum or product of them")
