@@ -113,7 +113,7 @@ class Words:
 
 def _computed(node: ast.expr) -> float:
     """The value of an expression of numbers, pi, signs and brackets."""
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
         return float(node.value)
     if isinstance(node, ast.Name) and node.id.lower() == "pi":
         return math.pi
