@@ -14,6 +14,7 @@ from visviva.data.motions.arrays import write_npz
 from visviva.data.motions.motion import HumanMotion
 from visviva.eval.motion.measure import REST_POSE, against
 from visviva.models.reestimation.joints import NAMES, PARENTS, h36m
+from visviva.pipelines.motion import reestimate as verb
 from visviva.pipelines.motion.reestimate import comparable
 
 
@@ -49,6 +50,17 @@ def test_a_missing_reference_is_refused(motions, tmp_path, capsys):
     args = ["motion", "reestimate", str(tmp_path / "walk.npz"), "--reference", str(tmp_path / "none.npz")]
     assert main([*args, "--output", str(tmp_path / "out")]) == 2
     assert "none.npz: no such file" in capsys.readouterr().err
+
+
+def test_a_reference_of_another_rate_is_refused_before_the_work(motions, tmp_path, capsys, monkeypatch):
+    worked = []
+    monkeypatch.setattr(verb, "one", lambda *given: worked.append(given))
+    write_npz(tmp_path / "walk.npz", motions[1])
+    write_npz(tmp_path / "slow.npz", motions[0].noted(fps=10.0))
+    args = ["motion", "reestimate", str(tmp_path / "walk.npz"), "--reference", str(tmp_path / "slow.npz")]
+    assert main([*args, "--output", str(tmp_path / "out")]) == 2
+    assert "20 frames/s against 10 of the reference; resample one of them" in capsys.readouterr().err
+    assert not worked
 
 
 def test_inputs_and_references_are_not_written_over(motions, tmp_path, capsys):

@@ -217,6 +217,14 @@ def _flight(curves: dict[str, Tensor], motion: HumanMotion) -> Score:
 
 
 @torch.no_grad()
+def check_rates(motion: HumanMotion, true: HumanMotion) -> None:
+    """Raise an `InputError` for a motion and a reference of other frame rates."""
+    if abs(motion.fps / true.fps - 1) > 1e-3:
+        raise InputError(
+            f"{motion.source}: {motion.fps:g} frames/s against {true.fps:g} of the reference; resample one of them"
+        )
+
+
 def against(motion: HumanMotion, true: HumanMotion) -> dict[str, Score]:
     """Return the errors of a motion against its reference, over the joints that both name and the frames that both have.
 
@@ -226,10 +234,7 @@ def against(motion: HumanMotion, true: HumanMotion) -> dict[str, Score]:
     common = [name for name in true.names if name in motion.names]
     if not common:
         raise InputError(f"{motion.source}: no joint of the reference {true.source} is in it by name")
-    if abs(motion.fps / true.fps - 1) > 1e-3:
-        raise InputError(
-            f"{motion.source}: {motion.fps:g} frames/s against {true.fps:g} of the reference; resample one of them"
-        )
+    check_rates(motion, true)
     frames = min(len(motion), len(true))
     x, y = (m.positions[:frames, [m.names.index(name) for name in common]].double() for m in (motion, true))
     root = common.index(next((n for n in common if parts([n]).get("pelvis") == 0), common[0]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from tqdm import tqdm
 
 from visviva.configs.motion import MotionRecipe
@@ -22,7 +23,7 @@ from visviva.errors import InputError
 from visviva.eval.motion import changes
 from visviva.eval.motion.changes import Change
 from visviva.eval.motion.dynamics import skeleton
-from visviva.eval.motion.measure import REST_POSE, against, measure, without_rest_pose
+from visviva.eval.motion.measure import REST_POSE, against, check_rates, measure, without_rest_pose
 from visviva.eval.run import provenance, write_json
 from visviva.eval.score import Score
 from visviva.models.reestimation.joints import NAMES, PARENTS, h36m
@@ -86,12 +87,15 @@ def keep(given: Sequence[Path], targets: Sequence[Path]) -> None:
 
 def changed(file: Path, recipe: MotionRecipe, target: Path) -> Change:
     """Re-estimate one file, write it to ``target`` with .npz and .bvh behind, and measure it before and after."""
-    reading = _reading(recipe)
-    true = reference_of(file, recipe, replace(reading, fps=None) if in_two(file) else reading)  # fps is of the poses then
-    before, after, note = one(file, recipe)
+    reading, flat = _reading(recipe), in_two(file)
+    true = reference_of(file, recipe, replace(reading, fps=None) if flat else reading)  # fps is of the poses then
+    given = seen(file, recipe)
+    if true is not None and not flat:
+        check_rates(given.motion, true)
+    before, after, note = one(given, recipe)
     errors: list[dict[str, Score]] = [{}, {}]
     if true is not None:
-        true = comparable(true, before, in_two(file))
+        true = comparable(true, before, flat)
         errors = [against(side, true) for side in (before, after)]
     for path, write in zip(written(target), (write_npz, write_bvh), strict=True):
         write(path, after)
@@ -115,32 +119,46 @@ def _reading(recipe: MotionRecipe) -> Reading:
     return Reading(recipe.units, recipe.stature, recipe.up, recipe.hand, recipe.frame_rate)
 
 
-def one(file: Path, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str]:
-    """Read (or lift) and re-estimate one file: before, after, and how."""
+@dataclass(frozen=True)
+class Seen:
+    """What a file shows: a motion, and if it was lifted from 2D how sure its joints are and how far each may be wrong [m]."""
+
+    motion: HumanMotion
+    model: Reestimator | None
+    confidence: Tensor | None = None
+    spread: Tensor | None = None
+
+
+def seen(file: Path, recipe: MotionRecipe) -> Seen:
+    """Read (or lift) one file, with the network if the method wants one."""
     flat = in_two(file)
     if recipe.method == "fused" and not flat:
         raise InputError(f"{file}: --method fused is for 2D poses, which are lifted; joints in 3D take analytic or learned")
     if recipe.method != "analytic" and recipe.noise is not None:
         raise InputError(f"--noise is of the method analytic; {recipe.method} knows its own")
-    model = Reestimator.load(recipe.weights) if flat or recipe.method == "learned" else None
-    confidence = spread = None
-    if flat and model is not None:
-        motion, confidence = lifted(file, recipe, model)
-        _check_floor(file, recipe.floor, motion)
-        spread = lifted_spread(motion, recipe.noise)
-    else:
-        motion = without_rest_pose(read_motion(file, _reading(recipe)))
+    if not flat:
+        model = Reestimator.load(recipe.weights) if recipe.method == "learned" else None
+        return Seen(without_rest_pose(read_motion(file, _reading(recipe))), model)
+    model = Reestimator.load(recipe.weights)
+    motion, confidence = lifted(file, recipe, model)
+    _check_floor(file, recipe.floor, motion)
+    return Seen(motion, model, confidence, lifted_spread(motion, recipe.noise))
+
+
+def one(given: Seen, recipe: MotionRecipe) -> tuple[HumanMotion, HumanMotion, str]:
+    """Re-estimate what was read: before, after, and how."""
+    motion, model = given.motion, given.model
     if recipe.method == "fused" and model is not None:
         after = reestimated(motion, model, mass=recipe.mass, floor=recipe.floor, steps=recipe.steps)
         return motion, after, after.notes[-1]
     if recipe.method == "learned" and model is not None:
-        before, after = learned(motion, model, flat)
+        before, after = learned(motion, model, given.confidence is not None)
         return before, after, after.notes[-1]
     found = repaired(
         motion,
         noise=recipe.noise,
-        spread=spread,
-        confidence=confidence,
+        spread=given.spread,
+        confidence=given.confidence,
         mass=recipe.mass,
         floor=recipe.floor,
         steps=recipe.steps,
