@@ -5,9 +5,10 @@
 
 The data are one set of training and one of test clips; each seed trains encoder and network anew. Intervals resample clips and
 seeds. With ``--stride``: drives made from the joint torques of a recorded stride (markers and ground forces, see
-`visviva.eval.motion.legs`) against recorded EMG envelopes of a muscle that turns the joint that way, chosen beforehand by
-anatomy, and how often the drive turned in time does as well. The envelopes are in the order of the muscles of the stride's own
-model; those of the left leg are the right leg's, half a cycle (53 frames) later, so one leg was recorded. Quadriceps were not.
+`visviva.eval.motion.legs`) against the recorded EMG envelope of every muscle that turns the joint that way, and how often the
+drive turned in time does as well. The envelopes are in the order of the muscles of the stride's own model. Six of a leg's ten
+differ: both gastrocnemii and the long fibular are one, soleus and posterior tibial are one, the tensor of the fascia is
+nothing; one leg's are the other's, half a cycle (53 frames) later. Quadriceps and gluteal muscles are not among them.
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ from visviva.pipelines.pretrain.imdy_clips import clips
 
 PAIRS = {
     "hip extensors, semitendinosus": (0, -1, 0),
+    "hip extensors, biceps": (0, -1, 1),
     "knee flexors, semitendinosus": (1, -1, 0),
-    "plantarflexors, medial gastrocnemius": (2, -1, 4),
+    "knee flexors, biceps": (1, -1, 1),
+    "knee flexors, gastrocnemius": (1, -1, 4),
+    "plantarflexors, gastrocnemius": (2, -1, 4),
+    "plantarflexors, soleus": (2, -1, 6),
     "hip flexors, sartorius": (0, 1, 2),
+    "knee flexors, sartorius": (1, -1, 2),
     "dorsiflexors, anterior tibial": (2, 1, 8),
 }
 """Joint, sign of the torque, and place of the muscle among the ten of a leg."""

@@ -35,7 +35,7 @@ def main() -> None:
     found = {path.name: outcome(path) for path in given.models}
     for name, row in found.items():
         print(f"{name:90s} {row}")
-    kinds = ("same", "other", "refused", "refused by biorbd", "refused by both")
+    kinds = ("same", "other", "refused", "refused by biorbd", "refused by both", "nothing to compare")
     total = {kind: sum(row["kind"] == kind for row in found.values()) for kind in kinds}
     print(total)
     if given.out:
@@ -65,6 +65,8 @@ def compared(ours: BiomodModel, theirs: Any) -> dict[str, Any]:
     names = [name.to_string() for name in theirs.nameDof()]
     if list(ours.coupled.names) != names:
         return {"kind": "other", "coordinates": names}
+    if not names and not ours.markers:
+        return {"kind": "nothing to compare"}
     q, v, a = np.random.default_rng(0).normal(size=(3, len(names)))
     coordinates = biorbd.GeneralizedCoordinates(0.5 * q)
     there = theirs.InverseDynamics(coordinates, biorbd.GeneralizedVelocity(v), biorbd.GeneralizedAcceleration(a)).to_array()

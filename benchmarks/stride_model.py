@@ -1,9 +1,9 @@
 """What the torques of bioptim's stride were made from: its own model, `wholebody_model.bioMod` of the same project.
 
 Used by `stride.py --model`. With that model and the recorded angles, the recorded torques are linear in the wrenches on the two
-feet, ``tau = tau_0(q, v, a) + A(q) w``: 34 equations a frame for 12 unknowns. Solving them gives the wrenches that were used.
-Where the rows that are compared (hips, knees and ankles in the sagittal plane) are left out, 28 equations are left, of which
-those of the root, of the other turns of hips and of the subtalar joints see the feet.
+feet, ``tau = tau_0(q, v, a) + A(q) w``: 34 equations a frame for 12 unknowns, of which 18 (root and legs) see the feet. Solving
+them gives the wrenches that were used. Where the rows that are compared (hips, knees and ankles in the sagittal plane) are left
+out, 12 are left for 12 unknowns: the root, the other turns of the hips, the subtalar joints.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from visviva.data.bodies import BiomodModel, read_biomod
 from visviva.physics.dynamics import place
 
 FEET = ("calcn_l", "calcn_r")
+PITCH = 3
+"""Coordinate of the pelvis' pitch."""
 ENDS = slice(3, -3)
 """Frames that are judged: accelerations are differences of the recorded velocities, one-sided at the ends."""
 
@@ -76,11 +78,14 @@ def explained(made: Recording, wrench: Tensor, compared: list[int], latest: int)
     found, other = made.needed([k for k in range(34) if k not in compared])
     apart = (made.model.place_markers(made.q) - made.markers).norm(dim=-1)
     pelvis = [made.model.markers.index(name) for name in ("RASIS", "LASIS", "LPSIS", "RPSIS")]
+    front, back = (made.markers[:, pelvis[k : k + 2]].mean(1) for k in (0, 2))
+    pitch = torch.atan2((front - back)[:, 2], (front - back)[:, :2].norm(dim=-1))
     late = [_alike(found[latest + 3 : -3, :, 8], wrench[latest + 3 - d : len(wrench) - 3 - d, :, 8]) for d in range(latest + 1)]
     return {
         "markers_mm": {"all": float(1e3 * apart.mean()), "pelvis": float(1e3 * apart[:, pelvis].mean())},
+        "pelvis_pitches_degrees": {"markers": _range(pitch), "recorded angle": _range(made.q[:, PITCH])},
         "hips_towards_their_side_mm": _hips(made),
-        "left_of_all_rows_rms": float(left[ENDS].square().mean().sqrt()),
+        "left_rms": {"of rows that see the feet": _rms(left[:, :18]), "of the others": _rms(left[:, 18:])},
         "left_of_compared_rows_rms": other[ENDS][:, compared].square().mean(0).sqrt().tolist(),
         "vertical_r_by_delay": late,
         "centre_of_pressure_off_mm": {
@@ -99,6 +104,14 @@ def _hips(made: Recording) -> list[float]:
     hips = place(body, made.q).position[:, [body.names.index(f"femur_{side}_parent_offset") for side in "lr"]]
     away = ((hips - (left + right)[:, None] / 2) * across[:, None]).sum(-1).mean(0)
     return [float(1e3 * away[0]), float(-1e3 * away[1])]
+
+
+def _range(angle: Tensor) -> float:
+    return float((angle.max() - angle.min()).rad2deg())
+
+
+def _rms(left: Tensor) -> float:
+    return float(left[ENDS].square().mean().sqrt())
 
 
 def _alike(one: Tensor, other: Tensor) -> list[float]:

@@ -189,8 +189,22 @@ def test_widened_inertias_are_possible_and_others_stay(moments):
         ("mass 30", "mass 1/0", "'1/0' in segment Trunk where a number is wanted"),
         ("mass 30", "mass 1e999", "where a finite number is wanted"),
         ("mass 30", "mass nan", "'nan' in segment Trunk where a number is wanted"),
-        ("mass 30", "mass $mass", "'$mass' in segment Trunk"),
-        ("mass 30", "mass 9**9**9**9", "where a number is wanted"),
+        ("mass 30", "mass $mass", "no variable $mass"),
+        ("mass 30", "mass 1_0", "numbers, pi, variables with a $"),
+        ("mass 30", "mass 1#2", "numbers, pi, variables with a $"),
+        ("mass 30", "mass __import__('os')", "numbers, pi, variables with a $"),
+        ("mass 30", "mass 2pi", "where a number is wanted"),
+        ("mass 30", "mass 30\nmass 31", "segment Trunk has mass twice"),
+        ("inertia_xxyyzz 0.12 0.11 0.03", "inertia 1 0 0 5 1 0 0 0 1", "the inertia of segment Thigh is not symmetric"),
+        ("$length 0.4", "length 0.4", "variable 'length'; names begin with a $"),
+        ("$half 0.2", "$length 0.2", "each stands once"),
+        ("RTinMatrix 1", "RTinMatrix yes", "RTinMatrix 'yes' of segment Thigh: 0 or 1 is wanted"),
+        ("RTinMatrix 1\n    RT", "RT", "three of x, y, z, in one word"),
+        ("RT pi/6 0 0 xyz 0.1 0 0", "RT pi/6 0 0 xyz 0.1 0 0\nRTinMatrix 0", "it stands after the RT"),
+        ("RT pi/6 0 0 xyz", "RT pi/6 0 0 xx", "three of x, y, z, in one word"),
+        ("segment ground", "segment Trunk/0\nendsegment\nsegment ground", "segments called as the links of another"),
+        ("// a comment, and /* another */", "/* no end", "a comment that begins with /* has no end"),
+        ("mass 30", "mass 9**9**9**9", "is no sum or product of numbers"),
         ("mass 30", "mass " + "(" * 300 + "1" + ")" * 300, "longer than 200"),
         ("mass 30", "mass -30", "negative mass of 'Trunk'"),
         ("rotations zyx", "rotations q", "quaternions are not covered"),
@@ -225,6 +239,44 @@ def test_files_that_are_no_biorbd_models_are_refused(tmp_path, written):
         read_biomod(written("version 4\nsegment Arm\nmass 1\n"))
     with pytest.raises(InputError, match="no biorbd model"):
         read_biomod(written(""))
+
+
+def test_axes_that_a_marker_removes_are_at_zero_as_in_biorbd(written):
+    marker = "marker M\nparent Arm\nposition .1 .2 .3\naxestoremove xy\nendmarker"
+    text = "version 4\nsegment Arm\nrotations x\nmass 1\nendsegment\n" + marker
+    model = read_biomod(written(text))
+    assert model.places.tolist() == [[0, 0, 0.3]]
+
+
+def test_frames_end_with_the_end_of_any_of_them_and_comments_begin_words(written):
+    """biorbd closes imu, mimu and customrt by one another's ends, and knows comments only where a word begins."""
+    block = "imu {0} endmimu segment {0} mass 2 endsegment "
+    model = read_biomod(written("version 4 " + block.format("A") + block.format("B")))
+    assert model.coupled.body.names == ("A", "B")
+    assert model.ignored == {"imu": 2}
+    text = "version 4 mesh_folder_prefix Geo/* segment A endsegment // a */\nsegment C endsegment"
+    assert read_biomod(written(text)).coupled.body.names == ("A", "C")
+
+
+def test_hostile_words_take_no_time(written):
+    """Long numbers, comments without end, variables named as digits: linear, or refused."""
+    for text, words in (
+        ("version 4\nsegment A\nmass " + "1" * 300_000 + "x", "longer than 200"),
+        ("version 4\n" + "/* " * 300_000, "has no end"),
+        ("version 4\nvariables\n1 0.22222222\nendvariables", "names begin with a \\$"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_biomod(written(text))
+    names = "\n".join(f"$v{k} 1+{k}/2" for k in range(20_000))
+    text = f"version 4\nvariables\n{names}\nendvariables\nsegment A\nmass $v3*$v19999\nendsegment"
+    assert read_biomod(written(text)).coupled.body.total_mass == pytest.approx(2.5 * 10000.5)
+
+
+def test_the_model_moves_to_float32(written):
+    model = read_biomod(written(MODEL))
+    c = state()[0]
+    single = model.to(torch.float32)
+    assert torch.allclose(single.place_markers(c.float()).double(), model.place_markers(c), atol=1e-6)
 
 
 def test_numbers_may_be_computed(written):

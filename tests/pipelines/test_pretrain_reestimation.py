@@ -14,6 +14,7 @@ from visviva.cli import main
 from visviva.configs.motion import MotionRecipe
 from visviva.configs.pretrain import PretrainRecipe, ReestimationStage
 from visviva.data.motions import HumanMotion
+from visviva.data.motions.arrays import write_npz
 from visviva.errors import InputError
 from visviva.models.reestimation.joints import MIRROR, NAMES, PARENTS
 from visviva.models.reestimation.reestimator import Reestimator
@@ -21,7 +22,7 @@ from visviva.pipelines import motion
 from visviva.pipelines.motion.fuse import fused, reestimated
 from visviva.pipelines.pretrain import run
 from visviva.pipelines.pretrain.detections import Detector, detected, filmed
-from visviva.pipelines.pretrain.reestimation import clips, picked
+from visviva.pipelines.pretrain.reestimation import clips, mixed, picked, recordings
 from visviva.pipelines.pretrain.variations import FEET, LENGTHS, varied
 
 SMALL = ReestimationStage(
@@ -86,6 +87,54 @@ def test_a_share_of_the_clips_is_varied_and_none_if_none_is_asked():
     plain, half = (picked(data, 40, torch.Generator().manual_seed(1), share) for share in (0.0, 0.5))
     changed = (plain - half).abs().amax((1, 2, 3)) > 1e-3
     assert 10 < int(changed.sum()) < 30
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A folder of two simulated motions as if they were recorded: 3 s at 20 frames/s and 5 s at 40, and one of a second."""
+    folder = tmp_path / "recorded"
+    data = clips(15, seed=5)
+    slow = torch.nn.functional.interpolate(data[1].flatten(1).T[None], scale_factor=10 / 3, mode="linear")[0].T.reshape(
+        200, 17, 3
+    )
+    for name, joints, fps in (("a", data[0], 20.0), ("b", slow, 40.0), ("c", data[2, :20], 20.0)):
+        write_npz(folder / f"{name}.npz", HumanMotion(joints.contiguous(), NAMES, PARENTS, fps))
+    return folder, data
+
+
+def test_recordings_are_cut_into_clips_of_three_seconds_every_second(recorded):
+    folder, data = recorded
+    found = recordings(folder)
+    assert found.shape == (4, 60, 17, 3), "one of three seconds, three of five, none of one"
+    assert torch.allclose(found[0], data[0], atol=1e-4)
+    assert torch.allclose(found[1, 20:], found[2, :40], atol=1e-5)
+    simulated = data[:12]
+    for share, count in ((0.5, 12), (0.25, 4), (0.75, 36)):
+        both = mixed(simulated, found, share)
+        assert len(both) == 12 + count
+        assert torch.equal(both[:12], simulated)
+
+
+def test_recordings_that_are_none_are_refused(recorded, tmp_path):
+    folder, _ = recorded
+    with pytest.raises(InputError, match="no folder of recorded motions"):
+        recordings(tmp_path / "none")
+    for name in ("a", "b"):
+        (folder / f"{name}.npz").unlink()
+    with pytest.raises(InputError, match="no motion of 3 seconds in it"):
+        recordings(folder)
+
+
+def test_weights_trained_on_recordings_say_so(recorded, tmp_path):
+    stage = SMALL.model_copy(update={"recordings": str(recorded[0]), "credit": "Drawn for this test."})
+    recipe = PretrainRecipe(model="reestimation", out=str(tmp_path / "out"), reestimation=stage, validate_every=2, device="cpu")
+    folder = run(recipe)
+    told = json.loads((folder / "numbers.json").read_text())
+    assert told["recorded_clips"] == 4
+    assert len(told["fingerprint"]) == 16
+    card = (folder / "README.md").read_text()
+    assert "Clips of recorded motions, 4 of them, make 0.5 of what it saw. Drawn for this test." in card
+    assert f"--reestimation.recordings {recorded[0]}" in card
 
 
 def test_a_filmed_body_is_in_the_picture_and_has_its_true_size():

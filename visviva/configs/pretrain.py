@@ -206,10 +206,16 @@ class ImdyStage(Section):
 
 
 class ReestimationStage(Section):
-    """Training of the lifter and of PhysNet, on simulated actions before random cameras."""
+    """Training of the lifter and of PhysNet, on simulated actions and recorded motions before random cameras."""
 
     clips: int = Field(600, ge=15)
     """Three-second training clips, all actions alike; an eighth as many are held out."""
+    recordings: str = ""
+    """Folder of recorded motions (any kind that is read); empty: simulated ones alone."""
+    recorded: float = Field(0.5, gt=0, lt=1)
+    """Share of the training clips that are recorded, where there is a folder of them."""
+    credit: str = ""
+    """What the card says of the recordings: where they are from, their licence."""
     varied: float = Field(0.5, ge=0, le=1)
     """Share of the training clips that are given other bone lengths and bearings of arms and trunk."""
     guess_steps: int = Field(4000, ge=1)

@@ -7,7 +7,7 @@ import math
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from visviva.errors import InputError
@@ -16,9 +16,11 @@ BYTES = 64 * 2**20
 """Largest file that is read [bytes]."""
 LONGEST = 200
 """Longest expression that is computed [characters]."""
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+EXPRESSION = re.compile(r"([-+*/().]|\d|(?<=[\d.])e|pi|\$\w+)+", re.IGNORECASE)
+VARIABLE = re.compile(r"\$\w+")
 LIKE_NUMBER = re.compile(r"[-+.(\d$]|pi\b", re.IGNORECASE)
-COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+COMMENT = re.compile(r"(?<!\S)(?://[^\n]*|/\*.*?(?:\*/|\Z))", re.DOTALL)
 BETWEEN: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -49,17 +51,13 @@ class Words:
         self.path, self.block = path, "the file"
         self.variables: dict[str, float] = {}
         self.ignored: Counter[str] = Counter()
-        try:
-            size = path.stat().st_size
-            if size > BYTES:
-                raise InputError(f"{path}: {size / 2**20:.0f} MiB; models are read up to {BYTES // 2**20} MiB")
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: no text, but a .bioMod file is ({error.reason} at byte {error.start})") from error
-        self.words, self.at = COMMENT.sub(" ", text).split(), 0
+        self.words, self.at = COMMENT.sub(self._comment, _text(path)).split(), 0
         self.ends = {word.lower() for word in self.words if word.lower().startswith("end")}
+
+    def _comment(self, found: re.Match[str]) -> str:
+        if found.group().startswith("/*") and not found.group().endswith("*/"):
+            raise InputError(f"{self.path}: a comment that begins with /* has no end; close it with */")
+        return " "
 
     def __bool__(self) -> bool:
         return self.at < len(self.words)
@@ -75,11 +73,13 @@ class Words:
         """Return the next numbers: plain ones, or sums and products of them, of pi and of variables."""
         return [self.value(self.next()) for _ in range(count)]
 
-    def skip(self, end: str) -> None:
-        """Go on after the word ``end``."""
-        if end not in self.ends:
-            raise InputError(f"{self.path}: {self.block!r} is not understood: there is no {end!r} after it")
-        while self.next().lower() != end:
+    def skip(self, ends: Collection[str]) -> None:
+        """Go on after the first of some words."""
+        if not self.ends & set(ends):
+            raise InputError(
+                f"{self.path}: {self.block!r} is not understood: there is no {' or '.join(map(repr, ends))} after it"
+            )
+        while self.next().lower() not in ends:
             pass
 
     def skip_numbers(self) -> None:
@@ -93,32 +93,48 @@ class Words:
         Raises:
             InputError: no number, an unknown variable, a division by zero, a result that is not finite.
         """
-        if NUMBER.fullmatch(word):
-            result = float(word)
-        else:
-            text = word
-            for name in sorted(self.variables, key=len, reverse=True):
-                text = text.replace(name, f"({self.variables[name]!r})")
-            try:
-                if len(text) > LONGEST:
-                    raise InputError(f"longer than {LONGEST} characters")
-                result = _computed(ast.parse(text, mode="eval").body)
-            except (InputError, SyntaxError, ZeroDivisionError, OverflowError) as error:
-                why = error.msg if isinstance(error, SyntaxError) else error
-                raise InputError(f"{self.path}: {word[:60]!r} in {self.block} where a number is wanted ({why})") from None
+        try:
+            result = float(word) if NUMBER.fullmatch(word) else self._computed(word)
+        except (InputError, SyntaxError, ZeroDivisionError, OverflowError) as error:
+            why = error.msg if isinstance(error, SyntaxError) else error
+            raise InputError(f"{self.path}: {word[:60]!r} in {self.block} where a number is wanted ({why})") from None
         if not math.isfinite(result):
             raise InputError(f"{self.path}: {word[:60]!r} in {self.block} where a finite number is wanted")
         return result
 
+    def _computed(self, word: str) -> float:
+        if len(word) > LONGEST:
+            raise InputError(f"longer than {LONGEST} characters")
+        if not EXPRESSION.fullmatch(word):
+            raise InputError("numbers, pi, variables with a $, + - * / and brackets make one")
+        unknown = [name for name in VARIABLE.findall(word) if name not in self.variables]
+        if unknown:
+            raise InputError(f"no variable {unknown[0]}")
+        plain = VARIABLE.sub(lambda name: f"({self.variables[name.group()]!r})", word)
+        return _value(ast.parse(plain, mode="eval").body)
 
-def _computed(node: ast.expr) -> float:
+
+def _text(path: Path) -> str:
+    """The text of a file of a bounded size."""
+    try:
+        size = path.stat().st_size
+        if size > BYTES:
+            raise InputError(f"{path}: {size / 2**20:.0f} MiB; models are read up to {BYTES // 2**20} MiB")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no text, but a .bioMod file is ({error.reason} at byte {error.start})") from error
+
+
+def _value(node: ast.expr) -> float:
     """The value of an expression of numbers, pi, signs and brackets."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
         return float(node.value)
     if isinstance(node, ast.Name) and node.id.lower() == "pi":
         return math.pi
     if isinstance(node, ast.BinOp) and type(node.op) in BETWEEN:
-        return BETWEEN[type(node.op)](_computed(node.left), _computed(node.right))
+        return BETWEEN[type(node.op)](_value(node.left), _value(node.right))
     if isinstance(node, ast.UnaryOp) and type(node.op) in BEFORE:
-        return BEFORE[type(node.op)](_computed(node.operand))
-    raise InputError(f"{ast.unparse(node)} is no number, pi, variable, or sum or product of them")
+        return BEFORE[type(node.op)](_value(node.operand))
+    raise InputError(f"{ast.unparse(node)} is no sum or product of numbers")

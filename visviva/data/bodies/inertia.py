@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 def possible(inertia: NDArray) -> bool:
     """Return whether a rigid body can have an inertia (3, 3): no negative moment, none larger than the sum of the others."""
     low, middle, high = np.linalg.eigvalsh(inertia)
-    return bool(low >= 0 and low + middle >= high * (1 - 1e-4))
+    return bool(low >= -1e-9 * abs(high) and low + middle >= high * (1 - 1e-4))
 
 
 def widened(inertia: NDArray) -> NDArray:
     """Return the inertia with its smaller principal moments raised, alike, until they add up to the largest.
 
-    What a planar model gives, one moment and two zeros, keeps the one that counts.
+    What a planar model gives, one moment and two zeros, keeps the one that counts. Negative moments count as zero first.
 
     Example::
 

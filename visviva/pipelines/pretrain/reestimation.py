@@ -1,4 +1,4 @@
-"""Training of the shipped re-estimator: the lifter on filmed simulated actions, PhysNet on what it lifts and on noisy 3D."""
+"""Training of the shipped re-estimator: the lifter on filmed motions, PhysNet on what it lifts and on noisy 3D."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from tqdm import tqdm
 
 from visviva.configs.pretrain import PretrainRecipe
 from visviva.data.actions import ACTIONS, draw
+from visviva.data.motions import read_motion
+from visviva.data.motions.resample import resampled
+from visviva.errors import InputError
+from visviva.eval.motion.dynamics import skeleton
 from visviva.eval.motion.errors import acceleration_error, mpjpe
 from visviva.eval.run import provenance, write_json
 from visviva.models.reestimation.camera import Camera, placed
@@ -27,6 +31,7 @@ from visviva.pipelines.pretrain.schedule import Log, generator, learning_rate
 from visviva.pipelines.pretrain.variations import varied
 
 FPS, SECONDS = 20.0, 3.0
+LENGTH = int(FPS * SECONDS)
 PROMPTS = 8
 """Pairs in the shipped pool."""
 TILT = 2.0
@@ -36,17 +41,48 @@ TILT = 2.0
 def run(recipe: PretrainRecipe, out: Path, deadline: float) -> Path:
     """Train, check on held-out clips, write weights and card; returns the model's folder."""
     torch.manual_seed(recipe.seed)
-    train, held = clips(recipe.reestimation.clips, recipe.seed), clips(recipe.reestimation.clips // 8 + 15, recipe.seed + 1)
+    stage = recipe.reestimation
+    train, held = clips(stage.clips, recipe.seed), clips(stage.clips // 8 + 15, recipe.seed + 1)
+    real = recordings(Path(stage.recordings)) if stage.recordings else train[:0]
+    if len(real):
+        train = mixed(train, real, stage.recorded)
     lifter = train_lifter(recipe, train, held, out, deadline)
     pool = prompts(train, lifter.frames, recipe.seed)
     physics = train_physics(recipe, lifter, pool, train, held, out, deadline)
-    return write(Reestimator(lifter, physics, pool), recipe, held, out / "model")
+    return write(Reestimator(lifter, physics, pool), recipe, held, out / "model", real)
 
 
 def clips(count: int, seed: int) -> Tensor:
     """Return simulated actions in Human3.6M's joints, all kinds alike, (N, 60, 17, 3) at 20 frames/s; float32."""
     names = list(ACTIONS)
     return h36m(draw([names[k % len(names)] for k in range(count)], seed, FPS, SECONDS).joints, "humanml3d")
+
+
+def recordings(folder: Path) -> Tensor:
+    """Return clips of a folder's motions, one begun every second, (N, 60, 17, 3) as `clips`.
+
+    Raises:
+        InputError: no folder, a file that is not read, no motion of three seconds.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no folder of recorded motions; leave reestimation.recordings empty for simulated ones alone"
+        )
+    found = []
+    for file in sorted(folder.iterdir()):
+        motion = resampled(read_motion(file), FPS)
+        tree, joints = skeleton(motion)
+        if len(joints) >= LENGTH:
+            found.append(h36m(joints, tree).float().unfold(0, LENGTH, int(FPS)).movedim(-1, 1))
+    if not found:
+        raise InputError(f"{folder}: no motion of {SECONDS:g} seconds in it")
+    return torch.cat(found)
+
+
+def mixed(simulated: Tensor, recorded: Tensor, share: float) -> Tensor:
+    """Return both kinds of clips, the recorded ones repeated until they are about a ``share`` of all."""
+    times = max(1, round(share / (1 - share) * len(simulated) / len(recorded)))
+    return torch.cat([simulated, recorded.repeat(times, 1, 1, 1)])
 
 
 def picked(data: Tensor, count: int, rng: torch.Generator, share: float = 0.0) -> Tensor:
@@ -247,41 +283,45 @@ def numbers(model: Reestimator, held: Tensor, count: int, seed: int) -> dict[str
     }
 
 
-def write(model: Reestimator, recipe: PretrainRecipe, held: Tensor, folder: Path) -> Path:
-    """Write weights, numbers, recipe, card and checksums."""
+def write(model: Reestimator, recipe: PretrainRecipe, held: Tensor, folder: Path, real: Tensor) -> Path:
+    """Write weights, numbers, recipe, card and checksums; ``real``: the recorded clips it was trained on."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder / "model.safetensors")
     found = numbers(Reestimator.load(folder / "model.safetensors"), held, min(96, recipe.reestimation.lifted), recipe.seed + 2)
-    write_json(folder / "numbers.json", {"numbers": found, "made_with": provenance()})
+    told = {"recorded_clips": len(real), "fingerprint": hashlib.sha256(real.numpy().tobytes()).hexdigest()[:16]}
+    write_json(folder / "numbers.json", {"numbers": found, **told, "made_with": provenance()})
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1) + "\n")
-    (folder / "README.md").write_text(card(found, model, recipe))
+    (folder / "README.md").write_text(card(found, model, recipe, len(real)))
     files = sorted(f for f in folder.iterdir() if f.name != "SHA256SUMS")
     (folder / "SHA256SUMS").write_text("".join(f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}\n" for f in files))
     return folder
 
 
-def card(found: dict[str, float], model: Reestimator, recipe: PretrainRecipe) -> str:
+def card(found: dict[str, float], model: Reestimator, recipe: PretrainRecipe, recorded: int) -> str:
     """Return the model's card."""
+    stage = recipe.reestimation
+    real = f"Clips of recorded motions, {recorded} of them, make {stage.recorded:g} of what it saw. {stage.credit}".strip()
+    command = f" --reestimation.recordings {stage.recordings}" if recorded else ""
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.1f} |" for name, value in found.items())
     sizes = [sum(p.numel() for p in net.parameters()) for net in (model.lifter, model.physics)]
     return f"""# Re-estimation of human motion
 
 Lifter in the form of Skeleton-in-Context (arXiv 2312.03703), {sizes[0]} weights, and PhysNet of FinePhys (arXiv 2505.13437),
 {sizes[1]} weights, mass "{model.physics.estimator.mass}"; half precision. Trained on
-{recipe.reestimation.clips} simulated clips of {len(ACTIONS)} actions (`visviva.data.actions`, 3 s at 20 frames/s), filmed by
+{stage.clips} simulated clips of {len(ACTIONS)} actions (`visviva.data.actions`, 3 s at 20 frames/s), filmed by
 random still cameras without roll, with detector-like noise (`visviva.pipelines.pretrain.detections`); a share of
-{recipe.reestimation.varied:g} with other bone lengths, arms and trunks (`visviva.pipelines.pretrain.variations`).
-No recordings were used.
+{stage.varied:g} with other bone lengths, arms and trunks (`visviva.pipelines.pretrain.variations`).
+{real if recorded else "No recordings were used."}
 
-    visviva pretrain --config pretrain-reestimation
+    visviva pretrain --config pretrain-reestimation{command}
 
-On held-out clips of the same kinds (other seed), about the hip:
+On held-out simulated clips (other seed), about the hip:
 
 | mm, mm/frame^2 | |
 |---|---|
 {rows}
 
-Limits: fifteen simulated actions, adults, still cameras whose tilt is known to a few degrees, 20 frames/s. It knows nothing of
+Limits: few actions, adults, still cameras whose tilt is known to a few degrees, 20 frames/s. It knows nothing of
 masses and is never its own judge: what it returns is measured by `visviva.eval.motion`. On recorded motions see docs/motion.md.
 Licence: as the package's.
 """
