@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from visviva.data.motions import read_motion
-from visviva.data.motions.axes import Reading
+from visviva.data.motions.axes import Reading, stature
 from visviva.data.motions.forces import read_forces
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
 from visviva.eval.motion.dynamics import forces, mean_rest, scatter
 from visviva.eval.motion.mass import centre_over_pelvis, vertical_reaction
 from visviva.physics.bodies import SKELETONS
+from visviva.physics.bodies.deleva import adult_mass
 from visviva.physics.dynamics import place
 
 REAL = Path(os.environ.get("VISVIVA_REAL", Path(__file__).parents[3] / "shared" / "real")) / "motion"
@@ -83,6 +84,14 @@ def test_turning_and_moving_the_person_changes_nothing():
     other = forces(HumanMotion(motion.positions @ turn.T + torch.tensor([3.0, -2, 0]), TREE.names, TREE.parents, 30.0))
     assert torch.allclose(one.reaction.violation, other.reaction.violation, atol=5e-3)
     assert torch.allclose(one.torque[:, 6:], other.torque[:, 6:], atol=0.02 * float(one.torque[:, 6:].abs().max()))
+
+
+def test_who_is_not_weighed_is_an_adult_of_the_stature_that_the_legs_tell():
+    """The stature by which readers scale files, not the sum of other bones."""
+    motion = person(lambda t: rise(0 * t))
+    body = forces(motion).body
+    assert body.total_mass == pytest.approx(float(adult_mass(stature(motion.positions, motion.names)[0])), rel=1e-6)
+    assert forces(motion, mass=50.0).body.total_mass == pytest.approx(50)
 
 
 def test_noise_is_found_and_its_floor_is_what_it_makes():

@@ -121,5 +121,14 @@ def test_what_does_not_fit_is_refused(rolling):
         CoupledBody(coupled.body, ("turn",), coupled.layers[:1])
     with pytest.raises(InputError, match="2 coordinates; there are 1"):
         coupled.inverse_dynamics(*(torch.zeros(1, 2, dtype=torch.float64) for _ in range(3)))
+    good = torch.zeros(4, 1, dtype=torch.float64)
+    with pytest.raises(InputError, match=r"velocities in torch.float32, the body in torch.float64; move one of them with .to"):
+        coupled.inverse_dynamics(good, good.float(), good)
+    with pytest.raises(InputError, match=r"accelerations of the shape \(3, 1\), coordinates of \(4, 1\)"):
+        coupled.expand(good, good, good[1:])
+    with pytest.raises(InputError, match="4 coordinates; there are 1 coordinates: turn; transpose them"):
+        coupled.inverse_dynamics(good.mT, good.mT, good.mT)
+    with pytest.raises(InputError, match="no link 'disk'; did you mean 'disc'"):
+        coupled.wrench(good[:1], "disk", torch.zeros(1, 3), torch.zeros(1, 3))
     with pytest.raises(InputError, match="no link 'wheel'"):
         coupled.wrench(*(torch.zeros(1, 1, dtype=torch.float64), "wheel", torch.zeros(1, 3), torch.zeros(1, 3)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from test_motion_verb import walker
 from visviva.cli import main
 from visviva.data.motions.arrays import write_npz
 from visviva.data.motions.motion import HumanMotion
-from visviva.eval.motion.measure import REST_POSE, against
+from visviva.eval.motion.changes import Change
+from visviva.eval.motion.measure import REST_POSE, against, measure
 from visviva.models.reestimation.joints import NAMES, PARENTS, h36m
 from visviva.pipelines.motion import reestimate as verb
 from visviva.pipelines.motion.reestimate import comparable
@@ -43,6 +46,21 @@ def test_errors_against_a_reference_before_and_after(motions, tmp_path, capsys):
     assert f"{before:.3g}" in next(line for line in said.splitlines() if line.startswith("mpjpe [mm]"))
     assert said.splitlines()[-1] == "1 of 2 files could not be re-estimated; the reasons are above"
     assert "<td>mpjpe [mm]</td>" in (out / "report.html").read_text()
+
+
+def test_what_dynamics_still_does_not_allow_is_said(motions):
+    """A walker in mid-air needs his weight of force before and after; half of it, or none, is no verdict."""
+    low = measure(motions[0])
+
+    def left(value):
+        return replace(low, scores=low.scores | {"el_violation": replace(low.scores["el_violation"], value=value)})
+
+    said = Change(left(0.9), left(0.8), "").verdict
+    assert "0.80 of 0.90 body weights are left" in said
+    assert "--noise" in said
+    assert not Change(left(0.9), left(0.4), "").verdict
+    assert not Change(left(0.1), left(0.1), "").verdict
+    assert not Change(left(math.nan), left(math.nan), "").verdict
 
 
 def test_a_missing_reference_is_refused(motions, tmp_path, capsys):

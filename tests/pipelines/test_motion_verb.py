@@ -80,6 +80,14 @@ def test_errors_against_a_reference(files, tmp_path):
     assert again["mpjpe"] == scores["mpjpe"]
 
 
+def test_a_reference_of_another_length_is_said(files, tmp_path):
+    true = write_npz(tmp_path / "true.npz", walker().cut(0, 30))
+    folder = motion.run(MotionRecipe(files=[str(files / "walk.npz")], reference=str(true), output=str(tmp_path / "a")))
+    notes = json.loads((folder / "metrics.json").read_text())["motions"][0]["notes"]
+    said = f"reference: of another length; the first 30 of {len(walker())} and 30 frames are compared"
+    assert said in notes
+
+
 def test_settings_reach_the_reader(files, tmp_path):
     np.savez(tmp_path / "mm.npz", positions=1000 * walker().positions.numpy(), fps=20.0, names=NAMES, parents=PARENTS)
     recipe = MotionRecipe(
@@ -135,7 +143,7 @@ def test_dashes_have_their_reasons(tmp_path, capsys):
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("walk.npz: no "))
     assert said == (
         "walk.npz: no smoothness: 24 frames; log dimensionless jerk needs 31; "
-        "no flight gravity, flight spin: no flight of 0.15 s"
+        "no flight gravity, flight spin: no flight of 0.35 s (7 frames at 20 frames/s)"
     )
 
 

@@ -35,6 +35,8 @@ ROWS = (
     ("contact", "time in contact"),
 )
 """Scores shown before and after; errors against a reference follow, where there is one."""
+NEEDED = 0.15
+"""Violation [body weights] that recorded people stay below."""
 MEANING = (
     "Moved: mean distance of the joints from where they were. The violation is what no ground under the standing feet can "
     "give of the force and moment that the motion needs, measured over windows of a quarter of a second; below its noise "
@@ -59,9 +61,21 @@ class Change:
         frames = min(len(self.before.motion), len(self.after.motion))
         return float(errors.mpjpe(self.after.motion.positions[:frames], self.before.motion.positions[:frames]))
 
+    @property
+    def verdict(self) -> str:
+        """What is said where a motion still needs forces that no ground gives; empty where the repair lowered them."""
+        one, two = (side.scores["el_violation"].value for side in (self.before, self.after))
+        if not (two > NEEDED and two > 0.8 * one):
+            return ""
+        return (
+            f"Dynamics still does not allow it: {two:.2f} of {one:.2f} body weights are left after joints moved by "
+            f"{self.moved:.0f} mm. A larger --noise (method analytic) lets them move further."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return both sides' scores and the distance as a plain dictionary."""
-        return {"note": self.note, "moved_mm": self.moved, "before": self.before.to_json(), "after": self.after.to_json()}
+        sides = {"before": self.before.to_json(), "after": self.after.to_json()}
+        return {"note": self.note, "verdict": self.verdict, "moved_mm": self.moved, **sides}
 
 
 def table(change: Change) -> list[list[str]]:
@@ -88,6 +102,8 @@ def write(
     for k, (name, change) in enumerate(tqdm(changes.items(), desc="report", disable=not cards)):
         page.heading(name)
         page.table(["", "before", "after", "change"], table(change))
+        if change.verdict:
+            page.paragraph(change.verdict)
         page.paragraph(change.note, "note")
         if k < cards:
             _card(page, change)

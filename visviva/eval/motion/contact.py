@@ -75,6 +75,11 @@ def flight_acceleration(height: Float[Tensor, "T"], fps: float, flags: Bool[Tens
     return total / weight if weight else None
 
 
+def no_flight(fps: float) -> str:
+    """Return what is said where no flight is long enough: 0.15 s, and seven frames."""
+    return f"no flight of {max(0.15, 7 / fps):.2g} s" + (f" (7 frames at {fps:.4g} frames/s)" if 7 / fps > 0.15 else "")
+
+
 def flights(force: Float[Tensor, "S"], fps: float, threshold: float = 20.0, least: float = 0.1) -> list[tuple[float, float]]:
     """Return (take-off, landing) [s] of every flight that a force plate saw: unloaded below ``threshold`` [N] between loads."""
     spans = runs(opened(force < threshold, max(1, round(least * fps))))

@@ -20,12 +20,14 @@ from torch import Tensor
 
 from visviva.data.motions.amass import OFFSETS
 from visviva.data.motions.anatomy import parts
+from visviva.data.motions.axes import stature
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
 from visviva.eval.motion.contact import contacts
 from visviva.eval.motion.mass import G
 from visviva.eval.score import Score
 from visviva.physics.bodies import SKELETONS, Body, human
+from visviva.physics.bodies.deleva import adult_mass
 from visviva.physics.bodies.posing import locals_of, posed
 from visviva.physics.dynamics import (
     Points,
@@ -86,7 +88,7 @@ def forces(motion: HumanMotion, mass: float | None = None, sex: float = 0.5, win
 
     Args:
         motion: its joints, z up [m].
-        mass: of the person [kg]; None: of de Leva's adults at this stature.
+        mass: of the person [kg]; None: of de Leva's adults at the stature that the legs tell (as readers of files do).
         sex: 0 female to 1 male.
         window: of the fits [s].
 
@@ -103,6 +105,7 @@ def forces(motion: HumanMotion, mass: float | None = None, sex: float = 0.5, win
     if len(motion) < length:
         raise InputError(f"{motion.source}: {len(motion)} frames; dynamics fits windows of {length} ({window:g} s): give more")
     rest = rest_of(name, joints)
+    mass = float(adult_mass(tall(motion), sex)) if mass is None else mass
     body = human(rest, mass=mass, sex=sex, skeleton=name, up="z")
     moved = differentiate(body, configuration(body, name, rest, joints), motion.fps, length)
     half = length // 2
@@ -115,6 +118,11 @@ def forces(motion: HumanMotion, mass: float | None = None, sex: float = 0.5, win
     noise = scatter(joints)
     floor = _floor(body, name, rest, points, noise, motion.fps, length)
     return Forces(body, range(half, len(motion) - half), torque, reaction, standing, floor, noise)
+
+
+def tall(motion: HumanMotion) -> float:
+    """Return the stature [m] that the motion's legs tell, by which files are scaled."""
+    return stature(motion.positions, motion.names)[0]
 
 
 def skeleton(motion: HumanMotion) -> tuple[str, Float[Tensor, "T n 3"]]:

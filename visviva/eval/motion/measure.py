@@ -212,11 +212,10 @@ def _flight(curves: dict[str, Tensor], motion: HumanMotion) -> Score:
         return Score("flight_gravity", math.nan, "m/s^2", note="no centre of mass or no feet: not all parts are named")
     found = contact.flight_acceleration(curves["com"][:, 2], motion.fps, curves["airborne"])
     if found is None:
-        return Score("flight_gravity", math.nan, "m/s^2", False, note="no flight of 0.15 s")
+        return Score("flight_gravity", math.nan, "m/s^2", False, note=contact.no_flight(motion.fps))
     return Score("flight_gravity", found, "m/s^2", False, note="acceleration of the centre of mass in flight; -9.81 is right")
 
 
-@torch.no_grad()
 def check_rates(motion: HumanMotion, true: HumanMotion) -> None:
     """Raise an `InputError` for a motion and a reference of other frame rates."""
     if abs(motion.fps / true.fps - 1) > 1e-3:
@@ -225,6 +224,7 @@ def check_rates(motion: HumanMotion, true: HumanMotion) -> None:
         )
 
 
+@torch.no_grad()
 def against(motion: HumanMotion, true: HumanMotion) -> dict[str, Score]:
     """Return the errors of a motion against its reference, over the joints that both name and the frames that both have.
 

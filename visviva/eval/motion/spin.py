@@ -18,7 +18,7 @@ from torch import Tensor
 
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
-from visviva.eval.motion.contact import runs
+from visviva.eval.motion.contact import no_flight, runs
 from visviva.eval.motion.dynamics import configuration, rest_of, scatter, skeleton
 from visviva.eval.score import Score
 from visviva.physics.bodies import Body, human
@@ -106,7 +106,7 @@ def scores(motion: HumanMotion, airborne: Bool[Tensor, " T"] | None, mass: float
     if airborne is not None and not why:
         try:
             found = flight_spin(motion, airborne, mass)
-            note = "no flight of 0.15 s"
+            note = no_flight(motion.fps)
         except InputError as error:
             note = str(error).removeprefix(f"{motion.source}: ")
     if found is None:

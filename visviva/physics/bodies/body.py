@@ -121,6 +121,10 @@ class Body:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        size = f"{len(self)} links, {self.nq} coordinates, {self.nv} velocities, {self.total_mass:.4g} kg"
+        return f"Body({size}, {self.mass.dtype} on {self.mass.device})"
+
     @cached_property
     def nq(self) -> int:
         """Numbers of a configuration."""

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from visviva.errors import InputError
+from visviva.errors import InputError, closest
 from visviva.physics.bodies.body import Body
 from visviva.physics.bodies.curve import Curves
 
@@ -54,13 +54,22 @@ class CoupledBody:
         """Return everything on a device, or in a dtype."""
         return replace(self, body=self.body.to(*where), layers=tuple(layer.to(*where) for layer in self.layers))
 
-    def expand(
-        self, c: Float[Tensor, "*batch nc"], v: Float[Tensor, "*batch nc"], a: Float[Tensor, "*batch nc"]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the body's configuration, velocity and acceleration, (*batch, nv) each."""
+    def expand(self, c: Float[Tensor, "*batch nc"], v: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the body's configuration, velocity and acceleration, (*batch, nv) each.
+
+        Raises:
+            InputError: other numbers of coordinates than the body has, velocities or accelerations of another shape or dtype.
+        """
         for name, x in (("coordinates", c), ("velocities", v), ("accelerations", a)):
             if x.shape[-1] != len(self.names):
-                raise InputError(f"{x.shape[-1]} {name}; there are {len(self.names)} coordinates: {', '.join(self.names)}")
+                hint = "; transpose them" if x.ndim > 1 and x.shape[-2] == len(self.names) else ""
+                raise InputError(
+                    f"{x.shape[-1]} {name}; there are {len(self.names)} coordinates: {', '.join(self.names)}{hint}"
+                )
+            if x.dtype != self.body.mass.dtype:
+                raise InputError(f"{name} in {x.dtype}, the body in {self.body.mass.dtype}; move one of them with .to")
+            if x.shape != c.shape:
+                raise InputError(f"{name} of the shape {tuple(x.shape)}, coordinates of {tuple(c.shape)}; give as many of each")
         for layer in self.layers:
             value, slope, bend = layer(c)
             speed = v[..., layer.source]
@@ -122,7 +131,8 @@ class CoupledBody:
         Args:
             c: coordinates.
             link: its name.
-            force: [N]; ``point``: where it acts [m]; ``moment``: beside it, such as a plate's free moment [N m]; in the world.
+            force: [N]; ``point``: where it acts [m]; ``moment``: about that point, such as a plate's free moment [N m]; all in
+                the world.
 
         Raises:
             InputError: no such link.
@@ -130,7 +140,7 @@ class CoupledBody:
         from visviva.physics.dynamics import place
 
         if link not in self.body.names:
-            raise InputError(f"no link {link!r}; there are {', '.join(self.body.names)}")
+            raise InputError(f"no link {link!r}{closest(link, self.body.names)}; `body.names` has all {len(self.body)}")
         index, zero = self.body.names.index(link), torch.zeros_like(c)
         at = place(self.body, self.expand(c, zero, zero)[0]).position[..., index, :]
         turning = torch.linalg.cross(point - at, force) + (0 if moment is None else moment)

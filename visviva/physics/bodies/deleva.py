@@ -80,6 +80,16 @@ def reference(pair: tuple[float, float], sex: float = 0.5) -> float:
     return (1 - sex) * pair[0] + sex * pair[1]
 
 
+def adult_mass(stature: float | Tensor, sex: float = 0.5) -> float | Tensor:
+    """Return the mass [kg] of de Leva's adult, the body mass index kept at another stature [m].
+
+    Example::
+
+        adult_mass(1.80)  # 72.3 kg, between woman and man
+    """
+    return reference(MASS, sex) * (stature / reference(STATURE, sex)) ** 2
+
+
 def segment(name: str, sex: float = 0.5) -> Segment:
     """Return a row of the table.
 

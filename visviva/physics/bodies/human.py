@@ -14,7 +14,7 @@ from torch import Tensor
 
 from visviva.errors import InputError, closest
 from visviva.physics.bodies.body import JOINTS, Body
-from visviva.physics.bodies.deleva import MASS, STATURE, reference
+from visviva.physics.bodies.deleva import STATURE, adult_mass, reference
 from visviva.physics.bodies.segments import carried
 from visviva.physics.bodies.skeletons import Skeleton, skeleton_of, standing_height
 
@@ -73,7 +73,7 @@ def human(
     stature = standing_height(joints, skeleton) if stature is None else stature
     if not 0.3 <= _number(stature) <= 3:
         raise InputError(f"a stature of {_number(stature):g} m is no human's; are the joints in metres?")
-    mass = reference(MASS, sex) * (stature / reference(STATURE, sex)) ** 2 if mass is None else mass
+    mass = adult_mass(stature, sex) if mass is None else mass
     if not 0 < _number(mass) < 1000:
         raise InputError(f"a mass of {_number(mass):g} kg is no human's")
     shares, centre, inertia = carried(tree, at, held, stature / reference(STATURE, sex), stature, sex)

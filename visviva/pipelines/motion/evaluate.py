@@ -70,7 +70,14 @@ def one(file: Path, recipe: MotionRecipe, reading: Reading) -> Measured:
     motion = read_motion(file, reading)
     measured = measure(motion, recipe.floor, recipe.mass)
     true = reference_of(file, recipe, reading)
-    return measured if true is None else replace(measured, scores=measured.scores | against(motion, true))
+    if true is None:
+        return measured
+    found = replace(measured, scores=measured.scores | against(motion, true))
+    if len(true) == len(motion):
+        return found
+    first = min(len(true), len(motion))
+    cut = f"reference: of another length; the first {first} of {len(motion)} and {len(true)} frames are compared"
+    return replace(found, motion=found.motion.noted(cut))
 
 
 def reference_of(file: Path, recipe: MotionRecipe, reading: Reading) -> HumanMotion | None:

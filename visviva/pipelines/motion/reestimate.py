@@ -186,6 +186,8 @@ def _say(output: Path, done: dict[str, Change], failures: dict[str, str]) -> Non
         for row in changes.table(change):
             shown.add_row(*(cell.replace("[", "\\[") for cell in row))
         console.print(shown)
+        if change.verdict:
+            console.print(change.verdict, markup=False)
     for reason in reasons(failures):
         console.print(f"not re-estimated: {reason}", markup=False)
     console.print(f"written: {output / 'report.html'}, {output / 'metrics.json'}, .npz and .bvh of each motion", markup=False)

@@ -14,11 +14,12 @@ from visviva.data.motions.anatomy import parts, split
 from visviva.data.motions.motion import HumanMotion
 from visviva.errors import InputError
 from visviva.eval.motion.contact import contacts
-from visviva.eval.motion.dynamics import SOLE, configuration, rest_of, skeleton
+from visviva.eval.motion.dynamics import SOLE, configuration, rest_of, skeleton, tall
 from visviva.eval.motion.ground import floor_height
 from visviva.models.reestimation.analytic import Ground
 from visviva.models.reestimation.kalman import smoothed
 from visviva.physics.bodies import SKELETONS, Body, human
+from visviva.physics.bodies.deleva import adult_mass
 from visviva.physics.dynamics import Points, integrate, place
 from visviva.physics.dynamics.derivatives import differences
 from visviva.physics.kinematics import projection
@@ -55,13 +56,14 @@ def rig(
     Args:
         motion: joints of a body, z up.
         noise: of a coordinate of a joint [m]; ``jerk``: spectral density for the Kalman smoother that calms joints.
-        mass: of the person [kg]; None: of de Leva's adults.
+        mass: of the person [kg]; None: of de Leva's adults at the stature that the legs tell.
         confidence: of each joint, where the motion's joints are those of a known skeleton.
         floor: height [m]; None: the motion's, or estimated.
 
     Raises:
         InputError: markers, or joints that no known skeleton has and no rotations tie together.
     """
+    mass = float(adult_mass(tall(motion))) if mass is None else mass
     if motion.rotations is not None and motion.rest is not None and list(motion.parents).count(-1) == 1:
         body = body_of(motion, mass=mass)
         start = calmed(body, configurations(motion, body), motion.fps)
