@@ -52,8 +52,9 @@ class BiomodModel:
 
     def to(self, *where: torch.device | torch.dtype | str) -> BiomodModel:
         """Return body and markers on a device, or in a dtype."""
-        places = self.places.to(*where)
-        return replace(self, coupled=self.coupled.to(*where), carrier=self.carrier.to(places.device), places=places)
+        coupled = self.coupled.to(*where)
+        like = coupled.body.mass
+        return replace(self, coupled=coupled, carrier=self.carrier.to(like.device), places=self.places.to(like))
 
     def place_markers(self, c: Float[Tensor, "*batch nc"]) -> Float[Tensor, "*batch n 3"]:
         """Return where the markers are in the world [m], for coordinates of the model's dtype."""
