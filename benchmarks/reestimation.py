@@ -6,8 +6,8 @@ tuned on training clips of the track), the learned PhysNet, the analytic project
 tuned smoother's ratio; nothing else is tuned), and, lifted (where the network is given smoothed poses), the analytic one after
 the learned one, and the two analytic ones fused with the smoothed poses (`visviva.pipelines.motion.fuse`). Each clip is seen by
 one camera or several (``--films``). Errors against the truth, intervals by paired bootstrap over clips, the films of a clip
-kept together. The recordings are cut into clips of three seconds at 20 frames per second. ``--unseen`` is a folder of other
-recordings, which nobody looked at while weights and methods were chosen; its intervals resample files. Results of a track that
+kept together. The recordings are cut into clips of three seconds at 20 frames per second. ``--unseen`` are folders of other
+recordings, which nobody looked at while methods were chosen; intervals resample their files. Results of a track that
 stands in the output already are replaced, the others kept.
 
     python benchmarks/reestimation.py --real ../shared/real/motion --output benchmarks/results/reestimation.json
@@ -188,7 +188,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=Path)
-    parser.add_argument("--unseen", type=Path)
+    parser.add_argument("--unseen", type=Path, nargs="*", default=[])
     parser.add_argument("--weights", default="reestimation")
     parser.add_argument("--track", choices=TRACKS, nargs="+", default=list(TRACKS))
     parser.add_argument("--clips", type=int, default=15, help="simulated ones; 0: recordings alone")
@@ -211,10 +211,10 @@ def main() -> None:
             clips, files = recorded(given_.real, MOST)
             counts = {name: files.count(name) for name in RECORDINGS}
             found[f"{track}, recorded"] = {"files": counts, **taken(track, clips, model, rule, 21 + given_.seed, given_.films)}
-        if given_.unseen:
-            clips, files = recorded(given_.unseen, MOST, sorted(path.name for path in given_.unseen.iterdir()))
+        for folder in given_.unseen:
+            clips, files = recorded(folder, MOST, sorted(path.name for path in folder.iterdir()))
             row = taken(track, clips, model, rule, 31 + given_.seed, given_.films, groups=files)
-            found[f"{track}, unseen"] = {"files": {name: files.count(name) for name in sorted(set(files))}, **row}
+            found[f"{track}, {folder.name}"] = {"files": {name: files.count(name) for name in sorted(set(files))}, **row}
         found[f"{track}: made with"] = {"seed": given_.seed, **provenance()}
         write_json(given_.output, {"results": found})
 
