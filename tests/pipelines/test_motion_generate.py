@@ -20,7 +20,7 @@ from visviva.data.video import read_video
 from visviva.errors import InputError
 from visviva.models.motion.text import encode
 from visviva.physics.motion_laws import MotionTerm, MotionVerifier, Penetration
-from visviva.pipelines.motion.generate import generate, plan
+from visviva.pipelines.motion.generate import generate, plan, unlike_training
 from visviva.pipelines.motion.pipeline import MotionPipeline, load
 from visviva.pipelines.motion.smpl import rigid
 from visviva.pipelines.motion.steering import LawGuidance, Projection, features_of, verifier_of
@@ -295,6 +295,20 @@ class TestVerb:
         with pytest.raises(InputError, match="begun with other settings"):
             generate(bad)
         assert len((out / "manifest-00000.jsonl").read_text().splitlines()) == 2
+
+    def test_a_text_without_a_known_word_is_refused(self, model, tmp_path, capsys):
+        assert main(self.arguments(model, tmp_path / "out", "zebras zorb")) == 2
+        assert "the model knows no word of 'zebras zorb'" in capsys.readouterr().err
+
+    def test_what_the_shipped_model_was_not_trained_for_is_said(self, model):
+        def notes(**given):
+            return unlike_training(MotionRecipe(action="generate", files=["a walk"], **given))
+
+        assert notes() == notes(frame_rate=30.0) == notes(seconds=4.0) == notes(speed=1.5) == []
+        assert "trained at 10 to 30 frames/s (over the speed), asked for 120" in notes(frame_rate=120.0, seconds=0.5)[0]
+        assert "asked for 5" in notes(frame_rate=10.0, speed=2.0)[0]
+        assert "trained on 40 frames at a time, asked for 200" in notes(seconds=10.0)[0]
+        assert notes(model=model, frame_rate=120.0) == [], "nothing is known of a model without its recipe"
 
     def test_only_whole_words_are_not_understood(self, model, tmp_path):
         assert main(self.arguments(model, tmp_path / "out", "a yak", "a person kayaks")) == 0

@@ -6,6 +6,7 @@ Every motion has its own noise from (seed, id), whatever the batch. A stopped ru
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from visviva.eval.motion.measure import measure
 from visviva.eval.motion.view import film
 from visviva.models.motion.text import refuse_long, words
 from visviva.pipelines.motion.consistency import AccelerationConsistency
-from visviva.pipelines.motion.pipeline import MotionPipeline, load
+from visviva.pipelines.motion.pipeline import TINY, MotionPipeline, load
 from visviva.pipelines.motion.smpl import rigid, write_smpl
 from visviva.pipelines.motion.steering import LawGuidance, Projection, verifier_of
 from visviva.pipelines.posttrain.cache import weights_hash
@@ -63,8 +64,14 @@ def generate(recipe: MotionRecipe) -> Path:
     pipeline = load(recipe.model)
     refuse_long(pipeline.text_encoder, pipeline.tokenizer, [item.caption for item in items])
     unknown = pipeline.unknown_words([item.caption for item in items])
+    for item in items:
+        said = words(item.caption)
+        if said and set(said) <= set(unknown):
+            raise InputError(f"the model knows no word of {item.caption!r}; say it as 'a person jumps forward', in English")
     if unknown:
         _say(f"note: the model knows none of the words {', '.join(unknown)}; it reads the texts without them")
+    for note in unlike_training(recipe):
+        _say(note)
     with Manifest(output, request(recipe, pipeline)) as manifest:
         try:
             _fill(manifest, recipe, pipeline, items, unknown)
@@ -75,6 +82,22 @@ def generate(recipe: MotionRecipe) -> Path:
     write_rows(output / "metadata.jsonl", [rows[item.id] for item in items])
     _say(f"written: {len(items)} motions in {output / 'motions'}, {output / 'metadata.jsonl'}")
     return output
+
+
+def unlike_training(recipe: MotionRecipe) -> list[str]:
+    """Return notes on rates and lengths beyond those that the model was trained on, where its recipe stands beside it."""
+    beside = (TINY if recipe.model == "tiny" else Path(recipe.model)) / "recipe.json"
+    trained = json.loads(beside.read_text()).get("motion") if beside.is_file() else None
+    if not trained:
+        return []
+    fps = (recipe.frame_rate or FPS) / recipe.speed
+    low, high, frames = min(trained["rates"]), max(trained["rates"]), round(recipe.seconds * fps)
+    notes = []
+    if not low <= fps <= high:
+        notes.append(f"note: trained at {low:g} to {high:g} frames/s (over the speed), asked for {fps:g}: motions may jitter")
+    if frames > 2 * trained["frames"]:
+        notes.append(f"note: trained on {trained['frames']} frames at a time, asked for {frames}: feet may slide more")
+    return notes
 
 
 def _fill(
