@@ -164,6 +164,13 @@ def test_what_is_no_person_is_refused(joints, options, said):
         human(joints, **options)
 
 
+def test_offsets_from_parents_are_no_places():
+    rest, parents = smpl_rest(), SKELETONS["smpl"].parents
+    offsets = torch.cat([rest[:1], rest[1:] - rest[list(parents[1:])]])
+    with pytest.raises(InputError, match="not their offsets from their parents"):
+        human(offsets)
+
+
 def test_unknown_segments_are_refused():
     with pytest.raises(InputError, match=r"no segment 'thig'.*; did you mean 'thigh'"):
         segment("thig")
