@@ -103,13 +103,6 @@ def _number(value: float | Tensor) -> float:
 def _check_axes(tree: Skeleton, at: dict[str, Tensor]) -> None:
     """Refuse skeletons that do not stand along y with their left along x, such as bones' offsets instead of places."""
     left, right = tree.ends
-    for side in (left, right):
-        hip, knee, ankle = (float(at[side[part]][1]) for part in ("hip", "knee", "ankle"))
-        if not hip - 0.02 > knee > ankle + 0.3 * (hip - ankle):
-            raise InputError(
-                f"hip, knee and ankle are {hip:.3g}, {knee:.3g} and {ankle:.3g} m up; at rest the legs hang straight: give the "
-                "places of joints (not their offsets from their parents) of somebody who stands"
-            )
     hips = at[left["hip"]] - at[right["hip"]]
     trunk = at[tree.spine[0]] - (at[left["hip"]] + at[right["hip"]]) / 2
     for way, axis, what in ((hips, 0, "from the right hip to the left"), (trunk, 1, "from the hips to the neck")):
@@ -117,4 +110,11 @@ def _check_axes(tree: Skeleton, at: dict[str, Tensor]) -> None:
             found = ", ".join(f"{x:.3g}" for x in way.tolist())
             raise InputError(
                 f"the way {what} is ({found}) m; at rest x points left, y up and z forward: turn the joints (or swap the sides)"
+            )
+    for side in (left, right):
+        hip, knee, ankle = (_number(at[side[part]][1]) for part in ("hip", "knee", "ankle"))
+        if not hip - 0.02 > knee > ankle + 0.3 * (hip - ankle):
+            raise InputError(
+                f"hip, knee and ankle are {hip:.3g}, {knee:.3g} and {ankle:.3g} m up; at rest the legs hang straight: give the "
+                "places of joints (not their offsets from their parents) of somebody who stands"
             )
