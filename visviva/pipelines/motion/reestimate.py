@@ -190,6 +190,9 @@ def _say(output: Path, done: dict[str, Change], failures: dict[str, str]) -> Non
             console.print(change.verdict, markup=False)
     for reason in reasons(failures):
         console.print(f"not re-estimated: {reason}", markup=False)
-    console.print(f"written: {output / 'report.html'}, {output / 'metrics.json'}, .npz and .bvh of each motion", markup=False)
+    console.print(
+        f"written: {output / 'report.html'}, {output / 'metrics.json'}, .npz and .bvh of each motion (metres, z up)",
+        markup=False,
+    )
     for line in tally(failures, len(done) + len(failures), "re-estimated"):
         console.print(line, markup=False)
