@@ -58,9 +58,15 @@ def main() -> None:
     parser.add_argument("--contrast-steps", type=int, default=60)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--stride", type=Path)
+    parser.add_argument("--stride-only", action="store_true", help="measure the stride alone, and replace it in --out")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.stride_only:
+        kept = json.loads(given.out.read_text())
+        kept |= {"stride": stride(given.stride), "stride_made_with": provenance()}
+        given.out.write_text(json.dumps(kept, indent=1) + "\n")
+        return
     result: dict[str, Any] = {"settings": settings(given), "made_with": provenance()}
     if given.stride:
         result["stride"] = stride(given.stride)
