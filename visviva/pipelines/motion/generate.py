@@ -87,8 +87,8 @@ def generate(recipe: MotionRecipe) -> Path:
 def unlike_training(recipe: MotionRecipe) -> list[str]:
     """Return notes on rates and lengths beyond those that the model was trained on, where its recipe stands beside it."""
     beside = (TINY if recipe.model == "tiny" else Path(recipe.model)) / "recipe.json"
-    trained = json.loads(beside.read_text()).get("motion") if beside.is_file() else None
-    if not trained:
+    trained = json.loads(beside.read_text()).get("motion", {}) if beside.is_file() else {}
+    if "rates" not in trained:
         return []
     fps = (recipe.frame_rate or FPS) / recipe.speed
     low, high, frames = min(trained["rates"]), max(trained["rates"]), round(recipe.seconds * fps)
