@@ -272,6 +272,13 @@ def test_hostile_words_take_no_time(written):
     assert read_biomod(written(text)).coupled.body.total_mass == pytest.approx(2.5 * 10000.5)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_comments_end_with_the_line_of_any_system(tmp_path, end):
+    text = end.join(["version 4", "segment Arm // mass 9", "mass 2", "endsegment"])
+    (tmp_path / "model.bioMod").write_bytes(text.encode())
+    assert read_biomod(tmp_path / "model.bioMod").coupled.body.total_mass == 2
+
+
 def test_the_model_moves_to_float32(written):
     model = read_biomod(written(MODEL))
     c = state()[0]

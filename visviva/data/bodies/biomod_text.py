@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from visviva.data.bodies.bounded import read_bounded
 from visviva.errors import InputError
 
-BYTES = 64 * 2**20
-"""Largest file that is read [bytes]."""
 LONGEST = 200
 """Longest expression that is computed [characters]."""
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
@@ -115,14 +114,9 @@ class Words:
 
 
 def _text(path: Path) -> str:
-    """The text of a file of a bounded size."""
+    """The text of a file, with line ends of any system."""
     try:
-        size = path.stat().st_size
-        if size > BYTES:
-            raise InputError(f"{path}: {size / 2**20:.0f} MiB; models are read up to {BYTES // 2**20} MiB")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        return read_bounded(path).decode().replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: no text, but a .bioMod file is ({error.reason} at byte {error.start})") from error
 

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from visviva.data.bodies.bounded import read_bounded
 from visviva.errors import InputError
 
-BYTES = 64 * 2**20
-"""Largest file that is read [bytes]."""
 DEPTH = 200
 """Deepest nesting of elements that is read."""
 
@@ -47,13 +46,7 @@ def read_xml(path: str | Path) -> ElementTree.Element:
         read_xml("model.osim").find("Model")
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > BYTES:
-            raise InputError(f"{path}: {size / 2**20:.0f} MiB; descriptions of bodies are read up to {BYTES // 2**20} MiB")
-        text = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    text = read_bounded(path)
     parser = ElementTree.XMLParser(target=_Bounded(path))  # noqa: S314 (document types are refused)
     try:
         parser.feed(re.sub(rb"(</?\w+)::(?=\w)", rb"\1.", text))  # OpenSim writes <HuntCrossleyForce::ContactParameters>
